@@ -1,1 +1,38 @@
-//! x
+//! # The yard, with no I/O
+//!
+//! A job walks through rooms. Each room is a module; read them in this order.
+//!
+//! 1. [`intake`]: a submission, a finding or a tick becomes a [`job::Job`], accepted and routed in one durable write.
+//! 2. [`route`]: THE decision, taken within that write: every venue is judged, one is chosen.
+//! 3. [`dispatch`]: the route is recorded; carry it out: ring a doorbell, launch a task, or run here.
+//! 4. [`execute`]: claim -> run -> report, the same for every venue.
+//! 5. [`settle`]: a report becomes a final state or the next dispatch; a stale epoch is refused; debts are paid.
+//! 6. [`reap`]: the night watch. Whatever is overdue goes through the same rooms again.
+//!
+//! In a room a short async function loads, calls a pure decision, saves, and acts; the decision is a plain function
+//! over values in the same file. The time and random numbers are arguments. `async` marks the wall to the world: the
+//! doors in it are the traits of [`ports`], and what is stored or sent has its versioned form in [`wire`].
+
+pub mod job;
+
+pub mod intake;
+pub mod route;
+pub mod dispatch;
+pub mod execute;
+pub mod settle;
+pub mod reap;
+
+pub mod catalog;
+//pub mod finding;
+pub mod ports;
+pub mod wire;
+
+#[cfg(feature = "contract")]
+//pub mod contract;
+#[cfg(feature = "contract")]
+pub mod memory;
+
+#[cfg(test)]
+// mod model;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,338 @@
+//! Room 4: claim -> run -> report, the same for every venue.
+//!
+//! The claim's decision is here too: a home may express it as its own conditional write, and the contract suite
+//! holds that write to this function.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use crate::job::{ClaimToken, Holder, Job, Run, State, Step, StopCause, Venue, Watch};
+use crate::ports::{
+    Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LogLine, LogSink, Message, Outcome,
+    PortError, Refusal, Report, Reported, StopSignal, Voucher,
+};
+
+/// How often a holder shows life. Four times a lease: three may be lost.
+pub const BEAT: Duration = Duration::from_secs(15);
+/// A holder whose beat counter has not moved for so long, twice seen, is dead.
+pub const LEASE: Duration = Duration::from_secs(60);
+/// A holder that cannot get a beat acknowledged for so long ends its own runs, before anybody can bury it: the
+/// lease less 15 s.
+pub const FENCE: Duration = Duration::from_secs(45);
+/// What is added to a run's deadline before the reaper forces its end.
+pub const FORCE_AFTER: Duration = Duration::from_secs(60);
+/// How often a call to the desk is repeated when it may pass.
+const TRIES: u32 = 6;
+
+/// Decides a claim.
+///
+/// # Errors
+///
+/// The [`Refusal`] says what the claimer makes of its doorbell.
+pub fn claim(job: &Job, claim: &Claim, now: Timestamp) -> Result<Job, Refusal> {
+    if job.is_settled() {
+        return Err(Refusal::Settled);
+    }
+    if job.epoch > claim.epoch {
+        return Err(Refusal::Newer);
+    }
+    if job.epoch < claim.epoch {
+        // The record went back in time: a restored backup. Whoever restored it rings again.
+        return Err(Refusal::NotNow);
+    }
+    match &job.state {
+        // Our own token: this very claim took effect and its answer was lost. Say so again.
+        State::Running(run) if run.token == claim.token => Ok(job.clone()),
+        State::Running(_) => Err(Refusal::Held),
+        State::Delayed { .. } | State::Settled(_) => Err(Refusal::NotNow),
+        State::Dispatched { .. } if job.work.start_deadline.is_some_and(|deadline| deadline <= now) => {
+            Err(Refusal::NotNow)
+        }
+        State::Dispatched { .. } => {
+            let longest = claim.at_most.map_or(job.work.run_timeout, |most| most.min(job.work.run_timeout));
+            let deadline = now + longest;
+            let mut claimed = job.clone();
+            let run = Run {
+                holder: claim.holder.clone(),
+                token: claim.token,
+                at: now,
+                deadline,
+                stop: None,
+                watch: Watch::default(),
+            };
+            crate::dispatch::legal(claimed.step(
+                Step::Claim,
+                State::Running(run),
+                now,
+                "claimed",
+                claim.holder.to_string(),
+            ));
+            claimed.launch_failures = 0;
+            claimed.due = Some(match job.route.venue {
+                // These have no beat: the invocation that runs them ends by itself.
+                Venue::Inline | Venue::Function => deadline + FORCE_AFTER,
+                Venue::Fargate | Venue::Fleet => (now + LEASE).min(deadline),
+            });
+            Ok(claimed)
+        }
+    }
+}
+
+/// The runs of one holder, so that one beat can speak for all of them and its orders find the right one.
+#[derive(Clone, Default)]
+pub struct Runs(Arc<Mutex<HashMap<Message, StopSignal>>>);
+
+impl Runs {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Message, StopSignal>> {
+        // A panic while the map was held leaves a map; nothing in it is half done.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The runs there are.
+    pub fn running(&self) -> Vec<Message> {
+        let mut running: Vec<Message> = self.lock().keys().copied().collect();
+        running.sort();
+        running
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Tells one run to end, if it is there.
+    pub fn stop(&self, run: Message, cause: StopCause) {
+        if let Some(signal) = self.lock().get(&run) {
+            signal.raise(cause);
+        }
+    }
+
+    /// Tells every run to end.
+    pub fn stop_all(&self, cause: StopCause) {
+        for signal in self.lock().values() {
+            signal.raise(cause);
+        }
+    }
+
+    fn enter(&self, run: Message) -> Entered<'_> {
+        let signal = StopSignal::default();
+        self.lock().insert(run, signal.clone());
+        Entered { runs: self, run, signal }
+    }
+}
+
+struct Entered<'a> {
+    runs: &'a Runs,
+    run: Message,
+    signal: StopSignal,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.runs.lock().remove(&self.run);
+    }
+}
+
+/// What one doorbell led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// It ran, and its end is recorded, or was no longer wanted.
+    Done(Reported),
+    /// There was nothing to run.
+    Refused(Refusal),
+}
+
+impl Ran {
+    /// Whether the doorbell has said all it can say.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Done(_) => true,
+            Self::Refused(refusal) => refusal.is_final(),
+        }
+    }
+}
+
+/// Who runs, and through which doors.
+pub struct Holding<'a> {
+    /// Where claims and reports go.
+    pub desk: &'a dyn Desk,
+    /// What runs the work.
+    pub executor: &'a dyn Executor,
+    /// Where large payloads lie.
+    pub blobs: &'a dyn Blobs,
+    /// Time and chance.
+    pub ambient: &'a dyn Ambient,
+    /// In whose name.
+    pub holder: &'a Holder,
+    /// The holder's runs, which its beat speaks for.
+    pub runs: &'a Runs,
+}
+
+/// Claims the job a doorbell names, runs it, and reports. `at_most` is what this holder can give it.
+///
+/// # Errors
+///
+/// The desk could not be reached for the claim or the report, however often it was tried. Nothing of the job runs
+/// here any more; the reaper finds out.
+pub async fn run(holding: &Holding<'_>, bell: Message, at_most: Option<Duration>) -> Result<Ran, PortError> {
+    let token = ClaimToken::new(holding.ambient.random());
+    let voucher = Voucher { id: bell.id, epoch: bell.epoch, token };
+    let asked =
+        Claim { id: bell.id, epoch: bell.epoch, holder: holding.holder.clone(), token: voucher.token.hash(), at_most };
+    // In the beat's list before the claim: a beat that goes out while the claim's answer is under way must name it.
+    let entered = holding.runs.enter(bell);
+    let claimed = persist(holding.ambient, "claim", || holding.desk.claim(&asked)).await?;
+    let (job, payload) = match claimed {
+        Claimed::Lost(refusal) => return Ok(Ran::Refused(refusal)),
+        Claimed::Won(job, payload) => (*job, payload),
+    };
+    let outcome = match fetch(holding, payload).await {
+        Ok(payload) => {
+            let deadline = match &job.state {
+                State::Running(run) => run.deadline,
+                State::Delayed { .. } | State::Dispatched { .. } | State::Settled(_) => holding.ambient.now(),
+            };
+            let log = DeskLog { desk: holding.desk, voucher: &voucher };
+            let assignment = Assignment { job, payload, deadline, stop: entered.signal.clone() };
+            holding.executor.run(&assignment, &log).await
+        }
+        Err(error) => Outcome::Interrupted(format!("its payload could not be read: {error}")),
+    };
+    let report = Report { voucher, outcome };
+    let reported = persist(holding.ambient, "settle", || holding.desk.settle(&report)).await?;
+    info!(job.id = %bell.id, job.epoch = %bell.epoch, holder = %holding.holder, reported = ?reported, "run ended");
+    Ok(Ran::Done(reported))
+}
+
+async fn fetch(holding: &Holding<'_>, payload: Body) -> Result<String, PortError> {
+    match payload {
+        Body::Inline(text) => Ok(text),
+        Body::Blob(blob) => {
+            let text = persist(holding.ambient, "read payload", || holding.blobs.get(&blob)).await?;
+            text.ok_or_else(|| PortError::permanent("read the payload of", blob.job, "there is no such blob"))
+        }
+    }
+}
+
+/// Repeats a call that may pass, with growing pauses: about 6 s in all.
+async fn persist<T, F, Fut>(ambient: &dyn Ambient, what: &str, mut call: F) -> Result<T, PortError>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, PortError>>,
+{
+    let mut tried = 1;
+    loop {
+        match call().await {
+            Err(error) if error.retryable && tried < TRIES => {
+                warn!(%error, tried, "{what} failed; trying again");
+                ambient.pause(crate::dispatch::backoff(Duration::from_millis(200), tried, ambient.chance())).await;
+                tried += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+struct DeskLog<'a> {
+    desk: &'a dyn Desk,
+    voucher: &'a Voucher,
+}
+
+#[async_trait]
+impl LogSink for DeskLog<'_> {
+    async fn write(&self, lines: Vec<LogLine>) {
+        if let Err(error) = self.desk.log(self.voucher, &lines).await {
+            warn!(job.id = %self.voucher.id, %error, lines = lines.len(), "log lines lost");
+        }
+    }
+}
+
+/// A holder's heart: beats while there are runs, passes on the orders that come back, and ends every run itself
+/// when no beat was acknowledged for [`FENCE`]. Returns when there are no runs; `counter` goes on from call to call.
+pub async fn beat_while_running(holding: &Holding<'_>, counter: &mut u64) {
+    let mut acknowledged = holding.ambient.now();
+    while !holding.runs.is_empty() {
+        *counter += 1;
+        let beat = Beat { holder: holding.holder.clone(), counter: *counter, running: holding.runs.running() };
+        let sent = holding.ambient.now();
+        match holding.desk.beat(&beat, BEAT).await {
+            Ok(orders) => {
+                acknowledged = sent;
+                for order in orders {
+                    holding.runs.stop(order.run, order.cause);
+                }
+            }
+            Err(error) => {
+                warn!(holder = %holding.holder, %error, "no answer to a beat");
+                if holding.ambient.now() > acknowledged + FENCE {
+                    holding.runs.stop_all(StopCause::Stale);
+                }
+            }
+        }
+        // A desk that answered early is not asked again at once: a stopped run needs a moment to end.
+        let spent = holding.ambient.now().duration_since(sent).unsigned_abs();
+        let rest = if spent >= BEAT { Duration::ZERO } else { BEAT - spent };
+        let pause = if holding.runs.is_empty() { Duration::ZERO } else { rest.min(Duration::from_secs(1)) };
+        if !pause.is_zero() {
+            holding.ambient.pause(pause).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Epoch, Phase, StopCause};
+    use crate::testing::{a_claim, a_job, at};
+
+    #[test]
+    fn the_first_claim_wins_and_its_repeat_wins_again() {
+        let job = a_job(Venue::Fleet);
+        let mine = a_claim(&job, 1);
+        let claimed = claim(&job, &mine, at(5)).unwrap();
+        assert_eq!(claimed.phase(), Phase::Running);
+        assert_eq!(claimed.due, Some(at(5) + LEASE));
+        assert_eq!(claim(&claimed, &mine, at(9)).as_ref(), Ok(&claimed), "the answer was lost, the claim is repeated");
+        assert_eq!(claim(&claimed, &a_claim(&job, 2), at(9)), Err(Refusal::Held));
+    }
+
+    #[test]
+    fn claims_that_come_too_late_or_too_early_are_refused() {
+        let job = a_job(Venue::Fleet);
+        let mine = a_claim(&job, 1);
+        let newer = Job { epoch: Epoch(2), ..job.clone() };
+        assert_eq!(claim(&newer, &mine, at(5)), Err(Refusal::Newer));
+        let restored = Job { epoch: Epoch(0), ..job.clone() };
+        assert_eq!(claim(&restored, &mine, at(5)), Err(Refusal::NotNow));
+        let mut late = job;
+        late.work.start_deadline = Some(at(5));
+        assert_eq!(claim(&late, &mine, at(5)), Err(Refusal::NotNow));
+    }
+
+    #[test]
+    fn a_claim_takes_no_more_time_than_the_claimer_has() {
+        let job = a_job(Venue::Inline);
+        let mine = Claim { at_most: Some(Duration::from_secs(10)), ..a_claim(&job, 1) };
+        let State::Running(run) = claim(&job, &mine, at(0)).unwrap().state else { panic!("not running") };
+        assert_eq!(run.deadline, at(10));
+    }
+
+    #[test]
+    fn orders_reach_their_run_and_no_other() {
+        let runs = Runs::default();
+        let job = a_job(Venue::Fleet);
+        let first = Message { id: job.id, epoch: Epoch(1) };
+        let second = Message { id: job.id, epoch: Epoch(2) };
+        let one = runs.enter(first);
+        let two = runs.enter(second);
+        runs.stop(second, StopCause::Cancel);
+        assert_eq!((one.signal.cause(), two.signal.cause()), (None, Some(StopCause::Cancel)));
+        drop(two);
+        assert_eq!(runs.running(), [first]);
+    }
+}

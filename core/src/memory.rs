@@ -1,0 +1,430 @@
+//! A home in memory: for tests, and for whatever plays a yard without a machine under it.
+//!
+//! It keeps what it is given and forgets everything with itself. Its faults are chosen by the test: [`Memory::lose`]
+//! lets the next writes take effect and loses their answers, as a network does.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use event_listener::Event;
+use jiff::Timestamp;
+
+use crate::catalog::Catalog;
+use crate::execute;
+use crate::job::{Epoch, Holder, Job, JobId, Phase, State, Venue};
+use crate::ports::{
+    Acceptance, Ambient, Beat, BlobRef, Blobs, Body, Claim, Claimed, Herald, Lane, Lanes, LaunchFailed, Launcher,
+    Ledger, LogLine, LogPage, Logs, Message, NewJob, PortError, Query, Received, Refusal, Saved, TaskState, Yard,
+};
+use crate::route::Limits;
+
+/// How long a received message stays hidden. As on AWS.
+const VISIBILITY: Duration = Duration::from_secs(120);
+
+/// The home. Clones are the same home.
+#[derive(Clone, Default)]
+pub struct Memory(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    now_ms: AtomicI64,
+    dice: AtomicU64,
+    lost_answers: AtomicU64,
+    kept: Mutex<Kept>,
+    changed: Event,
+}
+
+#[derive(Default)]
+struct Kept {
+    jobs: BTreeMap<JobId, Job>,
+    payloads: HashMap<JobId, Body>,
+    results: HashMap<(JobId, Epoch), Body>,
+    beats: HashMap<Holder, Beat>,
+    lanes: HashMap<Lane, VecDeque<(Message, u64)>>,
+    hidden: HashMap<u64, (Lane, Message, Timestamp)>,
+    receipts: u64,
+    tasks: HashSet<(JobId, Epoch)>,
+    launches: Vec<(Venue, Message)>,
+    refuse_launches: Option<LaunchFailed>,
+    blobs: HashMap<(JobId, String), String>,
+    logs: BTreeMap<JobId, Vec<(Epoch, LogLine)>>,
+    announced: Vec<JobId>,
+}
+
+impl Memory {
+    /// An empty home whose clock stands at `now` and whose dice start at `seed`.
+    pub fn new(now: Timestamp, seed: u64) -> Self {
+        let home = Self::default();
+        home.0.now_ms.store(now.as_millisecond(), Ordering::SeqCst);
+        home.0.dice.store(seed, Ordering::SeqCst);
+        home
+    }
+
+    /// The yard whose doors all lead here.
+    pub fn yard(&self, catalog: Catalog, limits: Limits) -> Yard {
+        Yard {
+            ledger: Arc::new(self.clone()),
+            lanes: Arc::new(self.clone()),
+            launcher: Arc::new(self.clone()),
+            blobs: Arc::new(self.clone()),
+            logs: Arc::new(self.clone()),
+            herald: Arc::new(self.clone()),
+            ambient: Arc::new(self.clone()),
+            catalog: Arc::new(catalog),
+            limits,
+            retention: Duration::from_secs(7 * 24 * 3600),
+        }
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, by: Duration) {
+        let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        self.0.now_ms.fetch_add(by, Ordering::SeqCst);
+        self.0.changed.notify(usize::MAX);
+    }
+
+    /// The next `n` writes of the ledger take effect, and their answers are lost.
+    pub fn lose(&self, n: u64) {
+        self.0.lost_answers.store(n, Ordering::SeqCst);
+    }
+
+    /// From now on launches fail like this; `None`: they work again.
+    pub fn refuse_launches(&self, failed: Option<LaunchFailed>) {
+        self.kept().refuse_launches = failed;
+    }
+
+    /// What was launched so far.
+    pub fn launches(&self) -> Vec<(Venue, Message)> {
+        self.kept().launches.clone()
+    }
+
+    /// The jobs whose settlement was announced, once an announcement.
+    pub fn announced(&self) -> Vec<JobId> {
+        self.kept().announced.clone()
+    }
+
+    /// Loses every message of every lane.
+    pub fn lose_messages(&self) {
+        let mut kept = self.kept();
+        kept.lanes.clear();
+        kept.hidden.clear();
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what the lane shows, and hides it; first brings back what was hidden long enough.
+    fn take(&self, lane: &Lane, max: usize) -> Vec<(Message, u64)> {
+        let now = self.now();
+        let mut kept = self.kept();
+        let over = |(_, (_, _, until)): &(&u64, &(Lane, Message, Timestamp))| *until <= now;
+        let back: Vec<u64> = kept.hidden.iter().filter(over).map(|(receipt, _)| *receipt).collect();
+        for receipt in back {
+            if let Some((lane, message, _)) = kept.hidden.remove(&receipt) {
+                kept.lanes.entry(lane).or_default().push_back((message, receipt));
+            }
+        }
+        let queue = kept.lanes.entry(lane.clone()).or_default();
+        let taken: Vec<(Message, u64)> = queue.drain(..queue.len().min(max)).collect();
+        for (message, receipt) in &taken {
+            kept.hidden.insert(*receipt, (lane.clone(), *message, now + VISIBILITY));
+        }
+        taken
+    }
+
+    fn answer<T>(&self, operation: &'static str, value: T) -> Result<T, PortError> {
+        self.0.changed.notify(usize::MAX);
+        let lose = |n: u64| n.checked_sub(1);
+        match self.0.lost_answers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose) {
+            Ok(_) => Err(PortError::retryable(operation, "something", "the answer was lost on the way")),
+            Err(_) => Ok(value),
+        }
+    }
+}
+
+#[async_trait]
+impl Ambient for Memory {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.0.now_ms.load(Ordering::SeqCst)).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    fn random(&self) -> [u8; 32] {
+        // SplitMix64 (Steele, Lea, Flood 2014): small, and the same on every machine for the same seed.
+        let mut bytes = [0; 32];
+        for chunk in bytes.chunks_exact_mut(8) {
+            let state = self.0.dice.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst);
+            let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            chunk.copy_from_slice(&(z ^ (z >> 31)).to_be_bytes());
+        }
+        bytes
+    }
+
+    async fn pause(&self, duration: Duration) {
+        self.advance(duration);
+    }
+}
+
+#[async_trait]
+impl Ledger for Memory {
+    async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<Acceptance>, PortError> {
+        let mut kept = self.kept();
+        let acceptances = jobs
+            .into_iter()
+            .map(|NewJob { job, payload }| match kept.jobs.get(&job.id) {
+                Some(existing) => Acceptance::Existing(Box::new(existing.clone())),
+                None => {
+                    kept.payloads.insert(job.id, payload);
+                    kept.jobs.insert(job.id, job);
+                    Acceptance::Accepted
+                }
+            })
+            .collect();
+        drop(kept);
+        self.answer("accept", acceptances)
+    }
+
+    async fn load(&self, id: JobId) -> Result<Option<Job>, PortError> {
+        Ok(self.kept().jobs.get(&id).cloned())
+    }
+
+    async fn save(&self, job: Job, result: Option<Body>) -> Result<Saved, PortError> {
+        let mut kept = self.kept();
+        let saved = match kept.jobs.get(&job.id) {
+            Some(current) if current.revision + 1 == job.revision => {
+                if let Some(result) = result {
+                    kept.results.insert((job.id, job.epoch), result);
+                }
+                kept.jobs.insert(job.id, job);
+                Saved::Saved
+            }
+            current => Saved::Refused(current.cloned().map(Box::new)),
+        };
+        drop(kept);
+        self.answer("save", saved)
+    }
+
+    async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed, PortError> {
+        let nonce = (self as &dyn Ambient).nonce();
+        let mut kept = self.kept();
+        let claimed = match kept.jobs.get(&claim.id).map(|job| (job.clone(), execute::claim(job, claim, now))) {
+            None => Claimed::Lost(Refusal::Unknown),
+            Some((_, Err(refusal))) => Claimed::Lost(refusal),
+            Some((before, Ok(job))) => {
+                let payload = kept.payloads.get(&job.id).cloned().unwrap_or(Body::Inline("{}".into()));
+                // A repeated claim changes nothing, and so writes nothing.
+                let job = if before == job { job } else { job.stamped(nonce) };
+                kept.jobs.insert(job.id, job.clone());
+                Claimed::Won(Box::new(job), payload)
+            }
+        };
+        drop(kept);
+        self.answer("claim", claimed)
+    }
+
+    async fn payload(&self, id: JobId) -> Result<Option<Body>, PortError> {
+        Ok(self.kept().payloads.get(&id).cloned())
+    }
+
+    async fn result(&self, id: JobId, epoch: Epoch) -> Result<Option<Body>, PortError> {
+        Ok(self.kept().results.get(&(id, epoch)).cloned())
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, PortError> {
+        let kept = self.kept();
+        let mut due: Vec<(Timestamp, JobId)> =
+            kept.jobs.values().filter_map(|job| job.due.filter(|due| *due <= now).map(|due| (due, job.id))).collect();
+        due.sort();
+        Ok(due.into_iter().take(limit).map(|(_, id)| id).collect())
+    }
+
+    async fn list(&self, query: &Query) -> Result<Vec<Job>, PortError> {
+        let kept = self.kept();
+        let mut jobs: Vec<&Job> = kept
+            .jobs
+            .values()
+            .filter(|job| query.phase.is_none_or(|phase| job.phase() == phase))
+            .filter(|job| query.capability.as_ref().is_none_or(|name| job.work.capability == *name))
+            .filter(|job| query.label.as_ref().is_none_or(|label| job.work.labels.contains(label)))
+            .filter(|job| query.before.is_none_or(|before| (job.created, job.id) < before))
+            .filter(|job| query.since.is_none_or(|since| job.created >= since))
+            .collect();
+        jobs.sort_by_key(|job| std::cmp::Reverse((job.created, job.id)));
+        Ok(jobs.into_iter().take(query.limit).cloned().collect())
+    }
+
+    async fn count(&self) -> Result<Vec<(Phase, u64)>, PortError> {
+        let mut counts: BTreeMap<Phase, u64> = BTreeMap::new();
+        for job in self.kept().jobs.values() {
+            *counts.entry(job.phase()).or_default() += 1;
+        }
+        Ok(counts.into_iter().collect())
+    }
+
+    async fn watch(&self, id: JobId, seen: u64, patience: Duration) -> Result<Option<Job>, PortError> {
+        let until = self.now() + patience;
+        loop {
+            let changed = self.0.changed.listen();
+            let job = self.load(id).await?;
+            if job.as_ref().is_none_or(|job| job.revision > seen) || self.now() >= until {
+                return Ok(job);
+            }
+            changed.await;
+        }
+    }
+
+    async fn beat(&self, beat: &Beat) -> Result<(), PortError> {
+        self.kept().beats.insert(beat.holder.clone(), beat.clone());
+        Ok(())
+    }
+
+    async fn last_beat(&self, holder: &Holder) -> Result<Option<Beat>, PortError> {
+        Ok(self.kept().beats.get(holder).cloned())
+    }
+
+    async fn forgettable(&self, settled_before: Timestamp, limit: usize) -> Result<Vec<JobId>, PortError> {
+        let kept = self.kept();
+        let old = kept.jobs.values().filter(|job| match &job.state {
+            State::Settled(settlement) => settlement.at < settled_before && job.owed.is_empty(),
+            State::Delayed { .. } | State::Dispatched { .. } | State::Running(_) => false,
+        });
+        Ok(old.map(|job| job.id).take(limit).collect())
+    }
+
+    async fn forget(&self, ids: &[JobId]) -> Result<(), PortError> {
+        let mut kept = self.kept();
+        for id in ids {
+            kept.jobs.remove(id);
+            kept.payloads.remove(id);
+            kept.results.retain(|(job, _), _| job != id);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Lanes for Memory {
+    async fn ring(&self, lane: &Lane, message: Message) -> Result<(), PortError> {
+        let mut kept = self.kept();
+        kept.receipts += 1;
+        let receipt = kept.receipts;
+        kept.lanes.entry(lane.clone()).or_default().push_back((message, receipt));
+        drop(kept);
+        self.0.changed.notify(usize::MAX);
+        Ok(())
+    }
+
+    async fn receive(&self, lane: &Lane, max: usize, wait: bool) -> Result<Vec<Received>, PortError> {
+        loop {
+            let changed = self.0.changed.listen();
+            let taken = self.take(lane, max);
+            if !taken.is_empty() || !wait || max == 0 {
+                let received = |(message, receipt): (Message, u64)| Received {
+                    message,
+                    lane: lane.clone(),
+                    receipt: receipt.to_string(),
+                };
+                return Ok(taken.into_iter().map(received).collect());
+            }
+            changed.await;
+        }
+    }
+
+    async fn delete(&self, received: &Received) -> Result<(), PortError> {
+        // A stale receipt deletes nothing and succeeds, as on SQS.
+        if let Ok(receipt) = received.receipt.parse::<u64>() {
+            self.kept().hidden.remove(&receipt);
+        }
+        Ok(())
+    }
+
+    async fn release(&self, received: &Received) -> Result<(), PortError> {
+        if let Ok(receipt) = received.receipt.parse::<u64>() {
+            let mut kept = self.kept();
+            if let Some((lane, message, _)) = kept.hidden.remove(&receipt) {
+                kept.lanes.entry(lane).or_default().push_front((message, receipt));
+            }
+        }
+        self.0.changed.notify(usize::MAX);
+        Ok(())
+    }
+
+    async fn visible(&self, lane: &Lane) -> Result<u64, PortError> {
+        Ok(self.kept().lanes.get(lane).map_or(0, |queue| queue.len() as u64))
+    }
+}
+
+#[async_trait]
+impl Launcher for Memory {
+    async fn launch(&self, job: &Job) -> Result<(), LaunchFailed> {
+        let mut kept = self.kept();
+        if let Some(failed) = &kept.refuse_launches {
+            return Err(failed.clone());
+        }
+        let message = Message { id: job.id, epoch: job.epoch };
+        if kept.tasks.insert((job.id, job.epoch)) {
+            kept.launches.push((job.route.venue, message));
+        }
+        Ok(())
+    }
+
+    async fn find(&self, id: JobId, epoch: Epoch, _venue: Venue) -> Result<TaskState, PortError> {
+        Ok(if self.kept().tasks.contains(&(id, epoch)) { TaskState::Alive } else { TaskState::Absent })
+    }
+
+    async fn stop(&self, id: JobId, epoch: Epoch, _venue: Venue) -> Result<(), PortError> {
+        self.kept().tasks.remove(&(id, epoch));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Blobs for Memory {
+    async fn put(&self, job: JobId, name: &str, text: &str) -> Result<BlobRef, PortError> {
+        self.kept().blobs.insert((job, name.to_owned()), text.to_owned());
+        Ok(BlobRef { job, name: name.to_owned(), bytes: text.len() as u64 })
+    }
+
+    async fn get(&self, blob: &BlobRef) -> Result<Option<String>, PortError> {
+        Ok(self.kept().blobs.get(&(blob.job, blob.name.clone())).cloned())
+    }
+
+    async fn forget(&self, job: JobId) -> Result<(), PortError> {
+        self.kept().blobs.retain(|(other, _), _| *other != job);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Logs for Memory {
+    async fn append(&self, job: JobId, epoch: Epoch, lines: &[LogLine]) -> Result<(), PortError> {
+        let lines = lines.iter().map(|line| (epoch, line.clone()));
+        self.kept().logs.entry(job).or_default().extend(lines);
+        Ok(())
+    }
+
+    async fn read(&self, job: JobId, cursor: &str) -> Result<LogPage, PortError> {
+        let from = cursor.parse().unwrap_or(0);
+        let lines: Vec<_> =
+            self.kept().logs.get(&job).map(|log| log.iter().skip(from).cloned().collect()).unwrap_or_default();
+        Ok(LogPage { next: (from + lines.len()).to_string(), lines })
+    }
+
+    async fn forget(&self, job: JobId) -> Result<(), PortError> {
+        self.kept().logs.remove(&job);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Herald for Memory {
+    async fn announce(&self, job: &Job) -> Result<(), PortError> {
+        self.kept().announced.push(job.id);
+        Ok(())
+    }
+}

@@ -1,0 +1,560 @@
+//! The only doors out. Each trait is one thing a home must be able to do; the values that pass are the core's own.
+//!
+//! The control side of a home is a [`Yard`]: whoever accepts, settles or reaps. The working side sees a [`Desk`] and
+//! an [`Executor`] only, in whatever process and on whatever machine it runs.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use event_listener::Event;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::Catalog;
+use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, StopCause, Tier, TokenHash, Venue};
+use crate::route::Limits;
+
+/// The control side of one home: its doors and its rules. Rooms take the whole because a decision that leads from
+/// one door to the next (a failed launch to a tier, a settlement to an announcement) is the rule, not the exception.
+#[derive(Clone)]
+pub struct Yard {
+    /// Job records.
+    pub ledger: Arc<dyn Ledger>,
+    /// The tiers' doorbells.
+    pub lanes: Arc<dyn Lanes>,
+    /// Tasks on demand.
+    pub launcher: Arc<dyn Launcher>,
+    /// What is too large for a record.
+    pub blobs: Arc<dyn Blobs>,
+    /// What jobs print.
+    pub logs: Arc<dyn Logs>,
+    /// Who hears of settlements.
+    pub herald: Arc<dyn Herald>,
+    /// Time and chance.
+    pub ambient: Arc<dyn Ambient>,
+    /// What may run.
+    pub catalog: Arc<Catalog>,
+    /// What the venues can do.
+    pub limits: Limits,
+    /// How long a settled job, and so its idempotency key, is kept.
+    pub retention: Duration,
+}
+
+/// A call through a door that did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {subject}")]
+pub struct PortError {
+    /// What was tried, as a verb: `save`, `launch`.
+    pub operation: &'static str,
+    /// On what.
+    pub subject: String,
+    /// Whether trying again can help.
+    pub retryable: bool,
+    /// What went wrong underneath.
+    #[source]
+    pub cause: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl PortError {
+    /// A failure that may pass: the same call can be made again.
+    pub fn retryable(
+        operation: &'static str,
+        subject: impl fmt::Display,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { operation, subject: subject.to_string(), retryable: true, cause: cause.into() }
+    }
+
+    /// A failure that stays: the same call fails again.
+    pub fn permanent(
+        operation: &'static str,
+        subject: impl fmt::Display,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { operation, subject: subject.to_string(), retryable: false, cause: cause.into() }
+    }
+}
+
+/// What is too large for a record, or small enough to lie beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// The JSON text itself, at most [`Body::INLINE_BYTES`].
+    Inline(String),
+    /// Where it lies in the blob store.
+    Blob(BlobRef),
+}
+
+impl Body {
+    /// The longest text kept by the ledger; longer ones go to the blob store.
+    pub const INLINE_BYTES: usize = 64 * 1024;
+    /// The longest text taken at all: payloads and results alike.
+    pub const MAX_BYTES: usize = 1024 * 1024;
+
+    /// Its length in bytes.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Inline(text) => text.len() as u64,
+            Self::Blob(blob) => blob.bytes,
+        }
+    }
+}
+
+/// Names one blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobRef {
+    /// The job it belongs to, and goes with.
+    pub job: JobId,
+    /// Its name among the job's blobs: letters, digits and `-`.
+    pub name: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// A job at the door: its record and its payload, kept apart so that no later write pays for the payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewJob {
+    /// The record, at revision 1.
+    pub job: Job,
+    /// The payload.
+    pub payload: Body,
+}
+
+/// What became of a job at the door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// It is durable now.
+    Accepted,
+    /// A job with that id was there before: this one.
+    Existing(Box<Job>),
+}
+
+/// What became of a conditional write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// The record is as sent, durably.
+    Saved,
+    /// Somebody else wrote first; this is the record now. `None`: there is no such record.
+    Refused(Option<Box<Job>>),
+}
+
+/// What a claimer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The job.
+    pub id: JobId,
+    /// The epoch the doorbell named.
+    pub epoch: Epoch,
+    /// Who claims.
+    pub holder: Holder,
+    /// The hash of the token that the claimer drew for this claim.
+    pub token: TokenHash,
+    /// The longest this claimer can run it: the rest of an invocation.
+    pub at_most: Option<Duration>,
+}
+
+/// What became of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// The claimer holds it.
+    Won(Box<Job>, Body),
+    /// It does not.
+    Lost(Refusal),
+}
+
+/// Why a claim was refused, and so what becomes of the doorbell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// No such record: it was forgotten after its retention.
+    Unknown,
+    /// The job has ended.
+    Settled,
+    /// The job has been dispatched again since: another doorbell rings for it.
+    Newer,
+    /// Somebody else runs this very epoch; should that holder be lost, the next dispatch rings anew.
+    Held,
+    /// The job waits for a moment, or for the reaper to expire it.
+    NotNow,
+}
+
+impl Refusal {
+    /// Whether the doorbell says nothing any more and can be deleted; else it is left for whoever comes next.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Unknown | Self::Settled | Self::Newer | Self::Held => true,
+            Self::NotNow => false,
+        }
+    }
+}
+
+/// Which records to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Only jobs in this phase.
+    pub phase: Option<Phase>,
+    /// Only jobs of this capability.
+    pub capability: Option<String>,
+    /// Only jobs with this label.
+    pub label: Option<(String, String)>,
+    /// Only jobs accepted before this one: where the last page ended.
+    pub before: Option<(Timestamp, JobId)>,
+    /// Only jobs accepted at or after this moment.
+    pub since: Option<Timestamp>,
+    /// At most so many; 1 to 500.
+    pub limit: usize,
+}
+
+/// Job records. Every write is durable when its call returns, and conditional.
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// Puts each job if its id is free; answers in the same order.
+    async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<Acceptance>, PortError>;
+    /// The record, as last written.
+    async fn load(&self, id: JobId) -> Result<Option<Job>, PortError>;
+    /// Writes `job` if the record's revision is one less, and with it the result that its settlement names.
+    async fn save(&self, job: Job, result: Option<Body>) -> Result<Saved, PortError>;
+    /// Decides a claim as [`crate::execute::claim`] does, in one conditional write.
+    async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed, PortError>;
+    /// The payload of a job.
+    async fn payload(&self, id: JobId) -> Result<Option<Body>, PortError>;
+    /// The result that a run at `epoch` made.
+    async fn result(&self, id: JobId, epoch: Epoch) -> Result<Option<Body>, PortError>;
+    /// Jobs whose `due` is not after `now`, the longest overdue first.
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, PortError>;
+    /// Jobs newest first.
+    async fn list(&self, query: &Query) -> Result<Vec<Job>, PortError>;
+    /// How many jobs stand in each phase; phases without jobs are left out.
+    async fn count(&self) -> Result<Vec<(Phase, u64)>, PortError>;
+    /// Waits until the record's revision is above `seen` or `patience` ends, and answers the record as it is then.
+    async fn watch(&self, id: JobId, seen: u64, patience: Duration) -> Result<Option<Job>, PortError>;
+    /// Records a holder's beat.
+    async fn beat(&self, beat: &Beat) -> Result<(), PortError>;
+    /// The holder's newest beat.
+    async fn last_beat(&self, holder: &Holder) -> Result<Option<Beat>, PortError>;
+    /// Jobs settled before this moment that owe nothing.
+    async fn forgettable(&self, settled_before: Timestamp, limit: usize) -> Result<Vec<JobId>, PortError>;
+    /// Removes these records for good; their keys are free again.
+    async fn forget(&self, ids: &[JobId]) -> Result<(), PortError>;
+}
+
+/// A tier of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane {
+    /// The pool.
+    pub pool: String,
+    /// The tier.
+    pub tier: Tier,
+}
+
+/// A doorbell: there is a job at this epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Message {
+    /// The job.
+    pub id: JobId,
+    /// Its epoch when the bell rang.
+    pub epoch: Epoch,
+}
+
+/// A message taken from a lane, with what it takes to delete or return it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The doorbell.
+    pub message: Message,
+    /// Where it came from.
+    pub lane: Lane,
+    /// The home's own handle on this delivery.
+    pub receipt: String,
+}
+
+/// Doorbells of the fleet's tiers. They may be lost, late, out of order or doubled: the record decides.
+#[async_trait]
+pub trait Lanes: Send + Sync {
+    /// Puts a message into a lane.
+    async fn ring(&self, lane: &Lane, message: Message) -> Result<(), PortError>;
+    /// Takes up to `max` messages, hidden from others until deleted, released, or the visibility timeout ends.
+    /// With `wait` an empty lane is waited for, as long as the home thinks fit; without it the answer is at once.
+    async fn receive(&self, lane: &Lane, max: usize, wait: bool) -> Result<Vec<Received>, PortError>;
+    /// Removes a message for good.
+    async fn delete(&self, received: &Received) -> Result<(), PortError>;
+    /// Makes a message visible again at once.
+    async fn release(&self, received: &Received) -> Result<(), PortError>;
+    /// Messages that a receive could return now.
+    async fn visible(&self, lane: &Lane) -> Result<u64, PortError>;
+}
+
+/// A launch that did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct LaunchFailed {
+    /// What the venue said.
+    pub message: String,
+    /// Whether another try can help: no capacity, a throttle. Else the venue will never take it.
+    pub retryable: bool,
+}
+
+/// What a launcher knows of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskState {
+    /// There is none for that job and epoch, or it has ended.
+    Absent,
+    /// It starts or runs.
+    Alive,
+}
+
+/// Tasks on demand: a function or a task of its own.
+#[async_trait]
+pub trait Launcher: Send + Sync {
+    /// Launches the job at its venue and epoch. Launching the same (job, epoch) again launches nothing.
+    async fn launch(&self, job: &Job) -> Result<(), LaunchFailed>;
+    /// What has become of the task for (job, epoch).
+    async fn find(&self, id: JobId, epoch: Epoch, venue: Venue) -> Result<TaskState, PortError>;
+    /// Ends the task for (job, epoch) if there is one.
+    async fn stop(&self, id: JobId, epoch: Epoch, venue: Venue) -> Result<(), PortError>;
+}
+
+/// Payloads and results too large for the ledger.
+#[async_trait]
+pub trait Blobs: Send + Sync {
+    /// Stores `text` durably under the job and name; the same name again replaces it.
+    async fn put(&self, job: JobId, name: &str, text: &str) -> Result<BlobRef, PortError>;
+    /// The text stored there.
+    async fn get(&self, blob: &BlobRef) -> Result<Option<String>, PortError>;
+    /// Removes all of a job's blobs.
+    async fn forget(&self, job: JobId) -> Result<(), PortError>;
+}
+
+/// Which of a program's outputs a line came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Switchyard itself: output was cut, a signal was sent.
+    Yard,
+}
+
+/// One line that a run printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// When it was read.
+    pub at: Timestamp,
+    /// Where it came from.
+    pub stream: Stream,
+    /// The line, without its end; at most 16 KiB.
+    pub text: String,
+}
+
+/// A part of a job's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogPage {
+    /// Lines with the epoch of the run that printed them, oldest first.
+    pub lines: Vec<(Epoch, LogLine)>,
+    /// Where the next page starts; also when there is nothing more yet.
+    pub next: String,
+}
+
+/// What jobs print, kept by job and epoch.
+#[async_trait]
+pub trait Logs: Send + Sync {
+    /// Adds lines to the log of (job, epoch).
+    async fn append(&self, job: JobId, epoch: Epoch, lines: &[LogLine]) -> Result<(), PortError>;
+    /// Lines from `cursor` on (empty: from the start), at most about 256 KiB of them.
+    async fn read(&self, job: JobId, cursor: &str) -> Result<LogPage, PortError>;
+    /// Removes the job's log.
+    async fn forget(&self, job: JobId) -> Result<(), PortError>;
+}
+
+/// Who is told of settlements, at least once each.
+#[async_trait]
+pub trait Herald: Send + Sync {
+    /// Tells the outside that the job settled.
+    async fn announce(&self, job: &Job) -> Result<(), PortError>;
+}
+
+/// The two things a room cannot compute: what time it is, and chance.
+#[async_trait]
+pub trait Ambient: Send + Sync {
+    /// The time.
+    fn now(&self) -> Timestamp;
+    /// 32 unpredictable bytes.
+    fn random(&self) -> [u8; 32];
+    /// Lets time pass.
+    async fn pause(&self, duration: Duration);
+}
+
+impl dyn Ambient + '_ {
+    /// A nonce for one conditional write.
+    pub fn nonce(&self) -> Nonce {
+        Nonce(self.chance())
+    }
+
+    /// 64 random bits: what jitter is made of.
+    pub fn chance(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.random();
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
+/// One sign of life of a holder, for all its runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Whose.
+    pub holder: Holder,
+    /// Rises with every beat. Only its movement counts: no two machines' clocks are ever compared.
+    pub counter: u64,
+    /// What the holder really runs.
+    pub running: Vec<Message>,
+}
+
+/// What a beat brings back: this run must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Which run.
+    pub run: Message,
+    /// Why.
+    pub cause: StopCause,
+}
+
+/// What a holder shows with whatever it says about a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Voucher {
+    /// The job.
+    pub id: JobId,
+    /// The epoch it was claimed at.
+    pub epoch: Epoch,
+    /// The claim's token.
+    pub token: ClaimToken,
+}
+
+/// How a run ended, as its holder tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what it was asked; with the JSON text it made, if any.
+    Succeeded(Option<String>),
+    /// It failed; `permanent` when another attempt cannot help.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Whether retrying is pointless.
+        permanent: bool,
+    },
+    /// It was ended at its deadline.
+    TimedOut,
+    /// It was ended on request.
+    Stopped(StopCause),
+    /// The holder gives it back through no fault of the job.
+    Interrupted(String),
+}
+
+/// A report: the end of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Which run, and the right to speak of it.
+    pub voucher: Voucher,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// What became of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reported {
+    /// It is recorded.
+    Recorded,
+    /// The run was no longer the job's: nothing was changed.
+    Stale,
+}
+
+/// What a holder needs of the yard, from wherever it runs.
+#[async_trait]
+pub trait Desk: Send + Sync {
+    /// Asks for a job. The same claim (same token) again gets the same answer while the run lasts.
+    async fn claim(&self, claim: &Claim) -> Result<Claimed, PortError>;
+    /// Shows life, and learns which runs must end. A home may hold the answer back for up to `patience` while there
+    /// is nothing to say.
+    async fn beat(&self, beat: &Beat, patience: Duration) -> Result<Vec<Order>, PortError>;
+    /// Adds to the run's log; refused quietly when the run is no longer the job's.
+    async fn log(&self, voucher: &Voucher, lines: &[LogLine]) -> Result<(), PortError>;
+    /// Reports the end of a run.
+    async fn settle(&self, report: &Report) -> Result<Reported, PortError>;
+}
+
+/// A run as the executor sees it.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// The job, as claimed.
+    pub job: Job,
+    /// Its payload, JSON text.
+    pub payload: String,
+    /// When it must have ended.
+    pub deadline: Timestamp,
+    /// Raised when the run must end before that.
+    pub stop: StopSignal,
+}
+
+/// Where an executor puts what a run prints.
+#[async_trait]
+pub trait LogSink: Send + Sync {
+    /// Adds lines. A log that cannot be written does not fail a run.
+    async fn write(&self, lines: Vec<LogLine>);
+}
+
+/// Runs one job, by whatever it is packaged as.
+#[async_trait]
+pub trait Executor: Send + Sync {
+    /// Runs it to its end, within its deadline, and tells how it ended. Nothing of it runs any more afterwards.
+    async fn run(&self, assignment: &Assignment, log: &dyn LogSink) -> Outcome;
+}
+
+/// Tells one run to end. Cloned handles are the same signal; the first cause stays.
+#[derive(Clone, Default)]
+pub struct StopSignal(Arc<(AtomicU8, Event)>);
+
+impl StopSignal {
+    /// Asks the run to end.
+    pub fn raise(&self, cause: StopCause) {
+        let (state, event) = &*self.0;
+        let code = match cause {
+            StopCause::Cancel => 1,
+            StopCause::Deadline => 2,
+            StopCause::Stale => 3,
+            StopCause::Drain => 4,
+        };
+        if state.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            event.notify(usize::MAX);
+        }
+    }
+
+    /// Why the run must end, if it must.
+    pub fn cause(&self) -> Option<StopCause> {
+        match self.0.0.load(Ordering::Acquire) {
+            1 => Some(StopCause::Cancel),
+            2 => Some(StopCause::Deadline),
+            3 => Some(StopCause::Stale),
+            4 => Some(StopCause::Drain),
+            _ => None,
+        }
+    }
+
+    /// Waits until the run must end.
+    pub async fn raised(&self) -> StopCause {
+        loop {
+            let listener = self.0.1.listen();
+            if let Some(cause) = self.cause() {
+                return cause;
+            }
+            listener.await;
+        }
+    }
+}
+
+impl fmt::Debug for StopSignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StopSignal({:?})", self.cause())
+    }
+}

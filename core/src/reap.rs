@@ -1,0 +1,413 @@
+//! Night watch: whatever is overdue goes through the same rooms again.
+//!
+//! Repair is the normal path. The reaper asks the home what it must know about a job, decides, saves, acts, and
+//! answers with counts. It never compares two machines' clocks: a holder is judged by whether its beat counter moved
+//! between two looks of the reaper's own.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use crate::dispatch::{self, Act, Decided, commit, due_in};
+use crate::execute::{FORCE_AFTER, LEASE};
+use crate::job::{Ending, Failure, Holder, Job, JobId, Run, State, Stop, StopCause, Venue};
+use crate::ports::{Beat, Lane, Message, PortError, Saved, TaskState, Yard};
+use crate::route::Limits;
+use crate::settle;
+
+/// Looks at a holder that did not move before it is dead.
+pub const MISSES: u32 = 2;
+/// Looks at a job that waits in a tier before its doorbell rings again although the tier shows messages.
+pub const LOOKS: u32 = 3;
+/// Jobs looked at in one round. The next round starts at once while there are more.
+pub const ROUND: usize = 500;
+
+/// What must be known before an overdue job can be judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Nothing.
+    Nothing,
+    /// The holder's newest beat.
+    Beat(Holder),
+    /// How many messages its lane shows.
+    Lane(Lane),
+    /// What became of the task for it.
+    Task(Venue, Message),
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// Nothing was asked.
+    Nothing,
+    /// The newest beat, if there ever was one.
+    Beat(Option<Beat>),
+    /// Messages visible in the lane.
+    Visible(u64),
+    /// The task.
+    Task(TaskState),
+}
+
+/// What the reaper must know about this job now.
+pub fn ask(job: &Job) -> Ask {
+    match &job.state {
+        State::Delayed { .. } | State::Settled(_) => Ask::Nothing,
+        State::Dispatched { .. } => match job.route.venue {
+            Venue::Inline => Ask::Nothing,
+            venue @ (Venue::Function | Venue::Fargate) => Ask::Task(venue, Message { id: job.id, epoch: job.epoch }),
+            Venue::Fleet => Ask::Lane(dispatch::lane(job)),
+        },
+        State::Running(run) => match job.route.venue {
+            Venue::Inline | Venue::Function => Ask::Nothing,
+            Venue::Fargate | Venue::Fleet => Ask::Beat(run.holder.clone()),
+        },
+    }
+}
+
+/// Decides what becomes of an overdue job. `None`: it is not overdue, or there is nothing to change.
+pub fn look(job: Job, fact: &Fact, limits: &Limits, now: Timestamp) -> Option<Decided> {
+    if job.due.is_none_or(|due| due > now) {
+        return None;
+    }
+    match job.state.clone() {
+        State::Settled(_) => {
+            let acts: Vec<Act> = job.owed.iter().cloned().map(Act::Pay).collect();
+            let due = if acts.is_empty() { None } else { Some(now + settle::PAY_AGAIN) };
+            Some(Decided { job: Job { due, ..job }, acts })
+        }
+        State::Delayed { .. } | State::Dispatched { .. } if expired(&job, now) => {
+            let failure = Failure::new("expired", "it had not started when its start deadline passed");
+            Some(settle::end(job, Ending::Expired, None, Some(failure), None, now, "start_deadline"))
+        }
+        State::Delayed { until } if until > now => {
+            // Something is owed from an earlier run; its moment has not come.
+            let acts = job.owed.iter().cloned().map(Act::Pay).collect();
+            Some(Decided { job: Job { due: Some(due_in(&job, until, Duration::ZERO)), ..job }, acts })
+        }
+        State::Delayed { .. } => Some(dispatch::again(job, limits, now, "due", "")),
+        State::Dispatched { at, looks } => Some(look_at_waiting(job, fact, at, looks + 1, limits, now)),
+        State::Running(run) => Some(look_at_running(job, run, fact, limits, now)),
+    }
+}
+
+fn expired(job: &Job, now: Timestamp) -> bool {
+    job.work.start_deadline.is_some_and(|deadline| deadline <= now)
+}
+
+/// A job that nobody has claimed yet.
+fn look_at_waiting(mut job: Job, fact: &Fact, at: Timestamp, looks: u32, limits: &Limits, now: Timestamp) -> Decided {
+    let mut acts: Vec<Act> = job.owed.iter().cloned().map(Act::Pay).collect();
+    let message = Message { id: job.id, epoch: job.epoch };
+    match job.route.venue {
+        // The invocation that was to run it is over.
+        Venue::Inline => return dispatch::again(job, limits, now, "handed_on", "the invocation ended before it ran"),
+        venue @ (Venue::Function | Venue::Fargate) => {
+            if *fact != Fact::Task(TaskState::Alive) {
+                acts.push(Act::Launch(venue, message));
+            }
+        }
+        Venue::Fleet => {
+            if *fact == Fact::Visible(0) || looks >= LOOKS {
+                acts.push(Act::Ring(dispatch::lane(&job), message));
+            }
+        }
+    }
+    // Doubled from look to look, an hour at most: a long queue is not a reason to ask every minute.
+    let wait = dispatch::FIRST_LOOK.saturating_mul(1_u32.checked_shl(looks).unwrap_or(u32::MAX));
+    job.due = Some(due_in(&job, now, wait.min(Duration::from_secs(3600))));
+    job.state = State::Dispatched { at, looks };
+    Decided { job, acts }
+}
+
+/// A job that somebody runs, or is said to.
+fn look_at_running(mut job: Job, mut run: Run, fact: &Fact, limits: &Limits, now: Timestamp) -> Decided {
+    if let Some(stop) = &run.stop {
+        if now >= stop.at + FORCE_AFTER {
+            return force(job, stop.cause, now);
+        }
+    } else if now >= run.deadline + FORCE_AFTER && !has_beat(&job) {
+        // An invocation cannot be asked: it ended by itself, or what runs there ends with it.
+        return settle::lost(job, limits, now, "its invocation ended without a report");
+    } else if now >= run.deadline {
+        run.stop = Some(Stop { cause: StopCause::Deadline, at: now });
+        job.due = Some(now + FORCE_AFTER);
+        job.state = State::Running(run);
+        job.note(None, now, "stop_requested", "its time is over");
+        return Decided { job, acts: vec![] };
+    }
+    let mut wait = LEASE;
+    if has_beat(&job) {
+        let beat = match fact {
+            Fact::Beat(beat) => beat.as_ref(),
+            Fact::Nothing | Fact::Visible(_) | Fact::Task(_) => None,
+        };
+        let run_id = Message { id: job.id, epoch: job.epoch };
+        let moved = beat.is_some_and(|beat| beat.counter > run.watch.counter && beat.running.contains(&run_id));
+        if let Some(beat) = beat {
+            run.watch.counter = run.watch.counter.max(beat.counter);
+        }
+        run.watch.misses = if moved { 0 } else { run.watch.misses + 1 };
+        if run.watch.misses >= MISSES {
+            let holder = run.holder.to_string();
+            return settle::lost(job, limits, now, &format!("{holder} shows no life"));
+        }
+    } else {
+        wait = wait.max(FORCE_AFTER);
+    }
+    let end = run.stop.as_ref().map_or(run.deadline, |stop| stop.at + FORCE_AFTER);
+    job.due = Some((now + wait).min(end.max(now)));
+    job.state = State::Running(run);
+    let acts = job.owed.iter().cloned().map(Act::Pay).collect();
+    Decided { job, acts }
+}
+
+fn has_beat(job: &Job) -> bool {
+    match job.route.venue {
+        Venue::Fargate | Venue::Fleet => true,
+        Venue::Inline | Venue::Function => false,
+    }
+}
+
+/// The holder was asked and did not answer in time: the record ends without it.
+fn force(mut job: Job, cause: StopCause, now: Timestamp) -> Decided {
+    settle::owe_stop(&mut job);
+    match cause {
+        StopCause::Cancel | StopCause::Stale | StopCause::Drain => {
+            settle::end(job, Ending::Cancelled, None, None, None, now, "forced")
+        }
+        StopCause::Deadline => {
+            job.attempts_spent += 1;
+            let failure = Failure::new("timed_out", "it ran over its time limit and its holder did not end it");
+            settle::end(job, Ending::TimedOut, None, Some(failure), None, now, "forced")
+        }
+    }
+}
+
+/// What a round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Jobs that were due.
+    pub found: u64,
+    /// Jobs changed.
+    pub done: u64,
+    /// Jobs that somebody else moved on meanwhile.
+    pub already_done: u64,
+    /// Jobs that could not be looked at.
+    pub errors: u64,
+    /// Settled jobs removed after their retention.
+    pub forgotten: u64,
+}
+
+/// One round: every overdue job is looked at once, each for itself, and what was kept long enough is forgotten.
+///
+/// # Errors
+///
+/// The ledger could not list what is due. A single job's failure is counted, and met again at its `due`.
+pub async fn round(yard: &Yard) -> Result<Counts, PortError> {
+    let due = yard.ledger.due(yard.ambient.now(), ROUND).await?;
+    let mut counts = Counts { found: due.len() as u64, ..Counts::default() };
+    for id in due {
+        match look_again(yard, id).await {
+            Ok(true) => counts.done += 1,
+            Ok(false) => counts.already_done += 1,
+            Err(error) => {
+                counts.errors += 1;
+                warn!(job.id = %id, %error, "overdue job not looked at");
+            }
+        }
+    }
+    counts.forgotten = forget(yard).await?;
+    if counts != Counts::default() {
+        let Counts { found, done, already_done, errors, forgotten } = counts;
+        info!(found, done, already_done, errors, forgotten, "reaped");
+    }
+    Ok(counts)
+}
+
+async fn look_again(yard: &Yard, id: JobId) -> Result<bool, PortError> {
+    let Some(job) = yard.ledger.load(id).await? else { return Ok(false) };
+    let fact = match ask(&job) {
+        Ask::Nothing => Fact::Nothing,
+        Ask::Beat(holder) => Fact::Beat(yard.ledger.last_beat(&holder).await?),
+        Ask::Lane(lane) => Fact::Visible(yard.lanes.visible(&lane).await?),
+        Ask::Task(venue, message) => Fact::Task(yard.launcher.find(message.id, message.epoch, venue).await?),
+    };
+    let Some(decided) = look(job, &fact, &yard.limits, yard.ambient.now()) else { return Ok(false) };
+    Ok(commit(yard, decided, None).await? == Saved::Saved)
+}
+
+async fn forget(yard: &Yard) -> Result<u64, PortError> {
+    let ids = yard.ledger.forgettable(yard.ambient.now() - yard.retention, ROUND).await?;
+    for id in &ids {
+        // The record goes last: a crash in between leaves something that the next round finds.
+        yard.blobs.forget(*id).await?;
+        yard.logs.forget(*id).await?;
+    }
+    yard.ledger.forget(&ids).await?;
+    Ok(ids.len() as u64)
+}
+
+/// After a restart of a home that lost every holder with itself: runs are lost at once, without waiting for beats,
+/// and dispatches that rested on the old process are carried out again. Delayed jobs and tiers need nothing.
+///
+/// The home calls this once, before anything new is accepted, and after it ended whatever still ran.
+///
+/// # Errors
+///
+/// The ledger failed: the home must not open.
+pub async fn after_restart(yard: &Yard, unsettled: Vec<JobId>) -> Result<Counts, PortError> {
+    let mut counts = Counts { found: unsettled.len() as u64, ..Counts::default() };
+    for id in unsettled {
+        let Some(job) = yard.ledger.load(id).await? else { continue };
+        let Some(decided) = restarted(job, &yard.limits, yard.ambient.now()) else {
+            counts.already_done += 1;
+            continue;
+        };
+        commit(yard, decided, None).await?;
+        counts.done += 1;
+    }
+    Ok(counts)
+}
+
+/// What a restart of the whole home means for one job.
+fn restarted(job: Job, limits: &Limits, now: Timestamp) -> Option<Decided> {
+    match &job.state {
+        State::Running(run) => match run.stop.as_ref().map(|stop| stop.cause) {
+            // Asked to end, and ended with the process.
+            Some(cause @ (StopCause::Cancel | StopCause::Deadline)) => Some(force(job, cause, now)),
+            Some(StopCause::Stale | StopCause::Drain) | None => {
+                Some(settle::lost(job, limits, now, "the yard was restarted"))
+            }
+        },
+        State::Dispatched { at, .. } => match job.route.venue {
+            Venue::Inline | Venue::Function | Venue::Fargate => {
+                let at = *at;
+                Some(look_at_waiting(job, &Fact::Task(TaskState::Absent), at, 1, limits, now))
+            }
+            Venue::Fleet => None,
+        },
+        State::Delayed { .. } | State::Settled(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Epoch, Owed, Phase};
+    use crate::testing::{a_job, a_running_job, at};
+
+    fn here() -> Limits {
+        Limits::one_machine(8192)
+    }
+
+    fn beat(job: &Job, counter: u64, named: bool) -> Fact {
+        let State::Running(run) = &job.state else { panic!("not running") };
+        let running = if named { vec![Message { id: job.id, epoch: job.epoch }] } else { vec![] };
+        Fact::Beat(Some(Beat { holder: run.holder.clone(), counter, running }))
+    }
+
+    #[test]
+    fn nothing_is_touched_before_it_is_due() {
+        let mut job = a_job(Venue::Fleet);
+        job.due = Some(at(60));
+        assert_eq!(look(job, &Fact::Visible(0), &here(), at(59)), None);
+    }
+
+    #[test]
+    fn a_waiting_job_rings_at_once_when_its_tier_is_empty_else_at_the_third_look() {
+        let mut job = a_job(Venue::Fleet);
+        job.due = Some(at(0));
+        let bell = Act::Ring(dispatch::lane(&job), Message { id: job.id, epoch: Epoch(1) });
+        let empty = look(job.clone(), &Fact::Visible(0), &here(), at(0)).unwrap();
+        assert_eq!(empty.acts, std::slice::from_ref(&bell));
+        let mut gaps = vec![];
+        let mut now = at(0);
+        for seen in 1..=8 {
+            let decided = look(job, &Fact::Visible(3), &here(), now).unwrap();
+            assert_eq!(decided.acts, if seen >= LOOKS { vec![bell.clone()] } else { vec![] }, "look {seen}");
+            let due = decided.job.due.unwrap();
+            gaps.push(due.duration_since(now).as_secs());
+            (job, now) = (decided.job, due);
+        }
+        assert_eq!(gaps, [120, 240, 480, 960, 1920, 3600, 3600, 3600]);
+        assert_eq!(job.epoch, Epoch(1), "ringing again is not a new dispatch");
+    }
+
+    #[test]
+    fn a_holder_is_dead_after_two_looks_without_movement() {
+        let mut job = a_running_job(Venue::Fleet, 1);
+        job.due = Some(at(60));
+        let alive = look(job.clone(), &beat(&job, 4, true), &here(), at(60)).unwrap().job;
+        let once = look(alive.clone(), &beat(&alive, 4, true), &here(), at(120)).unwrap().job;
+        assert_eq!(once.phase(), Phase::Running);
+        // It moved after all: the count starts anew.
+        let moved = look(once.clone(), &beat(&once, 5, true), &here(), at(180)).unwrap().job;
+        let State::Running(run) = &moved.state else { panic!() };
+        assert_eq!(run.watch.misses, 0);
+        let twice = look(once.clone(), &beat(&once, 4, true), &here(), at(180)).unwrap().job;
+        assert_eq!(
+            (twice.phase(), twice.epoch, twice.losses, twice.attempts_spent),
+            (Phase::Dispatched, Epoch(2), 1, 0)
+        );
+    }
+
+    #[test]
+    fn a_living_holder_that_does_not_name_the_run_has_lost_it() {
+        let mut job = a_running_job(Venue::Fleet, 1);
+        for (counter, now) in [(4, 60), (8, 120)] {
+            job.due = Some(at(now));
+            job = look(job.clone(), &beat(&job, counter, false), &here(), at(now)).unwrap().job;
+        }
+        assert_eq!((job.phase(), job.losses), (Phase::Dispatched, 1));
+    }
+
+    #[test]
+    fn a_run_over_its_time_is_asked_then_forced_and_its_task_stopped() {
+        let mut job = a_running_job(Venue::Fargate, 1);
+        let State::Running(run) = &job.state else { panic!() };
+        let deadline = run.deadline;
+        job.due = Some(deadline);
+        let asked = look(job.clone(), &beat(&job, 9, true), &here(), deadline).unwrap().job;
+        assert_eq!((asked.phase(), asked.due), (Phase::Running, Some(deadline + FORCE_AFTER)));
+        let forced = look(asked.clone(), &beat(&asked, 12, true), &here(), deadline + FORCE_AFTER).unwrap();
+        assert_eq!((forced.job.phase(), forced.job.attempts_spent), (Phase::TimedOut, 1));
+        assert_eq!(forced.acts, [Act::Pay(Owed::StopTask { venue: Venue::Fargate, epoch: Epoch(1) })]);
+    }
+
+    #[test]
+    fn an_expired_job_never_starts() {
+        let mut job = a_job(Venue::Fleet);
+        job.work.start_deadline = Some(at(30));
+        job.due = Some(at(30));
+        assert_eq!(look(job, &Fact::Visible(1), &here(), at(30)).unwrap().job.phase(), Phase::Expired);
+    }
+
+    #[test]
+    fn an_inline_job_whose_invocation_ended_is_handed_on() {
+        let mut job = a_job(Venue::Inline);
+        job.due = Some(at(60));
+        job.work.needs.packaging = crate::route::Packaging::Builtin;
+        let decided = look(job, &Fact::Nothing, &here(), at(60)).unwrap();
+        assert_eq!((decided.job.route.venue, decided.job.epoch), (Venue::Function, Epoch(2)));
+    }
+
+    #[test]
+    fn a_launch_is_repeated_only_when_no_task_is_alive() {
+        let mut job = a_job(Venue::Fargate);
+        job.due = Some(at(60));
+        let message = Message { id: job.id, epoch: Epoch(1) };
+        let absent = look(job.clone(), &Fact::Task(TaskState::Absent), &here(), at(60)).unwrap();
+        assert_eq!(absent.acts, [Act::Launch(Venue::Fargate, message)]);
+        assert_eq!(look(job, &Fact::Task(TaskState::Alive), &here(), at(60)).unwrap().acts, []);
+    }
+
+    #[test]
+    fn a_restart_loses_runs_repeats_launches_and_leaves_the_rest() {
+        let lost = restarted(a_running_job(Venue::Fleet, 1), &here(), at(9)).unwrap().job;
+        assert_eq!((lost.phase(), lost.losses, lost.attempts_spent), (Phase::Dispatched, 1, 0));
+        let launched = restarted(a_job(Venue::Fargate), &here(), at(9)).unwrap();
+        assert!(matches!(launched.acts[..], [Act::Launch(Venue::Fargate, _)]));
+        assert_eq!(restarted(a_job(Venue::Fleet), &here(), at(9)), None);
+    }
+}

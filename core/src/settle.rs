@@ -1,0 +1,612 @@
+//! Room 5: report -> final state or next dispatch. A stale epoch is refused; what is owed is written down and paid.
+//!
+//! Cancelling and retrying by hand are here too: they are other ways to a final state or a next dispatch.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tracing::info;
+
+use crate::dispatch::{self, Decided, commit};
+use crate::job::{
+    Ending, Epoch, Failure, Job, JobId, Owed, ResultRef, Settlement, State, Step, Stop, StopCause, TokenHash, Venue,
+};
+use crate::ports::{
+    Beat, Body, Claim, Claimed, Desk, LogLine, Message, Order, Outcome, PortError, Report, Reported, Saved, Voucher,
+    Yard,
+};
+use crate::route::Limits;
+
+/// Losses without notice after which a job is taken for the reason of them.
+pub const LOSSES: u32 = 4;
+/// When the reaper pays what a crash left owing.
+pub const PAY_AGAIN: Duration = Duration::from_secs(30);
+/// How often a write that somebody else overtook is decided anew. Each round means that another writer succeeded.
+const ROUNDS: u32 = 20;
+
+/// A report from a run that the job no longer knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// This very run settled the job before: its answer was lost, nothing more to do.
+    Already,
+    /// The job moved on: whatever the run did is not its result.
+    Stale,
+}
+
+/// What a report says, without the secret that came with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// The epoch of the run.
+    pub epoch: Epoch,
+    /// The hash of the token shown; `None` when the yard itself knows that the run ended.
+    pub token: Option<TokenHash>,
+    /// How it ended.
+    pub outcome: &'a Outcome,
+}
+
+/// Decides what a report leads to.
+///
+/// # Errors
+///
+/// [`Refused`] when the report is not from the job's present run.
+pub fn report(job: Job, told: Told<'_>, limits: &Limits, now: Timestamp, chance: u64) -> Result<Decided, Refused> {
+    let run = match &job.state {
+        State::Running(run) if job.epoch == told.epoch && told.token.is_none_or(|token| token == run.token) => {
+            run.clone()
+        }
+        State::Settled(settlement)
+            if job.epoch == told.epoch && told.token.is_some() && settlement.token == told.token =>
+        {
+            return Err(Refused::Already);
+        }
+        State::Running(_) | State::Delayed { .. } | State::Dispatched { .. } | State::Settled(_) => {
+            return Err(Refused::Stale);
+        }
+    };
+    let by = Some(run.token);
+    let asked = run.stop.as_ref().map(|stop| stop.cause);
+    Ok(match told.outcome {
+        // Done is done, even if somebody asked it to stop meanwhile.
+        Outcome::Succeeded(result) => {
+            let result = result.as_ref().map(|text| ResultRef { epoch: job.epoch, bytes: text.len() as u64 });
+            end(job, Ending::Succeeded, result, None, by, now, "succeeded")
+        }
+        Outcome::TimedOut | Outcome::Stopped(StopCause::Deadline) => timed_out(job, by, now),
+        Outcome::Stopped(StopCause::Cancel) => cancelled(job, by, now, "cancelled"),
+        Outcome::Failed { failure, permanent } => match asked {
+            Some(StopCause::Cancel) => cancelled(job, by, now, "cancelled"),
+            Some(StopCause::Deadline) => timed_out(job, by, now),
+            Some(StopCause::Stale | StopCause::Drain) | None => {
+                attempt_failed(job, failure, *permanent, by, now, chance)
+            }
+        },
+        Outcome::Interrupted(_) | Outcome::Stopped(StopCause::Drain | StopCause::Stale) => match asked {
+            Some(StopCause::Cancel) => cancelled(job, by, now, "cancelled"),
+            Some(StopCause::Deadline) => timed_out(job, by, now),
+            Some(StopCause::Stale | StopCause::Drain) | None => {
+                let detail = match told.outcome {
+                    Outcome::Interrupted(why) => crate::job::one_line(why, Failure::MESSAGE_BYTES),
+                    Outcome::Succeeded(_) | Outcome::Failed { .. } | Outcome::TimedOut | Outcome::Stopped(_) => {
+                        "its holder leaves".to_owned()
+                    }
+                };
+                let job = Job { interruptions: job.interruptions + 1, ..job };
+                dispatch::again(job, limits, now, "interrupted", &detail)
+            }
+        },
+    })
+}
+
+/// The job itself failed once more: for good, or until the next attempt.
+fn attempt_failed(
+    job: Job,
+    failure: &Failure,
+    permanent: bool,
+    by: Option<TokenHash>,
+    now: Timestamp,
+    chance: u64,
+) -> Decided {
+    let job = Job { attempts_spent: job.attempts_spent + 1, ..job };
+    if permanent || job.attempts_spent >= job.attempts_allowed {
+        let reason = if permanent { "failed_for_good" } else { "attempts_spent" };
+        return end(job, Ending::Failed, None, Some(failure.clone()), by, now, reason);
+    }
+    let before = job.attempts_allowed.saturating_sub(job.work.attempts);
+    let pause = dispatch::backoff(job.work.backoff, job.attempts_spent.saturating_sub(before), chance);
+    dispatch::delay(job, now + pause, now, "attempt_failed", &failure.to_string())
+}
+
+fn timed_out(job: Job, by: Option<TokenHash>, now: Timestamp) -> Decided {
+    let job = Job { attempts_spent: job.attempts_spent + 1, ..job };
+    let limit = job.work.run_timeout.as_secs();
+    let failure = Failure::new("timed_out", format!("it ran into its time limit ({limit} s at most)"));
+    end(job, Ending::TimedOut, None, Some(failure), by, now, "timed_out")
+}
+
+fn cancelled(job: Job, by: Option<TokenHash>, now: Timestamp, reason: &str) -> Decided {
+    end(job, Ending::Cancelled, None, None, by, now, reason)
+}
+
+/// Ends a job: the final state, and what is owed for it.
+pub(crate) fn end(
+    mut job: Job,
+    ending: Ending,
+    result: Option<ResultRef>,
+    error: Option<Failure>,
+    token: Option<TokenHash>,
+    now: Timestamp,
+    reason: &str,
+) -> Decided {
+    let step = match ending {
+        Ending::Succeeded => Step::Succeed,
+        Ending::Failed => Step::Fail,
+        Ending::TimedOut => Step::TimeOut,
+        Ending::Cancelled => Step::Cancel,
+        Ending::Expired => Step::Expire,
+    };
+    let detail = error.as_ref().map(Failure::to_string).unwrap_or_default();
+    let settlement = Settlement { ending, at: now, result, error, token };
+    dispatch::legal(job.step(step, dispatch::settled(settlement), now, reason, detail));
+    if job.work.announce {
+        job.owed.push(Owed::Announce(job.epoch));
+    }
+    job.due = if job.owed.is_empty() { None } else { Some(now + PAY_AGAIN) };
+    let acts = dispatch::acts(&job);
+    Decided { job, acts }
+}
+
+/// Decides what becomes of a run whose holder is gone without a word. Spends no attempt; but a job that takes its
+/// workers down is stopped.
+pub fn lost(mut job: Job, limits: &Limits, now: Timestamp, detail: &str) -> Decided {
+    job.losses += 1;
+    owe_stop(&mut job);
+    if job.losses >= LOSSES {
+        let failure =
+            Failure::new("took_its_worker_down", format!("{} holders in turn were lost while they ran it", job.losses));
+        return end(job, Ending::Failed, None, Some(failure), None, now, "took_its_worker_down");
+    }
+    dispatch::again(job, limits, now, "holder_lost", detail)
+}
+
+/// Decides what becomes of a job whose task ended without a report.
+///
+/// # Errors
+///
+/// [`Refused::Stale`] when the job is not at that epoch any more, or was settled meanwhile.
+pub fn ended_without_report(
+    job: Job,
+    epoch: Epoch,
+    how: &str,
+    limits: &Limits,
+    now: Timestamp,
+    chance: u64,
+) -> Result<Decided, Refused> {
+    if job.epoch != epoch {
+        return Err(Refused::Stale);
+    }
+    match &job.state {
+        State::Running(_) => {
+            let failure = Failure::new("ended_without_report", how);
+            let outcome = Outcome::Failed { failure, permanent: false };
+            report(job, Told { epoch, token: None, outcome: &outcome }, limits, now, chance)
+        }
+        // It never got as far as its claim: that is a launch that failed, not an attempt.
+        State::Dispatched { .. } => {
+            let failed = crate::ports::LaunchFailed { message: how.to_owned(), retryable: true };
+            Ok(dispatch::launch_failed(job, &failed, limits, now, chance))
+        }
+        State::Delayed { .. } | State::Settled(_) => Err(Refused::Stale),
+    }
+}
+
+/// Decides a cancellation: at once where nobody runs it, else as a request to the holder.
+///
+/// `None` means that there is nothing to do: it is being cancelled already.
+///
+/// # Errors
+///
+/// The ended job, unchanged: it cannot be cancelled any more.
+pub fn cancel(mut job: Job, now: Timestamp, by: &str) -> Result<Option<Decided>, Box<Job>> {
+    match &mut job.state {
+        State::Settled(_) => Err(Box::new(job)),
+        State::Delayed { .. } | State::Dispatched { .. } => {
+            let reason = "cancelled";
+            Ok(Some(end(job, Ending::Cancelled, None, None, None, now, reason)))
+        }
+        State::Running(run) if run.stop.is_some() => Ok(None),
+        State::Running(run) => {
+            run.stop = Some(Stop { cause: StopCause::Cancel, at: now });
+            job.due = Some(now + crate::execute::FORCE_AFTER);
+            job.note(None, now, "cancel_requested", by);
+            Ok(Some(Decided { job, acts: vec![] }))
+        }
+    }
+}
+
+/// Decides a retry by hand: a new dispatch, with as many attempts again as the job had at first.
+///
+/// # Errors
+///
+/// The job, unchanged: it has not ended, or it succeeded.
+pub fn retry(mut job: Job, limits: &Limits, now: Timestamp, by: &str) -> Result<Decided, Box<Job>> {
+    match &job.state {
+        State::Settled(settlement) if settlement.ending != Ending::Succeeded => {
+            job.attempts_allowed = job.attempts_spent + job.work.attempts;
+            (job.interruptions, job.losses, job.launch_failures) = (0, 0, 0);
+            // The old deadline has passed or means nothing now: whoever retries by hand wants it to run.
+            job.work.start_deadline = None;
+            Ok(dispatch::again(job, limits, now, "retried", by))
+        }
+        State::Settled(_) | State::Delayed { .. } | State::Dispatched { .. } | State::Running(_) => Err(Box::new(job)),
+    }
+}
+
+/// Adds the end of a possibly living task to what is owed, where the venue has tasks.
+pub(crate) fn owe_stop(job: &mut Job) {
+    let venue = job.route.venue;
+    match venue {
+        Venue::Function | Venue::Fargate => {
+            let owed = Owed::StopTask { venue, epoch: job.epoch };
+            if !job.owed.contains(&owed) {
+                job.owed.push(owed);
+            }
+        }
+        // A worker learns from its beat that the run is stale; an invocation ends by itself.
+        Venue::Inline | Venue::Fleet => {}
+    }
+}
+
+/// What somebody asked of a job could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// There is no such job.
+    #[error("there is no job {0}")]
+    NotFound(JobId),
+    /// The job stands where that cannot be done.
+    #[error("job {id} is {phase}: it cannot be {verb}")]
+    Conflict {
+        /// The job.
+        id: JobId,
+        /// Where it stands.
+        phase: crate::job::Phase,
+        /// What was asked: `cancelled`, `retried`.
+        verb: &'static str,
+    },
+    /// The home failed.
+    #[error(transparent)]
+    Port(#[from] PortError),
+}
+
+/// Cancels a job, or asks its holder to end it.
+///
+/// # Errors
+///
+/// [`AskError`]: no such job, it has ended, or the home failed.
+pub async fn cancel_job(yard: &Yard, id: JobId, by: &str) -> Result<Job, AskError> {
+    decide_and_save(yard, id, |job| {
+        let conflict = |job: &Job| AskError::Conflict { id, phase: job.phase(), verb: "cancelled" };
+        cancel(job, yard.ambient.now(), by).map_err(|job| conflict(&job))
+    })
+    .await
+}
+
+/// Retries a job that ended without success.
+///
+/// # Errors
+///
+/// [`AskError`]: no such job, it has not ended or succeeded, or the home failed.
+pub async fn retry_job(yard: &Yard, id: JobId, by: &str) -> Result<Job, AskError> {
+    decide_and_save(yard, id, |job| {
+        let conflict = |job: &Job| AskError::Conflict { id, phase: job.phase(), verb: "retried" };
+        retry(job, &yard.limits, yard.ambient.now(), by).map(Some).map_err(|job| conflict(&job))
+    })
+    .await
+}
+
+/// Loads, decides, saves; and again from the start when somebody else wrote in between.
+async fn decide_and_save(
+    yard: &Yard,
+    id: JobId,
+    decide: impl Fn(Job) -> Result<Option<Decided>, AskError>,
+) -> Result<Job, AskError> {
+    for _ in 0..ROUNDS {
+        let job = yard.ledger.load(id).await?.ok_or(AskError::NotFound(id))?;
+        let Some(decided) = decide(job.clone())? else { return Ok(job) };
+        let wanted = decided.job.clone();
+        if commit(yard, decided, None).await? == Saved::Saved {
+            return Ok(yard.ledger.load(id).await?.unwrap_or(wanted));
+        }
+    }
+    Err(overtaken("change", id).into())
+}
+
+fn overtaken(operation: &'static str, id: JobId) -> PortError {
+    PortError::retryable(operation, format!("job {id}"), "other writers were faster, again and again")
+}
+
+/// Records the end of a run: the desk's own work, wherever the report came from.
+///
+/// # Errors
+///
+/// The home failed; the same report can be made again.
+pub async fn settle(yard: &Yard, id: JobId, told: Told<'_>) -> Result<Reported, PortError> {
+    let mut result = None;
+    for _ in 0..ROUNDS {
+        let Some(job) = yard.ledger.load(id).await? else { return Ok(Reported::Stale) };
+        let decided = match report(job, told, &yard.limits, yard.ambient.now(), yard.ambient.chance()) {
+            Err(Refused::Already) => return Ok(Reported::Recorded),
+            Err(Refused::Stale) => {
+                info!(job.id = %id, job.epoch = %told.epoch, "a stale report was refused");
+                return Ok(Reported::Stale);
+            }
+            Ok(decided) => decided,
+        };
+        if let (None, Outcome::Succeeded(Some(text))) = (&result, told.outcome) {
+            result = Some(keep(yard, id, told.epoch, text).await?);
+        }
+        if commit(yard, decided, result.clone()).await? == Saved::Saved {
+            return Ok(Reported::Recorded);
+        }
+    }
+    Err(overtaken("settle", id))
+}
+
+/// Puts a large result into the blob store, before the record names it.
+async fn keep(yard: &Yard, id: JobId, epoch: Epoch, text: &str) -> Result<Body, PortError> {
+    if text.len() <= Body::INLINE_BYTES {
+        return Ok(Body::Inline(text.to_owned()));
+    }
+    Ok(Body::Blob(yard.blobs.put(id, &format!("result-{epoch}"), text).await?))
+}
+
+/// Records that a task ended, by whatever the launcher saw of it. Harmless when its run has reported.
+///
+/// # Errors
+///
+/// The home failed; the reaper finds out later.
+pub async fn task_ended(yard: &Yard, id: JobId, epoch: Epoch, how: &str) -> Result<(), PortError> {
+    for _ in 0..ROUNDS {
+        let Some(job) = yard.ledger.load(id).await? else { return Ok(()) };
+        let now = yard.ambient.now();
+        let Ok(decided) = ended_without_report(job, epoch, how, &yard.limits, now, yard.ambient.chance()) else {
+            return Ok(());
+        };
+        if commit(yard, decided, None).await? == Saved::Saved {
+            return Ok(());
+        }
+    }
+    Err(overtaken("settle", id))
+}
+
+/// Does what is owed, then strikes it out. A crash in between does it twice, which is harmless.
+///
+/// # Errors
+///
+/// It could not be done or struck out; `due` brings the reaper back to it.
+pub async fn pay(yard: &Yard, job: &Job, owed: &Owed) -> Result<(), PortError> {
+    match owed {
+        Owed::Announce(_) => yard.herald.announce(job).await?,
+        Owed::StopTask { venue, epoch } => yard.launcher.stop(job.id, *epoch, *venue).await?,
+    }
+    for _ in 0..ROUNDS {
+        let Some(job) = yard.ledger.load(job.id).await? else { return Ok(()) };
+        let Some(struck) = strike(job, owed) else { return Ok(()) };
+        let struck = struck.stamped(yard.ambient.nonce());
+        if yard.ledger.save(struck, None).await? == Saved::Saved {
+            return Ok(());
+        }
+    }
+    Err(overtaken("strike out a debt of", job.id))
+}
+
+/// The record without that debt; `None` when it is not there.
+fn strike(mut job: Job, owed: &Owed) -> Option<Job> {
+    let at = job.owed.iter().position(|other| other == owed)?;
+    job.owed.remove(at);
+    if job.owed.is_empty() && job.is_settled() {
+        job.due = None;
+    }
+    Some(job)
+}
+
+/// The desk of whoever has the yard itself at hand.
+#[derive(Clone)]
+pub struct YardDesk(pub Yard);
+
+#[async_trait]
+impl Desk for YardDesk {
+    async fn claim(&self, claim: &Claim) -> Result<Claimed, PortError> {
+        self.0.ledger.claim(claim, self.0.ambient.now()).await
+    }
+
+    async fn beat(&self, beat: &Beat, _patience: Duration) -> Result<Vec<Order>, PortError> {
+        self.0.ledger.beat(beat).await?;
+        let mut orders = Vec::new();
+        for run in &beat.running {
+            let job = self.0.ledger.load(run.id).await?;
+            orders.extend(order(*run, &beat.holder, job.as_ref()));
+        }
+        Ok(orders)
+    }
+
+    async fn log(&self, voucher: &Voucher, lines: &[LogLine]) -> Result<(), PortError> {
+        let job = self.0.ledger.load(voucher.id).await?;
+        let holds = job.as_ref().is_some_and(|job| match &job.state {
+            State::Running(run) => job.epoch == voucher.epoch && run.token == voucher.token.hash(),
+            State::Delayed { .. } | State::Dispatched { .. } | State::Settled(_) => false,
+        });
+        if holds { self.0.logs.append(voucher.id, voucher.epoch, lines).await } else { Ok(()) }
+    }
+
+    async fn settle(&self, report: &Report) -> Result<Reported, PortError> {
+        let Report { voucher, outcome } = report;
+        settle(&self.0, voucher.id, Told { epoch: voucher.epoch, token: Some(voucher.token.hash()), outcome }).await
+    }
+}
+
+/// What a holder must be told about a run it says it runs.
+fn order(run: Message, holder: &crate::job::Holder, job: Option<&Job>) -> Option<Order> {
+    let stale = Some(Order { run, cause: StopCause::Stale });
+    let Some(job) = job else { return stale };
+    match &job.state {
+        State::Running(now) if job.epoch == run.epoch && now.holder == *holder => {
+            now.stop.as_ref().map(|stop| Order { run, cause: stop.cause })
+        }
+        // Not claimed yet: the holder lists what it is about to claim, too.
+        State::Dispatched { .. } if job.epoch == run.epoch => None,
+        // Settled by a report of this very epoch: the holder is about to notice. Forced to its end: it must hear.
+        State::Settled(settlement) if job.epoch == run.epoch && settlement.token.is_some() => None,
+        State::Running(_) | State::Dispatched { .. } | State::Delayed { .. } | State::Settled(_) => stale,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::Act;
+    use crate::job::Phase;
+    use crate::testing::{a_job, a_running_job, at};
+
+    fn tell<'a>(job: &Job, outcome: &'a Outcome) -> Told<'a> {
+        let State::Running(run) = &job.state else { panic!("not running") };
+        Told { epoch: job.epoch, token: Some(run.token), outcome }
+    }
+
+    fn decide(job: &Job, outcome: &Outcome) -> Decided {
+        report(job.clone(), tell(job, outcome), &Limits::one_machine(8192), at(100), 0).unwrap()
+    }
+
+    fn failed(permanent: bool) -> Outcome {
+        Outcome::Failed { failure: Failure::new("exit_nonzero", "it exited with 1"), permanent }
+    }
+
+    /// Each report from each asked-for stop: the phase it leads to, what it spends, and the exact acts.
+    #[test]
+    fn what_each_report_leads_to() {
+        let outcomes = [
+            Outcome::Succeeded(Some("{}".into())),
+            failed(false),
+            failed(true),
+            Outcome::TimedOut,
+            Outcome::Stopped(StopCause::Cancel),
+            Outcome::Stopped(StopCause::Deadline),
+            Outcome::Stopped(StopCause::Drain),
+            Outcome::Interrupted("the machine goes away".into()),
+        ];
+        let mut table = String::new();
+        for asked in [None, Some(StopCause::Cancel), Some(StopCause::Deadline)] {
+            for outcome in &outcomes {
+                let mut job = a_running_job(Venue::Fleet, 1);
+                if let (State::Running(run), Some(cause)) = (&mut job.state, asked) {
+                    run.stop = Some(Stop { cause, at: at(50) });
+                }
+                let decided = decide(&job, outcome);
+                let (attempts, interruptions) = (decided.job.attempts_spent, decided.job.interruptions);
+                let acts: Vec<String> = decided
+                    .acts
+                    .iter()
+                    .map(|act| format!("{act:?}"))
+                    .map(|act| act.chars().take(24).collect())
+                    .collect();
+                table.push_str(&format!(
+                    "asked {asked:?}, {outcome:?}\n    -> {} at epoch {}, attempts {attempts}, interruptions {interruptions}, acts {acts:?}\n",
+                    decided.job.phase(),
+                    decided.job.epoch,
+                ));
+            }
+        }
+        insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn a_report_from_another_run_changes_nothing() {
+        let job = a_running_job(Venue::Fleet, 1);
+        let outcome = Outcome::Succeeded(None);
+        let other_token = Told { token: Some(TokenHash([9; 32])), ..tell(&job, &outcome) };
+        let other_epoch = Told { epoch: Epoch(7), ..tell(&job, &outcome) };
+        for told in [other_token, other_epoch] {
+            assert_eq!(report(job.clone(), told, &Limits::one_machine(1), at(0), 0), Err(Refused::Stale));
+        }
+        let settled = decide(&job, &outcome).job;
+        let again = report(settled, tell(&job, &outcome), &Limits::one_machine(1), at(0), 0);
+        assert_eq!(again, Err(Refused::Already), "the answer to the first report was lost");
+    }
+
+    #[test]
+    fn attempts_run_out_and_a_retry_by_hand_grants_as_many_again() {
+        let mut job = a_running_job(Venue::Fleet, 1);
+        job.work.attempts = 2;
+        job.attempts_allowed = 2;
+        job.attempts_spent = 1;
+        let dead = decide(&job, &failed(false)).job;
+        assert_eq!((dead.phase(), dead.attempts_spent), (Phase::Failed, 2));
+        let retried = retry(dead, &Limits::one_machine(8192), at(200), "local").unwrap();
+        assert_eq!(
+            (retried.job.phase(), retried.job.epoch, retried.job.attempts_allowed),
+            (Phase::Dispatched, Epoch(2), 4)
+        );
+        assert!(matches!(retried.acts[..], [Act::Ring(..)]));
+        let done = decide(&a_running_job(Venue::Fleet, 1), &Outcome::Succeeded(None)).job;
+        assert!(retry(done, &Limits::one_machine(8192), at(200), "local").is_err(), "a success is final");
+    }
+
+    #[test]
+    fn the_fourth_loss_is_the_job_s_own() {
+        let limits = Limits::one_machine(8192);
+        let mut job = a_running_job(Venue::Fargate, 1);
+        job.losses = LOSSES - 2;
+        let again = lost(job.clone(), &limits, at(0), "no beat");
+        assert_eq!((again.job.phase(), again.job.attempts_spent), (Phase::Dispatched, 0));
+        assert!(again.acts.contains(&Act::Pay(Owed::StopTask { venue: Venue::Fargate, epoch: Epoch(1) })));
+        job.losses = LOSSES - 1;
+        let ended = lost(job, &limits, at(0), "no beat").job;
+        assert_eq!(ended.phase(), Phase::Failed);
+    }
+
+    #[test]
+    fn an_announced_job_owes_its_announcement_until_it_is_struck_out() {
+        let mut job = a_running_job(Venue::Fleet, 1);
+        job.work.announce = true;
+        let decided = decide(&job, &Outcome::Succeeded(None));
+        assert_eq!(decided.acts, [Act::Pay(Owed::Announce(Epoch(1)))]);
+        assert_eq!(decided.job.due, Some(at(100) + PAY_AGAIN));
+        let struck = strike(decided.job, &Owed::Announce(Epoch(1))).unwrap();
+        assert_eq!((struck.due, struck.owed.len()), (None, 0));
+        assert!(strike(struck, &Owed::Announce(Epoch(1))).is_none(), "paid twice, struck out once");
+    }
+
+    #[test]
+    fn cancelling_is_at_once_or_a_request() {
+        let waiting = cancel(a_job(Venue::Fleet), at(1), "local").unwrap().unwrap();
+        assert_eq!((waiting.job.phase(), waiting.acts), (Phase::Cancelled, vec![]));
+        let asked = cancel(a_running_job(Venue::Fleet, 1), at(1), "local").unwrap().unwrap().job;
+        assert_eq!((asked.phase(), asked.due), (Phase::Running, Some(at(61))));
+        assert_eq!(cancel(asked, at(2), "local"), Ok(None));
+    }
+
+    #[test]
+    fn a_task_that_ended_without_a_word_failed_its_attempt_or_its_launch() {
+        let limits = Limits::one_machine(8192);
+        let running = a_running_job(Venue::Fargate, 1);
+        let decided = ended_without_report(running, Epoch(1), "exit 0", &limits, at(0), 0).unwrap();
+        assert_eq!((decided.job.phase(), decided.job.attempts_spent), (Phase::Delayed, 1));
+        let waiting = a_job(Venue::Fargate);
+        let decided = ended_without_report(waiting.clone(), Epoch(1), "exit 1", &limits, at(0), 0).unwrap();
+        assert_eq!((decided.job.attempts_spent, decided.job.launch_failures), (0, 1));
+        assert_eq!(ended_without_report(waiting, Epoch(9), "exit 1", &limits, at(0), 0), Err(Refused::Stale));
+    }
+
+    #[test]
+    fn a_beat_learns_of_stops_and_of_stale_runs() {
+        let job = a_running_job(Venue::Fleet, 1);
+        let State::Running(run) = &job.state else { panic!() };
+        let here = Message { id: job.id, epoch: job.epoch };
+        assert_eq!(order(here, &run.holder, Some(&job)), None);
+        let elsewhere = crate::job::Holder("other/2".into());
+        assert_eq!(order(here, &elsewhere, Some(&job)), Some(Order { run: here, cause: StopCause::Stale }));
+        assert_eq!(order(here, &run.holder, None), Some(Order { run: here, cause: StopCause::Stale }));
+        let asked = cancel(job.clone(), at(1), "local").unwrap().unwrap().job;
+        assert_eq!(order(here, &run.holder, Some(&asked)), Some(Order { run: here, cause: StopCause::Cancel }));
+    }
+}

@@ -1,0 +1,76 @@
+//! Values that tests of several rooms start from.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, State, Venue, Work};
+use crate::ports::Claim;
+use crate::route::{Needs, Packaging, Route, Verdict};
+
+/// The moment `seconds` after the start of time.
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + seconds).unwrap()
+}
+
+/// A job of a command, dispatched to `venue` at epoch 1.
+pub(crate) fn a_job(venue: Venue) -> Job {
+    let mut job = Job {
+        id: JobId::keyed("tests", "one"),
+        work: Work {
+            capability: "file-digest".into(),
+            tier: crate::job::Tier::Standard,
+            pool: "standard".into(),
+            labels: vec![("team".into(), "blue".into())],
+            caller: "tests".into(),
+            key: Some("one".into()),
+            body_sha256: [5; 32],
+            run_timeout: Duration::from_secs(3600),
+            start_deadline: None,
+            attempts: 3,
+            backoff: Duration::from_secs(10),
+            announce: false,
+            needs: Needs {
+                packaging: Packaging::Command,
+                expected: None,
+                memory_mib: 512,
+                isolate: false,
+                interruptible: true,
+                only: vec![],
+            },
+        },
+        state: State::Dispatched { at: at(0), looks: 0 },
+        epoch: Epoch(1),
+        attempts_spent: 0,
+        attempts_allowed: 3,
+        interruptions: 0,
+        losses: 0,
+        launch_failures: 0,
+        route: Route { venue, verdicts: Venue::ALL.map(|venue| Verdict { venue, rejected: None }) },
+        timeline: vec![],
+        created: at(0),
+        due: Some(at(60)),
+        owed: vec![],
+        revision: 1,
+        nonce: Nonce(1),
+    };
+    job.note(None, at(0), "accepted", venue.to_string());
+    job
+}
+
+/// The claim of holder `n` for a job at its epoch.
+pub(crate) fn a_claim(job: &Job, n: u8) -> Claim {
+    Claim {
+        id: job.id,
+        epoch: job.epoch,
+        holder: Holder::new(&format!("worker-{n}"), Nonce(u64::from(n))),
+        token: ClaimToken::new([n; 32]).hash(),
+        at_most: None,
+    }
+}
+
+/// The same job, claimed by holder `n`.
+pub(crate) fn a_running_job(venue: Venue, n: u8) -> Job {
+    let job = a_job(venue);
+    crate::execute::claim(&job, &a_claim(&job, n), at(0)).unwrap()
+}
