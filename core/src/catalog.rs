@@ -335,7 +335,8 @@ impl Capability {
     pub fn check(&self, payload: &Value) -> Result<(), BadPayload> {
         self.validator.validate(payload).map_err(|error| BadPayload {
             path: error.instance_path().to_string(),
-            message: one_line(&error.to_string(), 300),
+            // Masked: a payload may hold what must not be repeated in an error or a log.
+            message: one_line(&error.masked().to_string(), 300),
         })?;
         self.arguments(payload).map(|_| ())
     }
