@@ -40,6 +40,8 @@ pub mod arn;
 mod judgement;
 mod wire;
 
+pub mod triage;
+
 use std::fmt;
 
 use serde_json::Value;

@@ -50,6 +50,26 @@ pub(super) fn kind(name: &str) -> String {
     name.to_owned()
 }
 
+/// The service that a kind belongs to, as ARNs name it; None if the kind does not tell.
+pub(super) fn service_of_kind(kind: &str) -> Option<String> {
+    let rest = kind.strip_prefix("Aws")?;
+    // The two services whose name is more than one word of the kind and that findings are often about.
+    for (words, service) in [
+        ("DynamoDb", "dynamodb"),
+        ("SecretsManager", "secretsmanager"),
+    ] {
+        if rest.starts_with(words) {
+            return Some(service.to_owned());
+        }
+    }
+    let end = rest
+        .char_indices()
+        .skip(1)
+        .find(|(_, c)| c.is_ascii_uppercase())?
+        .0;
+    Some(rest[..end].to_ascii_lowercase())
+}
+
 /// `EC2` -> `Ec2`, `DBInstance` -> `DbInstance`, `SecurityGroup` -> itself: in a run of capitals only the
 /// first stays one, and the last if a small letter follows it.
 fn camel(word: &str) -> String {
@@ -107,6 +127,21 @@ mod tests {
             ("Other", "Other"),
         ] {
             assert_eq!(kind(given), expected);
+        }
+    }
+
+    #[test]
+    fn a_kind_tells_its_service() {
+        for (kind, service) in [
+            ("AwsEc2Instance", Some("ec2")),
+            ("AwsS3Bucket", Some("s3")),
+            ("AwsDynamoDbTable", Some("dynamodb")),
+            ("AwsAccount", None),
+            ("Other", None),
+            ("Aws", None),
+            ("Awsé", None),
+        ] {
+            assert_eq!(service_of_kind(kind).as_deref(), service, "{kind}");
         }
     }
 }
