@@ -98,7 +98,7 @@ fn resources(detail: &Node<'_>, defects: &mut Defects) -> Vec<Resource> {
         }
     }
     found.extend(key_resources(&resource.get("accessKeyDetails"), defects));
-    // An attack sequence names what it went through in its signals instead.
+    // An attack sequence has no such part: it lists what it went through by itself.
     for node in detail.walk("service.detection.sequence.resources[]", defects) {
         let kind = match node.get("resourceType").text(defects).as_deref() {
             Some("EC2_INSTANCE") => "AwsEc2Instance",
