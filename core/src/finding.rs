@@ -182,23 +182,14 @@ pub fn read(event: &Value) -> Result<Reading, NotAnEvent> {
     } else {
         let envelope = Envelope::open(event, &mut defects);
         let Some(sender) = sender(&envelope.source, &envelope.detail_type) else {
-            return Ok(Reading::Unknown {
-                source: envelope.source,
-                detail_type: envelope.detail_type,
-            });
+            return Ok(Reading::Unknown { source: envelope.source, detail_type: envelope.detail_type });
         };
         let outcome = read_sender(sender, &envelope, &mut defects);
         (envelope.detail_type, outcome)
     };
     Ok(match outcome {
-        Outcome::Findings(findings) => Reading::Findings {
-            findings,
-            defects: defects.into_vec(),
-        },
-        Outcome::Nothing(reason) => Reading::Nothing {
-            detail_type,
-            reason,
-        },
+        Outcome::Findings(findings) => Reading::Findings { findings, defects: defects.into_vec() },
+        Outcome::Nothing(reason) => Reading::Nothing { detail_type, reason },
     })
 }
 
@@ -244,9 +235,7 @@ enum Sender {
 
 fn sender(source: &str, detail_type: &str) -> Option<Sender> {
     Some(match detail_type {
-        "Security Hub Findings - Imported" | "Security Hub Findings - Custom Action" => {
-            Sender::SecurityHub
-        }
+        "Security Hub Findings - Imported" | "Security Hub Findings - Custom Action" => Sender::SecurityHub,
         "Findings Imported V2" => Sender::SecurityHubOcsf,
         "Security Hub Insight Results" => Sender::SecurityHubInsight,
         "GuardDuty Finding" => Sender::GuardDuty,
@@ -254,9 +243,7 @@ fn sender(source: &str, detail_type: &str) -> Option<Sender> {
         "Config Configuration Item Change" => Sender::ConfigItem,
         "Macie Finding" => Sender::Macie,
         "Inspector2 Finding" => Sender::Inspector,
-        "Access Analyzer Finding" | "Unused Access Finding for IAM entities" => {
-            Sender::AccessAnalyzer
-        }
+        "Access Analyzer Finding" | "Unused Access Finding for IAM entities" => Sender::AccessAnalyzer,
         "Access Preview State Change" => Sender::AccessPreview,
         "AWS API Call via CloudTrail"
         | "AWS Console Action via CloudTrail"
@@ -282,9 +269,7 @@ fn read_sender(sender: Sender, envelope: &Envelope<'_>, defects: &mut Defects) -
         Sender::Macie => macie::finding(envelope, defects),
         Sender::Inspector => inspector::finding(envelope, defects),
         Sender::AccessAnalyzer => access_analyzer::finding(envelope, defects),
-        Sender::AccessPreview => {
-            Outcome::nothing("An access preview is about a policy that is not in force.")
-        }
+        Sender::AccessPreview => Outcome::nothing("An access preview is about a policy that is not in force."),
         Sender::CloudTrail => cloudtrail::call(envelope, defects),
         Sender::Health => health::event(envelope, defects),
         Sender::Schedule => Outcome::nothing("A schedule's tick is not a finding."),

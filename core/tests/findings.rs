@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use switchyard_core::finding::{
-    DEFECTS_MAX, FINDINGS_MAX, Finding, ID_MAX_CHARS, RESOURCES_MAX, Reading, TEXT_MAX_CHARS, read,
-    read_plainly, triage,
+    DEFECTS_MAX, FINDINGS_MAX, Finding, ID_MAX_CHARS, RESOURCES_MAX, Reading, TEXT_MAX_CHARS, read, read_plainly,
+    triage,
 };
 
 /// The recorded events and those made by hand, by name.
@@ -50,14 +50,10 @@ fn render(event: &Value) -> String {
                 writeln!(out, "defect {defect}").expect("a String");
             }
         }
-        Reading::Nothing {
-            detail_type,
-            reason,
-        } => writeln!(out, "nothing [{detail_type}] {reason}").expect("a String"),
-        Reading::Unknown {
-            source,
-            detail_type,
-        } => {
+        Reading::Nothing { detail_type, reason } => {
+            writeln!(out, "nothing [{detail_type}] {reason}").expect("a String")
+        }
+        Reading::Unknown { source, detail_type } => {
             writeln!(out, "unknown [{source}] [{detail_type}]").expect("a String");
             let plain = read_plainly(event).expect("an object");
             writeln!(out, "plainly {}", pretty(&plain.to_json())).expect("a String");
@@ -76,8 +72,7 @@ fn every_event_reads_as_it_always_did() {
 #[test]
 fn the_triage_capability_answers_every_event() {
     for (name, event) in events() {
-        let answer =
-            triage::run(&json!({"event": event})).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let answer = triage::run(&json!({"event": event})).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(answer["triages"].is_array(), "{name}");
     }
 }
@@ -86,10 +81,7 @@ fn the_triage_capability_answers_every_event() {
 fn only_what_is_no_object_is_no_event() {
     for value in [json!(null), json!(1), json!("{}"), json!([]), json!(true)] {
         let error = read(&value).unwrap_err().to_string();
-        assert!(
-            error.starts_with("event: expected a JSON object, found "),
-            "{error}"
-        );
+        assert!(error.starts_with("event: expected a JSON object, found "), "{error}");
     }
     assert!(read(&json!({})).is_ok());
 }
@@ -102,10 +94,7 @@ fn more_findings_than_can_be_are_cut_and_said_to_be() {
         panic!("findings");
     };
     assert_eq!(findings.len(), FINDINGS_MAX);
-    assert_eq!(
-        defects[0].to_string(),
-        "detail.findings: 250 items; only the first 100 are read"
-    );
+    assert_eq!(defects[0].to_string(), "detail.findings: 250 items; only the first 100 are read");
 }
 
 /// One thing done to an event somewhere.
@@ -199,8 +188,7 @@ fn apply(event: &mut Value, pick: usize, change: Change) {
                 Some(Value::Array(items)) => {
                     items.remove(key.parse::<usize>().expect("an index"));
                 }
-                Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) | None => {
-                }
+                Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) | None => {}
             }
         }
     }
@@ -211,22 +199,12 @@ fn printable(text: &str) -> bool {
 }
 
 fn check(finding: &Finding) {
-    for text in finding.types().chain([
-        finding.title.as_str(),
-        finding.source.as_str(),
-        finding.detail_type.as_str(),
-    ]) {
-        assert!(
-            printable(text) && text.chars().count() <= TEXT_MAX_CHARS,
-            "{text:?}"
-        );
+    for text in finding.types().chain([finding.title.as_str(), finding.source.as_str(), finding.detail_type.as_str()]) {
+        assert!(printable(text) && text.chars().count() <= TEXT_MAX_CHARS, "{text:?}");
     }
     assert!(finding.resources.len() <= RESOURCES_MAX);
     for id in finding.resources.iter().map(|r| &r.id).chain([&finding.id]) {
-        assert!(
-            !id.is_empty() && printable(id) && id.chars().count() <= ID_MAX_CHARS,
-            "{id:?}"
-        );
+        assert!(!id.is_empty() && printable(id) && id.chars().count() <= ID_MAX_CHARS, "{id:?}");
     }
     assert!(finding.account.is_empty() || finding.account.len() == 12);
     assert_eq!(Finding::from_json(&finding.to_json()).as_ref(), Ok(finding));

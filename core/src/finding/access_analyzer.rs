@@ -11,10 +11,7 @@ pub(super) fn finding(envelope: &Envelope<'_>, defects: &mut Defects) -> Outcome
         return Outcome::Findings(Vec::new());
     };
     let public = detail.get("isPublic").boolean(defects) == Some(true);
-    let kind = detail
-        .get("resourceType")
-        .text(defects)
-        .map_or_else(|| "Other".to_owned(), |name| arn::kind(&name));
+    let kind = detail.get("resourceType").text(defects).map_or_else(|| "Other".to_owned(), |name| arn::kind(&name));
     let resource = detail.get("resource").resource(&kind, defects);
     let finding_type = detail.get("findingType").text(defects).unwrap_or_else(|| {
         // The older event has no such field, and but one meaning.
@@ -36,10 +33,7 @@ pub(super) fn finding(envelope: &Envelope<'_>, defects: &mut Defects) -> Outcome
         account: envelope.account_of(&[detail.get("accountId")], defects),
         region: envelope.region_of(&[detail.get("region")], defects),
         id: envelope.id_of(&detail.get("id"), detail.value(), defects),
-        updated_at: envelope.time_of(
-            &[detail.get("updatedAt"), detail.get("analyzedAt")],
-            defects,
-        ),
+        updated_at: envelope.time_of(&[detail.get("updatedAt"), detail.get("analyzedAt")], defects),
         // Deleting a finding leaves its status as it was.
         standing: match status.as_str() {
             _ if deleted => Standing::Deleted,

@@ -30,8 +30,7 @@ impl<'a> Arn<'a> {
             account: parts.next()?,
             resource: parts.next()?,
         };
-        let complete =
-            arn.partition.starts_with("aws") && !arn.service.is_empty() && !arn.resource.is_empty();
+        let complete = arn.partition.starts_with("aws") && !arn.service.is_empty() && !arn.resource.is_empty();
         complete.then_some(arn)
     }
 }
@@ -54,19 +53,12 @@ pub(super) fn kind(name: &str) -> String {
 pub(super) fn service_of_kind(kind: &str) -> Option<String> {
     let rest = kind.strip_prefix("Aws")?;
     // The two services whose name is more than one word of the kind and that findings are often about.
-    for (words, service) in [
-        ("DynamoDb", "dynamodb"),
-        ("SecretsManager", "secretsmanager"),
-    ] {
+    for (words, service) in [("DynamoDb", "dynamodb"), ("SecretsManager", "secretsmanager")] {
         if rest.starts_with(words) {
             return Some(service.to_owned());
         }
     }
-    let end = rest
-        .char_indices()
-        .skip(1)
-        .find(|(_, c)| c.is_ascii_uppercase())?
-        .0;
+    let end = rest.char_indices().skip(1).find(|(_, c)| c.is_ascii_uppercase())?.0;
     Some(rest[..end].to_ascii_lowercase())
 }
 
@@ -95,21 +87,9 @@ mod tests {
     #[test]
     fn an_arn_is_taken_apart_and_a_bare_id_is_not_one() {
         let arn = Arn::parse("arn:aws:lambda:eu-west-1:123456789012:function:report:live").unwrap();
-        assert_eq!(
-            (arn.service, arn.account, arn.resource),
-            ("lambda", "123456789012", "function:report:live")
-        );
-        assert_eq!(
-            Arn::parse("arn:aws:s3:::bucket/key").map(|a| a.resource),
-            Some("bucket/key")
-        );
-        for bare in [
-            "i-99999999",
-            "arn:aws:s3",
-            "arn:aws:s3:::",
-            "arn:x:s3:::b",
-            "",
-        ] {
+        assert_eq!((arn.service, arn.account, arn.resource), ("lambda", "123456789012", "function:report:live"));
+        assert_eq!(Arn::parse("arn:aws:s3:::bucket/key").map(|a| a.resource), Some("bucket/key"));
+        for bare in ["i-99999999", "arn:aws:s3", "arn:aws:s3:::", "arn:x:s3:::b", ""] {
             assert_eq!(Arn::parse(bare), None, "{bare}");
         }
     }

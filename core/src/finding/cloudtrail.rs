@@ -10,16 +10,8 @@ use super::{Finding, Resource, Signal, TEXT_MAX_CHARS};
 /// that create something name it in the answer.
 const NAMED: [(&str, &str, &str); 24] = [
     ("s3", "requestParameters.bucketName", "AwsS3Bucket"),
-    (
-        "ec2",
-        "requestParameters.instancesSet.items[].instanceId",
-        "AwsEc2Instance",
-    ),
-    (
-        "ec2",
-        "responseElements.instancesSet.items[].instanceId",
-        "AwsEc2Instance",
-    ),
+    ("ec2", "requestParameters.instancesSet.items[].instanceId", "AwsEc2Instance"),
+    ("ec2", "responseElements.instancesSet.items[].instanceId", "AwsEc2Instance"),
     ("ec2", "requestParameters.instanceId", "AwsEc2Instance"),
     ("ec2", "requestParameters.groupId", "AwsEc2SecurityGroup"),
     ("ec2", "responseElements.groupId", "AwsEc2SecurityGroup"),
@@ -31,36 +23,16 @@ const NAMED: [(&str, &str, &str); 24] = [
     ("iam", "requestParameters.roleName", "AwsIamRole"),
     ("iam", "requestParameters.policyArn", "AwsIamPolicy"),
     ("iam", "requestParameters.accessKeyId", "AwsIamAccessKey"),
-    (
-        "iam",
-        "responseElements.accessKey.accessKeyId",
-        "AwsIamAccessKey",
-    ),
-    (
-        "lambda",
-        "requestParameters.functionName",
-        "AwsLambdaFunction",
-    ),
-    (
-        "rds",
-        "requestParameters.dBInstanceIdentifier",
-        "AwsRdsDbInstance",
-    ),
-    (
-        "dynamodb",
-        "requestParameters.tableName",
-        "AwsDynamoDbTable",
-    ),
+    ("iam", "responseElements.accessKey.accessKeyId", "AwsIamAccessKey"),
+    ("lambda", "requestParameters.functionName", "AwsLambdaFunction"),
+    ("rds", "requestParameters.dBInstanceIdentifier", "AwsRdsDbInstance"),
+    ("dynamodb", "requestParameters.tableName", "AwsDynamoDbTable"),
     ("kms", "requestParameters.keyId", "AwsKmsKey"),
     ("sqs", "requestParameters.queueUrl", "AwsSqsQueue"),
     ("sqs", "responseElements.queueUrl", "AwsSqsQueue"),
     ("sns", "requestParameters.topicArn", "AwsSnsTopic"),
     ("cloudtrail", "requestParameters.name", "AwsCloudTrailTrail"),
-    (
-        "secretsmanager",
-        "requestParameters.secretId",
-        "AwsSecretsManagerSecret",
-    ),
+    ("secretsmanager", "requestParameters.secretId", "AwsSecretsManagerSecret"),
 ];
 
 pub(super) fn call(envelope: &Envelope<'_>, defects: &mut Defects) -> Outcome {
@@ -90,18 +62,8 @@ pub(super) fn call(envelope: &Envelope<'_>, defects: &mut Defects) -> Outcome {
         id: envelope.id_of(&detail.get("eventID"), detail.value(), defects),
         updated_at: envelope.time_of(&[detail.get("eventTime")], defects),
         signals: settle_signals([
-            (
-                Signal::RootIdentity,
-                caller.get("type").text(defects).as_deref() == Some("Root"),
-            ),
-            (
-                Signal::NoMfa,
-                detail
-                    .get("additionalEventData.MFAUsed")
-                    .text(defects)
-                    .as_deref()
-                    == Some("No"),
-            ),
+            (Signal::RootIdentity, caller.get("type").text(defects).as_deref() == Some("Root")),
+            (Signal::NoMfa, detail.get("additionalEventData.MFAUsed").text(defects).as_deref() == Some("No")),
         ]),
         ..envelope.blank()
     };
@@ -110,24 +72,15 @@ pub(super) fn call(envelope: &Envelope<'_>, defects: &mut Defects) -> Outcome {
 
 /// Why a call changed nothing, if it did not. Failed sign-ins carry a message and no code.
 fn refusal(detail: &Node<'_>, name: &str, defects: &mut Defects) -> Option<String> {
-    let failed_sign_in = detail
-        .get("responseElements.ConsoleLogin")
-        .text(defects)
-        .as_deref()
-        == Some("Failure");
+    let failed_sign_in = detail.get("responseElements.ConsoleLogin").text(defects).as_deref() == Some("Failure");
     let code = detail.get("errorCode").text(defects).or_else(|| {
         if failed_sign_in {
-            detail
-                .get("errorMessage")
-                .text(defects)
-                .or_else(|| Some("a failure".to_owned()))
+            detail.get("errorMessage").text(defects).or_else(|| Some("a failure".to_owned()))
         } else {
             None
         }
     })?;
-    Some(format!(
-        "The call {name} was refused with {code} and changed nothing."
-    ))
+    Some(format!("The call {name} was refused with {code} and changed nothing."))
 }
 
 fn resources(detail: &Node<'_>, service: &str, defects: &mut Defects) -> Vec<Resource> {
@@ -136,14 +89,8 @@ fn resources(detail: &Node<'_>, service: &str, defects: &mut Defects) -> Vec<Res
         if item.object(defects).is_none() {
             continue;
         }
-        let kind = item
-            .get("type")
-            .text(defects)
-            .map_or_else(|| "Other".to_owned(), |name| arn::kind(&name));
-        let id = ["ARN", "arn"]
-            .map(|key| item.get(key))
-            .into_iter()
-            .find(|field| !field.is_absent());
+        let kind = item.get("type").text(defects).map_or_else(|| "Other".to_owned(), |name| arn::kind(&name));
+        let id = ["ARN", "arn"].map(|key| item.get(key)).into_iter().find(|field| !field.is_absent());
         found.extend(id.and_then(|field| field.resource(&kind, defects)));
     }
     for (of, path, kind) in NAMED {
@@ -163,10 +110,8 @@ mod tests {
     use crate::finding::{Reading, read};
 
     fn read_detail(detail: Value) -> Reading {
-        read(
-            &json!({"detail-type": "AWS API Call via CloudTrail", "source": "aws.ec2",
-            "account": "111122223333", "detail": detail}),
-        )
+        read(&json!({"detail-type": "AWS API Call via CloudTrail", "source": "aws.ec2",
+            "account": "111122223333", "detail": detail}))
         .unwrap()
     }
 
@@ -176,10 +121,7 @@ mod tests {
         let Reading::Nothing { reason, .. } = call else {
             panic!("{call:?}");
         };
-        assert_eq!(
-            reason,
-            "The call RunInstances was refused with Client.Nope and changed nothing."
-        );
+        assert_eq!(reason, "The call RunInstances was refused with Client.Nope and changed nothing.");
         let sign_in = read_detail(json!({"eventName": "ConsoleLogin",
             "errorMessage": "Failed authentication",
             "responseElements": {"ConsoleLogin": "Failure"}}));
@@ -205,11 +147,7 @@ mod tests {
         let Reading::Findings { findings, .. } = reading else {
             panic!("{reading:?}");
         };
-        let ids: Vec<&str> = findings[0]
-            .resources
-            .iter()
-            .map(|r| r.id.as_str())
-            .collect();
+        let ids: Vec<&str> = findings[0].resources.iter().map(|r| r.id.as_str()).collect();
         assert_eq!(ids, ["i-1", "i-2"]);
     }
 }

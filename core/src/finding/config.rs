@@ -24,25 +24,15 @@ pub(super) fn compliance_change(envelope: &Envelope<'_>, defects: &mut Defects) 
     };
     let result = detail.get("newEvaluationResult");
     let qualifier = result.get("evaluationResultIdentifier.evaluationResultQualifier");
-    let kind = kind(
-        &[detail.get("resourceType"), qualifier.get("resourceType")],
-        defects,
-    );
+    let kind = kind(&[detail.get("resourceType"), qualifier.get("resourceType")], defects);
     let id_field = first(&[detail.get("resourceId"), qualifier.get("resourceId")]);
     let resource = id_field.resource(&kind, defects);
     if id_field.is_absent() {
         id_field.expected("a resource id", defects);
     }
-    let rule = first(&[
-        detail.get("configRuleName"),
-        qualifier.get("configRuleName"),
-    ])
-    .text(defects)
-    .unwrap_or_default();
-    let compliance = result
-        .get("complianceType")
-        .text(defects)
-        .unwrap_or_default();
+    let rule =
+        first(&[detail.get("configRuleName"), qualifier.get("configRuleName")]).text(defects).unwrap_or_default();
+    let compliance = result.get("complianceType").text(defects).unwrap_or_default();
     // INSUFFICIENT_DATA says neither that it is wrong nor that it is right.
     if compliance == "INSUFFICIENT_DATA" {
         return Outcome::nothing("Config had too little data to evaluate the resource.");
@@ -51,13 +41,7 @@ pub(super) fn compliance_change(envelope: &Envelope<'_>, defects: &mut Defects) 
         "COMPLIANT" | "NOT_APPLICABLE" => Standing::Resolved,
         _ => Standing::Active,
     };
-    let time = envelope.time_of(
-        &[
-            result.get("resultRecordedTime"),
-            detail.get("notificationCreationTime"),
-        ],
-        defects,
-    );
+    let time = envelope.time_of(&[result.get("resultRecordedTime"), detail.get("notificationCreationTime")], defects);
     let mut finding = Finding {
         account: envelope.account_of(&[detail.get("awsAccountId")], defects),
         region: envelope.region_of(&[detail.get("awsRegion")], defects),
@@ -66,8 +50,7 @@ pub(super) fn compliance_change(envelope: &Envelope<'_>, defects: &mut Defects) 
         ..envelope.blank()
     };
     finding.title = title(&rule, &kind, resource.as_ref(), &compliance);
-    finding.id = id(&finding, &rule, resource.as_ref())
-        .unwrap_or_else(|| envelope.derived_id(detail.value()));
+    finding.id = id(&finding, &rule, resource.as_ref()).unwrap_or_else(|| envelope.derived_id(detail.value()));
     finding.finding_type = rule;
     finding.resources = resource.into_iter().collect();
     Outcome::Findings(vec![finding])
@@ -89,10 +72,7 @@ pub(super) fn rule_invocation(event: &Value, defects: &mut Defects) -> Outcome {
     let rule = root.get("configRuleName").text(defects).unwrap_or_default();
 
     // The event that invoked the rule travels as JSON in a string.
-    let text = event
-        .get("invokingEvent")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let text = event.get("invokingEvent").and_then(Value::as_str).unwrap_or_default();
     let Ok(invoking) = serde_json::from_str::<Value>(text) else {
         defects.add("invokingEvent", "expected a JSON object in a string");
         return Outcome::Findings(Vec::new());
@@ -115,35 +95,19 @@ pub(super) fn rule_invocation(event: &Value, defects: &mut Defects) -> Outcome {
 }
 
 /// A configuration item, or the summary that replaces one too large to send.
-fn item(
-    detail: &Node<'_>,
-    envelope: &Envelope<'_>,
-    rule: Option<&str>,
-    defects: &mut Defects,
-) -> Option<Finding> {
-    let item = first(&[
-        detail.get("configurationItem"),
-        detail.get("configurationItemSummary"),
-    ]);
+fn item(detail: &Node<'_>, envelope: &Envelope<'_>, rule: Option<&str>, defects: &mut Defects) -> Option<Finding> {
+    let item = first(&[detail.get("configurationItem"), detail.get("configurationItemSummary")]);
     let item = item.object(defects)?;
     let kind = kind(&[item.get("resourceType")], defects);
     let id_field = first(&[item.get("ARN"), item.get("arn"), item.get("resourceId")]);
     let resource = id_field.resource(&kind, defects);
-    let status = item
-        .get("configurationItemStatus")
-        .text(defects)
-        .unwrap_or_default();
+    let status = item.get("configurationItemStatus").text(defects).unwrap_or_default();
     let name = rule.unwrap_or(&status).to_owned();
     let mut finding = Finding {
         account: envelope.account_of(&[item.get("awsAccountId")], defects),
         region: envelope.region_of(&[item.get("awsRegion")], defects),
-        updated_at: envelope.time_of(
-            &[
-                item.get("configurationItemCaptureTime"),
-                detail.get("notificationCreationTime"),
-            ],
-            defects,
-        ),
+        updated_at: envelope
+            .time_of(&[item.get("configurationItemCaptureTime"), detail.get("notificationCreationTime")], defects),
         standing: match status.as_str() {
             "ResourceDeleted" | "ResourceDeletedNotRecorded" => Standing::Deleted,
             _ => Standing::Active,
@@ -151,8 +115,7 @@ fn item(
         ..envelope.blank()
     };
     finding.title = title(&name, &kind, resource.as_ref(), &status);
-    finding.id = id(&finding, &name, resource.as_ref())
-        .unwrap_or_else(|| envelope.derived_id(detail.value()));
+    finding.id = id(&finding, &name, resource.as_ref()).unwrap_or_else(|| envelope.derived_id(detail.value()));
     finding.finding_type = name;
     finding.resources = resource.into_iter().collect();
     Some(finding)
@@ -161,10 +124,7 @@ fn item(
 /// A rule's name is unique in an account and region only, and it has one verdict for each resource.
 fn id(finding: &Finding, rule: &str, resource: Option<&Resource>) -> Option<String> {
     let resource = resource?;
-    let id = format!(
-        "config/{}/{}/{rule}/{}/{}",
-        finding.account, finding.region, resource.kind, resource.id
-    );
+    let id = format!("config/{}/{}/{rule}/{}/{}", finding.account, finding.region, resource.kind, resource.id);
     // The parts are bounded one by one; together they can pass the limit.
     Node::new("", &Value::from(id)).finding_id(&mut Defects::default())
 }
@@ -180,18 +140,12 @@ fn title(name: &str, kind: &str, resource: Option<&Resource>, verdict: &str) -> 
 }
 
 fn kind(fields: &[Node<'_>], defects: &mut Defects) -> String {
-    first(fields)
-        .text(defects)
-        .map_or_else(|| "Other".to_owned(), |name| arn::kind(&name))
+    first(fields).text(defects).map_or_else(|| "Other".to_owned(), |name| arn::kind(&name))
 }
 
 /// The first field that is there, else the first.
 fn first<'a>(fields: &[Node<'a>]) -> Node<'a> {
-    fields
-        .iter()
-        .find(|field| !field.is_absent())
-        .unwrap_or(&fields[0])
-        .clone()
+    fields.iter().find(|field| !field.is_absent()).unwrap_or(&fields[0]).clone()
 }
 
 #[cfg(test)]
@@ -231,21 +185,14 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(
-            id("123456789012", "b"),
-            "config/123456789012/us-east-1/r/AwsS3Bucket/b"
-        );
+        assert_eq!(id("123456789012", "b"), "config/123456789012/us-east-1/r/AwsS3Bucket/b");
         assert_ne!(id("123456789012", "b"), id("111122223333", "b"));
     }
 
     #[test]
     fn an_invocation_without_a_resource_is_nothing_and_a_broken_one_a_defect() {
-        let invocation =
-            |text: &str| read(&json!({"configRuleName": "r", "invokingEvent": text})).unwrap();
-        assert!(matches!(
-            invocation(r#"{"messageType":"ScheduledNotification"}"#),
-            Reading::Nothing { .. }
-        ));
+        let invocation = |text: &str| read(&json!({"configRuleName": "r", "invokingEvent": text})).unwrap();
+        assert!(matches!(invocation(r#"{"messageType":"ScheduledNotification"}"#), Reading::Nothing { .. }));
         for broken in ["{", "[]", "{}"] {
             let Reading::Findings { findings, defects } = invocation(broken) else {
                 panic!("{broken}");

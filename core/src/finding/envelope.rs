@@ -61,23 +61,18 @@ impl<'a> Envelope<'a> {
     /// When a finding changed: the first of these fields that is a time, else the envelope's. A sender's
     /// unreadable time must not make an update look like a repeat.
     pub(super) fn time_of(&self, fields: &[Node<'_>], defects: &mut Defects) -> Option<Timestamp> {
-        fields
-            .iter()
-            .find_map(|field| field.time(defects))
-            .or(self.time)
+        fields.iter().find_map(|field| field.time(defects)).or(self.time)
     }
 
     /// The id as given, or one derived from what was sent: the same for a repeat, another for any
     /// other. The envelope's id and time are left out, as they differ when a sender repeats itself.
     pub(super) fn id_of(&self, field: &Node<'_>, body: &Value, defects: &mut Defects) -> String {
-        field
-            .finding_id(defects)
-            .unwrap_or_else(|| self.derived_id(body))
+        field.finding_id(defects).unwrap_or_else(|| self.derived_id(body))
     }
 
     pub(super) fn derived_id(&self, body: &Value) -> String {
-        let names = [&self.source, &self.detail_type, &self.account, &self.region]
-            .map(|name| Value::from(name.as_str()));
+        let names =
+            [&self.source, &self.detail_type, &self.account, &self.region].map(|name| Value::from(name.as_str()));
         let mut parts: Vec<&Value> = names.iter().collect();
         parts.push(body);
         format!("derived:{}", field::digest(&parts))
@@ -105,12 +100,8 @@ impl<'a> Envelope<'a> {
     /// The envelope alone, as a finding. Its id is the event's: with a shape unknown, two events that say
     /// the same (an instance that stops twice) are still two.
     pub(super) fn as_finding(&self, defects: &mut Defects) -> Finding {
-        let resources = self
-            .resources
-            .items(defects)
-            .iter()
-            .filter_map(|item| item.resource("Other", defects))
-            .collect();
+        let resources =
+            self.resources.items(defects).iter().filter_map(|item| item.resource("Other", defects)).collect();
         Finding {
             finding_type: self.detail_type.clone(),
             title: self.detail_type.clone(),
@@ -122,11 +113,7 @@ impl<'a> Envelope<'a> {
 }
 
 /// A list of resources as a finding holds it: without repeats, within the limit.
-pub(super) fn settle_resources(
-    found: Vec<Resource>,
-    path: &str,
-    defects: &mut Defects,
-) -> Vec<Resource> {
+pub(super) fn settle_resources(found: Vec<Resource>, path: &str, defects: &mut Defects) -> Vec<Resource> {
     let mut kept: Vec<Resource> = Vec::new();
     let mut left_out: usize = 0;
     for resource in found {
@@ -140,20 +127,14 @@ pub(super) fn settle_resources(
         }
     }
     if left_out > 0 {
-        defects.add(
-            path,
-            format!("{left_out} resources beyond the first {RESOURCES_MAX} are not read"),
-        );
+        defects.add(path, format!("{left_out} resources beyond the first {RESOURCES_MAX} are not read"));
     }
     kept
 }
 
 /// Signals as a finding holds them.
 pub(super) fn settle_signals<const N: usize>(stated: [(Signal, bool); N]) -> Vec<Signal> {
-    let mut signals: Vec<Signal> = stated
-        .into_iter()
-        .filter_map(|(signal, holds)| holds.then_some(signal))
-        .collect();
+    let mut signals: Vec<Signal> = stated.into_iter().filter_map(|(signal, holds)| holds.then_some(signal)).collect();
     signals.sort_unstable();
     signals.dedup();
     signals
@@ -168,9 +149,7 @@ pub(super) fn is_account(text: &str) -> bool {
 pub(super) fn is_region(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 const ACCOUNT: &str = "an account id of 12 digits";

@@ -22,10 +22,7 @@ pub(super) struct Defects(Vec<Defect>);
 impl Defects {
     pub(super) fn add(&mut self, path: &str, problem: impl Into<String>) {
         if self.0.len() < DEFECTS_MAX {
-            self.0.push(Defect {
-                path: path.to_owned(),
-                problem: problem.into(),
-            });
+            self.0.push(Defect { path: path.to_owned(), problem: problem.into() });
         }
     }
 
@@ -36,10 +33,7 @@ impl Defects {
 
 impl<'a> Node<'a> {
     pub(super) fn new(path: impl Into<String>, value: &'a Value) -> Self {
-        Self {
-            path: path.into(),
-            value,
-        }
+        Self { path: path.into(), value }
     }
 
     pub(super) fn path(&self) -> &str {
@@ -61,11 +55,7 @@ impl<'a> Node<'a> {
         for key in dotted.split('.') {
             value = value.get(key).unwrap_or(&ABSENT);
         }
-        let path = if self.path.is_empty() {
-            dotted.to_owned()
-        } else {
-            format!("{}.{dotted}", self.path)
-        };
+        let path = if self.path.is_empty() { dotted.to_owned() } else { format!("{}.{dotted}", self.path) };
         Node { path, value }
     }
 
@@ -78,10 +68,7 @@ impl<'a> Node<'a> {
                 let items = self.get(head).items(defects);
                 match tail.strip_prefix('.') {
                     None => items,
-                    Some(rest) => items
-                        .iter()
-                        .flat_map(|item| item.walk(rest, defects))
-                        .collect(),
+                    Some(rest) => items.iter().flat_map(|item| item.walk(rest, defects)).collect(),
                 }
             }
         }
@@ -93,13 +80,7 @@ impl<'a> Node<'a> {
             Value::Null => Vec::new(),
             Value::Array(items) => {
                 if items.len() > FINDINGS_MAX {
-                    defects.add(
-                        &self.path,
-                        format!(
-                            "{} items; only the first {FINDINGS_MAX} are read",
-                            items.len()
-                        ),
-                    );
+                    defects.add(&self.path, format!("{} items; only the first {FINDINGS_MAX} are read", items.len()));
                 }
                 items
                     .iter()
@@ -151,20 +132,14 @@ impl<'a> Node<'a> {
         if is_exact(given) {
             return Some(given.to_owned());
         }
-        defects.add(
-            &self.path,
-            format!("expected an id of at most {ID_MAX_CHARS} printable characters"),
-        );
+        defects.add(&self.path, format!("expected an id of at most {ID_MAX_CHARS} printable characters"));
         None
     }
 
     /// A resource of this kind whose id stands here.
     pub(super) fn resource(&self, kind: &str, defects: &mut Defects) -> Option<Resource> {
         let id = self.exact(defects)?;
-        Some(Resource {
-            kind: kind.to_owned(),
-            id,
-        })
+        Some(Resource { kind: kind.to_owned(), id })
     }
 
     pub(super) fn boolean(&self, defects: &mut Defects) -> Option<bool> {
@@ -198,9 +173,7 @@ impl<'a> Node<'a> {
             Err(_) => {
                 defects.add(
                     &self.path,
-                    format!(
-                        "expected informational, low, medium, high or critical, found \"{word}\""
-                    ),
+                    format!("expected informational, low, medium, high or critical, found \"{word}\""),
                 );
                 None
             }
@@ -213,9 +186,9 @@ impl<'a> Node<'a> {
             Value::Null => return None,
             Value::String(text) => parse_time(text),
             // OCSF counts milliseconds.
-            Value::Number(number) => number
-                .as_i64()
-                .and_then(|milliseconds| Timestamp::from_millisecond(milliseconds).ok()),
+            Value::Number(number) => {
+                number.as_i64().and_then(|milliseconds| Timestamp::from_millisecond(milliseconds).ok())
+            }
             Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
         };
         if found.is_none() {
@@ -226,10 +199,7 @@ impl<'a> Node<'a> {
 
     /// Records that something else stands here.
     pub(super) fn expected(&self, what: &str, defects: &mut Defects) {
-        defects.add(
-            &self.path,
-            format!("expected {what}, found {}", type_name(self.value)),
-        );
+        defects.add(&self.path, format!("expected {what}, found {}", type_name(self.value)));
     }
 
     fn string(&self, defects: &mut Defects) -> Option<&'a str> {
@@ -261,13 +231,7 @@ pub(super) fn type_name(value: &Value) -> &'static str {
 pub(super) fn clean(text: &str, max_chars: usize) -> String {
     let printable: String = text
         .chars()
-        .map(|c| {
-            if matches!(c, '\n' | '\r' | '\t') {
-                ' '
-            } else {
-                c
-            }
-        })
+        .map(|c| if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c })
         .filter(|&c| is_printable(c))
         .take(max_chars)
         .collect();
@@ -295,8 +259,7 @@ pub(super) fn digest(values: &[&Value]) -> String {
 }
 
 fn is_printable(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn parse_time(text: &str) -> Option<Timestamp> {
@@ -309,10 +272,7 @@ fn parse_time(text: &str) -> Option<Timestamp> {
         return Some(time);
     }
     // Inspector writes `Jan 19, 2023, 10:46:15 PM`, in UTC, newer senders with a narrow no-break space.
-    let spaced: String = text
-        .chars()
-        .map(|c| if c.is_whitespace() { ' ' } else { c })
-        .collect();
+    let spaced: String = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).collect();
     let civil = jiff::civil::DateTime::strptime("%b %d, %Y, %I:%M:%S %p", &spaced).ok()?;
     let zoned = civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
     Some(zoned.timestamp())
@@ -375,11 +335,7 @@ mod tests {
             json!(1_674_168_375_000_i64),
         ] {
             let mut defects = Defects::default();
-            assert_eq!(
-                Node::new("t", &value).time(&mut defects),
-                Some(expected),
-                "{value}"
-            );
+            assert_eq!(Node::new("t", &value).time(&mut defects), Some(expected), "{value}");
         }
     }
 

@@ -11,21 +11,9 @@ const BLOCKS: [(&str, &[&str], &str); 9] = [
     ("eksClusterDetails", &["arn", "name"], "AwsEksCluster"),
     ("ecsClusterDetails", &["arn", "name"], "AwsEcsCluster"),
     ("containerDetails", &["id"], "Container"),
-    (
-        "lambdaDetails",
-        &["functionArn", "functionName"],
-        "AwsLambdaFunction",
-    ),
-    (
-        "rdsDbInstanceDetails",
-        &["dbInstanceArn", "dbInstanceIdentifier"],
-        "AwsRdsDbInstance",
-    ),
-    (
-        "ebsVolumeDetails.scannedVolumeDetails[]",
-        &["volumeArn"],
-        "AwsEc2Volume",
-    ),
+    ("lambdaDetails", &["functionArn", "functionName"], "AwsLambdaFunction"),
+    ("rdsDbInstanceDetails", &["dbInstanceArn", "dbInstanceIdentifier"], "AwsRdsDbInstance"),
+    ("ebsVolumeDetails.scannedVolumeDetails[]", &["volumeArn"], "AwsEc2Volume"),
     ("ebsSnapshotDetails", &["snapshotArn"], "AwsEc2Snapshot"),
 ];
 
@@ -50,10 +38,7 @@ pub(super) fn finding(envelope: &Envelope<'_>, defects: &mut Defects) -> Outcome
             Some(false) | None => Standing::Active,
         },
         signals: settle_signals([
-            (
-                Signal::Sample,
-                detail.get("service.additionalInfo.sample").boolean(defects) == Some(true),
-            ),
+            (Signal::Sample, detail.get("service.additionalInfo.sample").boolean(defects) == Some(true)),
             (Signal::RootIdentity, user_type.as_deref() == Some("Root")),
             (
                 Signal::Public,
@@ -90,10 +75,7 @@ fn resources(detail: &Node<'_>, defects: &mut Defects) -> Vec<Resource> {
     let mut found = Vec::new();
     for (block, ids, kind) in BLOCKS {
         for node in resource.walk(block, defects) {
-            let id = ids
-                .iter()
-                .map(|key| node.get(key))
-                .find(|field| !field.is_absent());
+            let id = ids.iter().map(|key| node.get(key)).find(|field| !field.is_absent());
             found.extend(id.and_then(|field| field.resource(kind, defects)));
         }
     }
@@ -160,11 +142,7 @@ mod tests {
             (json!("8"), None),
             (json!(null), None),
         ] {
-            assert_eq!(
-                read_one(json!({"severity": number})).severity,
-                expected,
-                "{number}"
-            );
+            assert_eq!(read_one(json!({"severity": number})).severity, expected, "{number}");
         }
     }
 
@@ -190,9 +168,6 @@ mod tests {
             panic!("findings");
         };
         assert!(findings.is_empty());
-        assert_eq!(
-            defects[0].to_string(),
-            "detail: expected an object, found a string"
-        );
+        assert_eq!(defects[0].to_string(), "detail: expected an object, found a string");
     }
 }

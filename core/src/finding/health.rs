@@ -11,21 +11,11 @@ pub(super) fn event(envelope: &Envelope<'_>, defects: &mut Defects) -> Outcome {
         return Outcome::Findings(Vec::new());
     };
     let service = detail.get("service").text(defects).unwrap_or_default();
-    let code = detail
-        .get("eventTypeCode")
-        .text(defects)
-        .unwrap_or_default();
-    let category = detail
-        .get("eventTypeCategory")
-        .text(defects)
-        .unwrap_or_default();
+    let code = detail.get("eventTypeCode").text(defects).unwrap_or_default();
+    let category = detail.get("eventTypeCategory").text(defects).unwrap_or_default();
     let title = [service.as_str(), &code, &category].join(" ");
     let entities = detail.get("affectedEntities");
-    let resources = entities
-        .items(defects)
-        .iter()
-        .filter_map(|item| resource(item, defects))
-        .collect();
+    let resources = entities.items(defects).iter().filter_map(|item| resource(item, defects)).collect();
     let status = detail.get("statusCode").text(defects).unwrap_or_default();
     let finding = Finding {
         finding_type: code,
@@ -34,10 +24,7 @@ pub(super) fn event(envelope: &Envelope<'_>, defects: &mut Defects) -> Outcome {
         region: envelope.region_of(&[detail.get("eventRegion")], defects),
         resources: settle_resources(resources, entities.path(), defects),
         id: id(detail, envelope, defects),
-        updated_at: envelope.time_of(
-            &[detail.get("lastUpdatedTime"), detail.get("startTime")],
-            defects,
-        ),
+        updated_at: envelope.time_of(&[detail.get("lastUpdatedTime"), detail.get("startTime")], defects),
         standing: match status.as_str() {
             "closed" => Standing::Resolved,
             _ => Standing::Active,
@@ -73,25 +60,17 @@ fn resource(item: &Node<'_>, defects: &mut Defects) -> Option<Resource> {
         return None;
     }
     let kind = match Arn::parse(&id) {
-        Some(arn) if arn.service == "ec2" && arn.resource.starts_with("instance/") => {
-            "AwsEc2Instance"
-        }
-        Some(arn) if arn.service == "lambda" && arn.resource.starts_with("function:") => {
-            "AwsLambdaFunction"
-        }
+        Some(arn) if arn.service == "ec2" && arn.resource.starts_with("instance/") => "AwsEc2Instance",
+        Some(arn) if arn.service == "lambda" && arn.resource.starts_with("function:") => "AwsLambdaFunction",
         Some(arn) if arn.service == "rds" && arn.resource.starts_with("db:") => "AwsRdsDbInstance",
         None if is_ec2_id(&id, "i-") => "AwsEc2Instance",
         None if is_ec2_id(&id, "vol-") => "AwsEc2Volume",
         Some(_) | None => "Other",
     };
-    Some(Resource {
-        kind: kind.to_owned(),
-        id,
-    })
+    Some(Resource { kind: kind.to_owned(), id })
 }
 
 fn is_ec2_id(id: &str, prefix: &str) -> bool {
-    id.strip_prefix(prefix).is_some_and(|rest| {
-        matches!(rest.len(), 8 | 17) && rest.bytes().all(|b| b.is_ascii_hexdigit())
-    })
+    id.strip_prefix(prefix)
+        .is_some_and(|rest| matches!(rest.len(), 8 | 17) && rest.bytes().all(|b| b.is_ascii_hexdigit()))
 }

@@ -57,13 +57,7 @@ pub struct NotASeverity;
 
 impl Severity {
     /// Every severity, mildest first.
-    pub const ALL: [Self; 5] = [
-        Self::Informational,
-        Self::Low,
-        Self::Medium,
-        Self::High,
-        Self::Critical,
-    ];
+    pub const ALL: [Self; 5] = [Self::Informational, Self::Low, Self::Medium, Self::High, Self::Critical];
 
     /// The word for it, in lower case.
     #[must_use]
@@ -80,14 +74,8 @@ impl Severity {
 
 impl Standing {
     /// Every standing.
-    pub const ALL: [Self; 6] = [
-        Self::Active,
-        Self::Notified,
-        Self::Archived,
-        Self::Resolved,
-        Self::Suppressed,
-        Self::Deleted,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Active, Self::Notified, Self::Archived, Self::Resolved, Self::Suppressed, Self::Deleted];
 
     /// The word for it, in lower case.
     #[must_use]
@@ -107,22 +95,14 @@ impl Standing {
     pub const fn asks_for_action(self) -> bool {
         match self {
             Self::Active => true,
-            Self::Notified | Self::Archived | Self::Resolved | Self::Suppressed | Self::Deleted => {
-                false
-            }
+            Self::Notified | Self::Archived | Self::Resolved | Self::Suppressed | Self::Deleted => false,
         }
     }
 }
 
 impl Signal {
     /// Every signal.
-    pub const ALL: [Self; 5] = [
-        Self::Public,
-        Self::RootIdentity,
-        Self::NoMfa,
-        Self::ExploitAvailable,
-        Self::Sample,
-    ];
+    pub const ALL: [Self; 5] = [Self::Public, Self::RootIdentity, Self::NoMfa, Self::ExploitAvailable, Self::Sample];
 
     /// The word for it.
     #[must_use]
@@ -160,9 +140,6 @@ impl FromStr for Severity {
 
     /// Takes the word in any case: senders write `HIGH`, `High` and `high`.
     fn from_str(word: &str) -> Result<Self, NotASeverity> {
-        Self::ALL
-            .into_iter()
-            .find(|severity| word.eq_ignore_ascii_case(severity.as_str()))
-            .ok_or(NotASeverity)
+        Self::ALL.into_iter().find(|severity| word.eq_ignore_ascii_case(severity.as_str())).ok_or(NotASeverity)
     }
 }

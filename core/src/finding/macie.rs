@@ -9,9 +9,7 @@ pub(super) fn finding(envelope: &Envelope<'_>, defects: &mut Defects) -> Outcome
         return Outcome::Findings(Vec::new());
     };
     let affected = detail.get("resourcesAffected");
-    let access = affected
-        .get("s3Bucket.publicAccess.effectivePermission")
-        .text(defects);
+    let access = affected.get("s3Bucket.publicAccess.effectivePermission").text(defects);
     let finding = Finding {
         finding_type: detail.get("type").text(defects).unwrap_or_default(),
         title: detail.get("title").text(defects).unwrap_or_default(),
@@ -26,10 +24,7 @@ pub(super) fn finding(envelope: &Envelope<'_>, defects: &mut Defects) -> Outcome
             Some(false) | None => Standing::Active,
         },
         signals: settle_signals([
-            (
-                Signal::Sample,
-                detail.get("sample").boolean(defects) == Some(true),
-            ),
+            (Signal::Sample, detail.get("sample").boolean(defects) == Some(true)),
             (Signal::Public, access.as_deref() == Some("PUBLIC")),
         ]),
         ..envelope.blank()
@@ -60,16 +55,10 @@ fn severity(detail: &Node<'_>, defects: &mut Defects) -> Option<Severity> {
 fn resources(affected: &Node<'_>, defects: &mut Defects) -> Vec<Resource> {
     let mut found = Vec::new();
     let bucket = affected.get("s3Bucket");
-    let id = ["arn", "name"]
-        .map(|key| bucket.get(key))
-        .into_iter()
-        .find(|field| !field.is_absent());
+    let id = ["arn", "name"].map(|key| bucket.get(key)).into_iter().find(|field| !field.is_absent());
     found.extend(id.and_then(|field| field.resource("AwsS3Bucket", defects)));
     let object = affected.get("s3Object");
-    let id = ["path"]
-        .map(|key| object.get(key))
-        .into_iter()
-        .find(|field| !field.is_absent());
+    let id = ["path"].map(|key| object.get(key)).into_iter().find(|field| !field.is_absent());
     found.extend(id.and_then(|field| field.resource("AwsS3Object", defects)));
     found
 }

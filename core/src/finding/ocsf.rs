@@ -25,30 +25,19 @@ pub(super) fn findings(envelope: &Envelope<'_>, defects: &mut Defects) -> Outcom
 
 fn finding(node: &Node<'_>, envelope: &Envelope<'_>, defects: &mut Defects) -> Finding {
     let info = node.get("finding_info");
-    let mut types: Vec<String> = info
-        .get("types")
-        .items(defects)
-        .iter()
-        .filter_map(|item| item.text(defects))
-        .collect();
+    let mut types: Vec<String> =
+        info.get("types").items(defects).iter().filter_map(|item| item.text(defects)).collect();
     if types.is_empty() {
         types.extend(node.get("type_name").text(defects));
     }
-    let finding_type = if types.is_empty() {
-        String::new()
-    } else {
-        types.remove(0)
-    };
+    let finding_type = if types.is_empty() { String::new() } else { types.remove(0) };
     types.extend(node.get("compliance.control").text(defects));
     types.truncate(OTHER_TYPES_MAX);
 
     let resource_nodes = node.get("resources").items(defects);
     let mut region_fields = vec![node.get("cloud.region")];
     region_fields.extend(resource_nodes.iter().map(|item| item.get("region")));
-    let resources = resource_nodes
-        .iter()
-        .filter_map(|item| resource(item, defects))
-        .collect();
+    let resources = resource_nodes.iter().filter_map(|item| resource(item, defects)).collect();
 
     // `finding_info.uid` is unique only within an account and a product.
     let id_field = [node.get("metadata.uid"), info.get("uid")]
@@ -66,12 +55,7 @@ fn finding(node: &Node<'_>, envelope: &Envelope<'_>, defects: &mut Defects) -> F
         resources: settle_resources(resources, node.get("resources").path(), defects),
         id: envelope.id_of(&id_field, node.value(), defects),
         updated_at: envelope.time_of(
-            &[
-                info.get("modified_time_dt"),
-                info.get("modified_time"),
-                node.get("time_dt"),
-                node.get("time"),
-            ],
+            &[info.get("modified_time_dt"), info.get("modified_time"), node.get("time_dt"), node.get("time")],
             defects,
         ),
         standing: standing(node, defects),
@@ -115,9 +99,7 @@ fn standing(node: &Node<'_>, defects: &mut Defects) -> Standing {
         Some(4) => Standing::Resolved,
         Some(5) => Standing::Archived,
         Some(6) => Standing::Deleted,
-        Some(0 | 1 | 99) if node.get("compliance.status_id").value().as_i64() == Some(1) => {
-            Standing::Resolved
-        }
+        Some(0 | 1 | 99) if node.get("compliance.status_id").value().as_i64() == Some(1) => Standing::Resolved,
         Some(0 | 1 | 99) => Standing::Active,
         Some(_) => {
             field.expected("a status id: 0 to 6, or 99", defects);
@@ -134,14 +116,8 @@ fn standing(node: &Node<'_>, defects: &mut Defects) -> Standing {
 
 fn resource(item: &Node<'_>, defects: &mut Defects) -> Option<Resource> {
     item.object(defects)?;
-    let kind = item
-        .get("type")
-        .text(defects)
-        .map_or_else(|| "Other".to_owned(), |name| arn::kind(&name));
-    let id = ["uid", "uid_alt", "name"]
-        .into_iter()
-        .map(|key| item.get(key))
-        .find(|field| !field.is_absent());
+    let kind = item.get("type").text(defects).map_or_else(|| "Other".to_owned(), |name| arn::kind(&name));
+    let id = ["uid", "uid_alt", "name"].into_iter().map(|key| item.get(key)).find(|field| !field.is_absent());
     match id {
         Some(field) => field.resource(&kind, defects),
         None => {
@@ -180,16 +156,9 @@ mod tests {
             (json!(7), None),
             (json!("4"), None),
         ] {
-            assert_eq!(
-                read_one(json!({"severity_id": id})).severity,
-                expected,
-                "{id}"
-            );
+            assert_eq!(read_one(json!({"severity_id": id})).severity, expected, "{id}");
         }
-        assert_eq!(
-            read_one(json!({"severity": "High"})).severity,
-            Some(Severity::High)
-        );
+        assert_eq!(read_one(json!({"severity": "High"})).severity, Some(Severity::High));
     }
 
     #[test]
@@ -203,11 +172,7 @@ mod tests {
             (json!(6), Standing::Deleted),
             (json!("x"), Standing::Active),
         ] {
-            assert_eq!(
-                read_one(json!({"status_id": id})).standing,
-                expected,
-                "{id}"
-            );
+            assert_eq!(read_one(json!({"status_id": id})).standing, expected, "{id}");
         }
         let passed = read_one(json!({"status_id": 1, "compliance": {"status_id": 1}}));
         assert_eq!(passed.standing, Standing::Resolved);

@@ -27,17 +27,10 @@ fn finding(node: &Node<'_>, envelope: &Envelope<'_>, defects: &mut Defects) -> F
     let resource_nodes = node.get("Resources").items(defects);
     let mut region_fields = vec![node.get("Region")];
     region_fields.extend(resource_nodes.iter().map(|item| item.get("Region")));
-    let resources = resource_nodes
-        .iter()
-        .flat_map(|item| resources(item, defects))
-        .collect();
+    let resources = resource_nodes.iter().flat_map(|item| resources(item, defects)).collect();
 
     let mut types = types(node, defects);
-    let finding_type = if types.is_empty() {
-        String::new()
-    } else {
-        types.remove(0)
-    };
+    let finding_type = if types.is_empty() { String::new() } else { types.remove(0) };
     // The stable name of a control across standards: what a policy for it is best mapped by.
     types.extend(node.get("Compliance.SecurityControlId").text(defects));
     types.truncate(OTHER_TYPES_MAX);
@@ -54,10 +47,7 @@ fn finding(node: &Node<'_>, envelope: &Envelope<'_>, defects: &mut Defects) -> F
         updated_at: envelope.time_of(&[node.get("UpdatedAt"), node.get("CreatedAt")], defects),
         standing: standing(node, defects),
         signals: settle_signals([
-            (
-                Signal::Sample,
-                node.get("Sample").boolean(defects) == Some(true),
-            ),
+            (Signal::Sample, node.get("Sample").boolean(defects) == Some(true)),
             (
                 Signal::ExploitAvailable,
                 node.walk("Vulnerabilities[].ExploitAvailable", defects)
@@ -72,12 +62,7 @@ fn finding(node: &Node<'_>, envelope: &Envelope<'_>, defects: &mut Defects) -> F
 /// `FindingProviderFields` holds what the sending product said first, and is all that some send.
 fn types(node: &Node<'_>, defects: &mut Defects) -> Vec<String> {
     for field in ["Types", "FindingProviderFields.Types"] {
-        let types: Vec<String> = node
-            .get(field)
-            .items(defects)
-            .iter()
-            .filter_map(|item| item.text(defects))
-            .collect();
+        let types: Vec<String> = node.get(field).items(defects).iter().filter_map(|item| item.text(defects)).collect();
         if !types.is_empty() {
             return types;
         }
@@ -137,10 +122,7 @@ fn resources(item: &Node<'_>, defects: &mut Defects) -> Vec<Resource> {
     if item.object(defects).is_none() {
         return Vec::new();
     }
-    let kind = item
-        .get("Type")
-        .text(defects)
-        .map_or_else(|| "Other".to_owned(), |name| arn::kind(&name));
+    let kind = item.get("Type").text(defects).map_or_else(|| "Other".to_owned(), |name| arn::kind(&name));
     let mut found = Vec::new();
     match item.get("Id").resource(&kind, defects) {
         Some(resource) => found.push(resource),
@@ -169,10 +151,9 @@ mod tests {
             "account": "111122223333", "region": "us-west-2", "detail": {"findings": [finding]}
         });
         match read(&event) {
-            Ok(Reading::Findings { findings, defects }) => (
-                findings.into_iter().next().expect("one finding"),
-                defects.iter().map(ToString::to_string).collect(),
-            ),
+            Ok(Reading::Findings { findings, defects }) => {
+                (findings.into_iter().next().expect("one finding"), defects.iter().map(ToString::to_string).collect())
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -208,38 +189,20 @@ mod tests {
         assert_eq!(none.account, "111122223333");
         let (bad, defects) = read_one(json!({"AwsAccountId": "123"}));
         assert_eq!(bad.account, "");
-        assert_eq!(
-            defects,
-            ["detail.findings[0].AwsAccountId: expected an account id of 12 digits"]
-        );
+        assert_eq!(defects, ["detail.findings[0].AwsAccountId: expected an account id of 12 digits"]);
     }
 
     #[test]
     fn standing_follows_record_then_workflow_then_compliance() {
         for (finding, expected) in [
             (json!({}), Standing::Active),
-            (
-                json!({"RecordState": "ARCHIVED", "Workflow": {"Status": "NEW"}}),
-                Standing::Archived,
-            ),
+            (json!({"RecordState": "ARCHIVED", "Workflow": {"Status": "NEW"}}), Standing::Archived),
             (json!({"Workflow": {"Status": "NEW"}}), Standing::Active),
-            (
-                json!({"Workflow": {"Status": "SUPPRESSED"}}),
-                Standing::Suppressed,
-            ),
-            (
-                json!({"Workflow": {"Status": "NOTIFIED"}}),
-                Standing::Notified,
-            ),
+            (json!({"Workflow": {"Status": "SUPPRESSED"}}), Standing::Suppressed),
+            (json!({"Workflow": {"Status": "NOTIFIED"}}), Standing::Notified),
             (json!({"WorkflowState": "IN_PROGRESS"}), Standing::Notified),
-            (
-                json!({"Workflow": {"Status": "NEW"}, "Compliance": {"Status": "PASSED"}}),
-                Standing::Resolved,
-            ),
-            (
-                json!({"Compliance": {"Status": "FAILED"}}),
-                Standing::Active,
-            ),
+            (json!({"Workflow": {"Status": "NEW"}, "Compliance": {"Status": "PASSED"}}), Standing::Resolved),
+            (json!({"Compliance": {"Status": "FAILED"}}), Standing::Active),
         ] {
             assert_eq!(read_one(finding.clone()).0.standing, expected, "{finding}");
         }
@@ -275,9 +238,7 @@ mod tests {
             })
         };
         let ids = |event: &Value| match read(event) {
-            Ok(Reading::Findings { findings, .. }) => {
-                findings.into_iter().map(|f| f.id).collect::<Vec<_>>()
-            }
+            Ok(Reading::Findings { findings, .. }) => findings.into_iter().map(|f| f.id).collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
         let first = ids(&event("1"));

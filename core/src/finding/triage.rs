@@ -143,15 +143,10 @@ pub fn run(payload: &Value) -> Result<Value, TriageError> {
                 let triages = findings.iter().map(triage).collect();
                 Ok(answer("findings", triages, &defects, None))
             }
-            Reading::Nothing { reason, .. } => {
-                Ok(answer("nothing", Vec::new(), &[], Some(&reason)))
+            Reading::Nothing { reason, .. } => Ok(answer("nothing", Vec::new(), &[], Some(&reason))),
+            Reading::Unknown { .. } => {
+                Ok(answer("unknown", Vec::new(), &[], Some("No reader knows events of this detail-type.")))
             }
-            Reading::Unknown { .. } => Ok(answer(
-                "unknown",
-                Vec::new(),
-                &[],
-                Some("No reader knows events of this detail-type."),
-            )),
         },
         (None, Some(finding)) => {
             let finding = Finding::from_json(finding).map_err(TriageError::Finding)?;
@@ -162,12 +157,7 @@ pub fn run(payload: &Value) -> Result<Value, TriageError> {
 }
 
 /// One shape for every outcome, the most urgent triage first.
-fn answer(
-    reading: &str,
-    mut triages: Vec<Triage>,
-    defects: &[String],
-    reason: Option<&str>,
-) -> Value {
+fn answer(reading: &str, mut triages: Vec<Triage>, defects: &[String], reason: Option<&str>) -> Value {
     triages.sort_by_key(|triage| std::cmp::Reverse((triage.urgency, triage.score)));
     json!({
         "version": TRIAGE_VERSION,
@@ -195,11 +185,8 @@ impl Triage {
     /// The triage as JSON.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let reasons: Vec<Value> = self
-            .reasons
-            .iter()
-            .map(|r| json!({"code": r.code, "points": r.points, "because": r.because}))
-            .collect();
+        let reasons: Vec<Value> =
+            self.reasons.iter().map(|r| json!({"code": r.code, "points": r.points, "because": r.because})).collect();
         let services: Vec<Value> = self
             .services
             .iter()
@@ -254,10 +241,7 @@ fn services(finding: &Finding) -> Vec<ServiceGroup> {
         };
         match groups.iter_mut().find(|group| group.service == service) {
             Some(group) => group.resources.push(touched),
-            None => groups.push(ServiceGroup {
-                service,
-                resources: vec![touched],
-            }),
+            None => groups.push(ServiceGroup { service, resources: vec![touched] }),
         }
     }
     groups.sort_by(|one, other| one.service.cmp(&other.service));
@@ -310,10 +294,7 @@ mod tests {
         let event = json!({"detail-type": "GuardDuty Finding", "account": "123456789012",
             "region": "eu-west-1", "detail": {"id": "f", "type": finding_type}});
         match super::super::read(&event) {
-            Ok(Reading::Findings { mut findings, .. }) => Finding {
-                severity,
-                ..findings.remove(0)
-            },
+            Ok(Reading::Findings { mut findings, .. }) => Finding { severity, ..findings.remove(0) },
             other => panic!("{other:?}"),
         }
     }
@@ -342,23 +323,13 @@ mod tests {
         let mut finding = finding("Backdoor:EC2/C&CActivity.B!DNS", Some(Severity::High));
         finding.signals = vec![Signal::Public];
         let triage = triage(&finding);
-        assert_eq!(
-            codes(&triage),
-            [
-                ("severity", 60),
-                ("command-and-control", 20),
-                ("exposure", 15)
-            ]
-        );
+        assert_eq!(codes(&triage), [("severity", 60), ("command-and-control", 20), ("exposure", 15)]);
         assert_eq!((triage.score, triage.urgency), (95, Urgency::Now));
     }
 
     #[test]
     fn the_score_is_its_reasons_cut_at_a_hundred() {
-        let mut finding = finding(
-            "Exfiltration:IAMUser/AnomalousBehavior",
-            Some(Severity::Critical),
-        );
+        let mut finding = finding("Exfiltration:IAMUser/AnomalousBehavior", Some(Severity::Critical));
         finding.signals = vec![Signal::RootIdentity];
         let triage = triage(&finding);
         let sum: i16 = triage.reasons.iter().map(|r| r.points).sum();
@@ -385,12 +356,8 @@ mod tests {
     fn further_resources_count_a_little_and_not_without_end() {
         for (count, points) in [(1, None), (2, Some(2)), (6, Some(10)), (32, Some(10))] {
             let mut finding = finding("Some:Type", None);
-            finding.resources = (0..count)
-                .map(|n| Resource {
-                    kind: "AwsEc2Instance".to_owned(),
-                    id: format!("i-{n}"),
-                })
-                .collect();
+            finding.resources =
+                (0..count).map(|n| Resource { kind: "AwsEc2Instance".to_owned(), id: format!("i-{n}") }).collect();
             let triage = triage(&finding);
             let found = triage.reasons.iter().find(|r| r.code == "resources");
             assert_eq!(found.map(|r| r.points), points, "{count}");
@@ -406,22 +373,13 @@ mod tests {
             ("Other", "arn:aws:ec2:eu-west-1:123456789012:volume/vol-1"),
             ("Other", "something"),
         ]
-        .map(|(kind, id)| Resource {
-            kind: kind.to_owned(),
-            id: id.to_owned(),
-        })
+        .map(|(kind, id)| Resource { kind: kind.to_owned(), id: id.to_owned() })
         .to_vec();
         let triage = triage(&finding);
-        let services: Vec<(&str, usize)> = triage
-            .services
-            .iter()
-            .map(|g| (g.service.as_str(), g.resources.len()))
-            .collect();
+        let services: Vec<(&str, usize)> =
+            triage.services.iter().map(|g| (g.service.as_str(), g.resources.len())).collect();
         assert_eq!(services, [("ec2", 2), ("other", 1), ("s3", 1)]);
-        assert_eq!(
-            triage.services[2].resources[0].partition.as_deref(),
-            Some("aws-cn")
-        );
+        assert_eq!(triage.services[2].resources[0].partition.as_deref(), Some("aws-cn"));
     }
 
     #[test]
@@ -429,27 +387,14 @@ mod tests {
         let finding = finding("Some:Type", None).to_json();
         let answer = run(&json!({"finding": finding})).unwrap();
         assert_eq!(answer["triages"][0]["score"], 30);
-        for payload in [
-            json!({}),
-            json!(7),
-            json!({"event": {}, "finding": finding}),
-        ] {
+        for payload in [json!({}), json!(7), json!({"event": {}, "finding": finding})] {
             assert_eq!(run(&payload), Err(TriageError::Payload));
         }
         let error = run(&json!({"event": []})).unwrap_err();
         assert_eq!(error.to_string(), "payload.event is not an event");
-        assert_eq!(
-            error.source().unwrap().to_string(),
-            "event: expected a JSON object, found a list"
-        );
+        assert_eq!(error.source().unwrap().to_string(), "event: expected a JSON object, found a list");
         let error = run(&json!({"finding": {"version": 1}})).unwrap_err();
-        assert!(
-            error
-                .source()
-                .unwrap()
-                .to_string()
-                .starts_with("finding.source: ")
-        );
+        assert!(error.source().unwrap().to_string().starts_with("finding.source: "));
     }
 
     #[test]

@@ -5,9 +5,7 @@ use serde_json::Value;
 
 use super::envelope::{is_account, is_region};
 use super::field;
-use super::{
-    Finding, OTHER_TYPES_MAX, RESOURCES_MAX, Resource, Severity, Signal, Standing, TEXT_MAX_CHARS,
-};
+use super::{Finding, OTHER_TYPES_MAX, RESOURCES_MAX, Resource, Severity, Signal, Standing, TEXT_MAX_CHARS};
 
 /// The version of a finding's JSON. Within a version fields may be added, and are ignored by readers
 /// that do not know them; anything else is another version.
@@ -64,10 +62,7 @@ impl Finding {
             resources: self
                 .resources
                 .iter()
-                .map(|resource| WireResource {
-                    kind: &resource.kind,
-                    id: &resource.id,
-                })
+                .map(|resource| WireResource { kind: &resource.kind, id: &resource.id })
                 .collect(),
             id: &self.id,
             updated_at: self.updated_at.map(|time| time.to_string()),
@@ -113,12 +108,7 @@ impl Finding {
                 .get("resources")
                 .list(RESOURCES_MAX)?
                 .iter()
-                .map(|item| {
-                    Ok(Resource {
-                        kind: item.get("kind").text()?,
-                        id: item.get("id").id()?,
-                    })
-                })
+                .map(|item| Ok(Resource { kind: item.get("kind").text()?, id: item.get("id").id()? }))
                 .collect::<Result<_, _>>()?,
             id: finding.get("id").id()?,
             updated_at: finding.get("updated_at").time()?,
@@ -142,35 +132,24 @@ impl<'a> Place<'a> {
     }
 
     fn get(&self, key: &str) -> Place<'a> {
-        Place::new(
-            format!("{}.{key}", self.path),
-            self.value.get(key).unwrap_or(&ABSENT),
-        )
+        Place::new(format!("{}.{key}", self.path), self.value.get(key).unwrap_or(&ABSENT))
     }
 
     fn bad(&self, expected: &str) -> BadFinding {
-        BadFinding {
-            field: self.path.clone(),
-            expected: expected.to_owned(),
-        }
+        BadFinding { field: self.path.clone(), expected: expected.to_owned() }
     }
 
     fn text(&self) -> Result<String, BadFinding> {
         match self.value.as_str() {
             Some(text) if field::is_clean(text, TEXT_MAX_CHARS) => Ok(text.to_owned()),
-            Some(_) | None => Err(self.bad(&format!(
-                "a string of at most {TEXT_MAX_CHARS} printable characters"
-            ))),
+            Some(_) | None => Err(self.bad(&format!("a string of at most {TEXT_MAX_CHARS} printable characters"))),
         }
     }
 
     fn id(&self) -> Result<String, BadFinding> {
         match self.value.as_str() {
             Some(id) if !id.is_empty() && field::is_exact(id) => Ok(id.to_owned()),
-            Some(_) | None => Err(self.bad(&format!(
-                "an id of 1 to {} printable characters",
-                super::ID_MAX_CHARS
-            ))),
+            Some(_) | None => Err(self.bad(&format!("an id of 1 to {} printable characters", super::ID_MAX_CHARS))),
         }
     }
 
@@ -190,11 +169,9 @@ impl<'a> Place<'a> {
                 .enumerate()
                 .map(|(index, item)| Place::new(format!("{}[{index}]", self.path), item))
                 .collect()),
-            Value::Array(_)
-            | Value::Bool(_)
-            | Value::Number(_)
-            | Value::String(_)
-            | Value::Object(_) => Err(self.bad(&format!("a list of at most {max} items"))),
+            Value::Array(_) | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+                Err(self.bad(&format!("a list of at most {max} items")))
+            }
         }
     }
 
@@ -264,10 +241,7 @@ mod tests {
             severity: Some(Severity::Medium),
             account: "123456789012".to_owned(),
             region: "us-east-1".to_owned(),
-            resources: vec![Resource {
-                kind: "AwsEc2Instance".to_owned(),
-                id: "i-99999999".to_owned(),
-            }],
+            resources: vec![Resource { kind: "AwsEc2Instance".to_owned(), id: "i-99999999".to_owned() }],
             id: "b4b01b60".to_owned(),
             updated_at: "2017-12-08T15:32:49.865Z".parse().ok(),
             standing: Standing::Active,
@@ -285,10 +259,7 @@ mod tests {
         let mut json = finding().to_json();
         json["owner"] = json!("team-a");
         json.as_object_mut().unwrap().remove("signals");
-        let expected = Finding {
-            signals: Vec::new(),
-            ..finding()
-        };
+        let expected = Finding { signals: Vec::new(), ..finding() };
         assert_eq!(Finding::from_json(&json), Ok(expected));
     }
 
@@ -303,11 +274,7 @@ mod tests {
             ("/region", json!("EU"), "finding.region"),
             ("/resources/0/id", json!(""), "finding.resources[0].id"),
             ("/resources", json!({}), "finding.resources"),
-            (
-                "/resources",
-                json!(vec![json!({}); 33]),
-                "finding.resources",
-            ),
+            ("/resources", json!(vec![json!({}); 33]), "finding.resources"),
             ("/id", json!(null), "finding.id"),
             ("/updated_at", json!("soon"), "finding.updated_at"),
             ("/standing", json!("new"), "finding.standing"),

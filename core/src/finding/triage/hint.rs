@@ -34,15 +34,7 @@ pub(super) enum Hint {
 /// Parts of types, in lower case, that belong to a family.
 const PARTS: [(Hint, &[&str]); 14] = [
     (Hint::AttackSequence, &["attacksequence:"]),
-    (
-        Hint::CommandAndControl,
-        &[
-            "backdoor:",
-            "trojan:",
-            "c&cactivity",
-            "ttps/command and control",
-        ],
-    ),
+    (Hint::CommandAndControl, &["backdoor:", "trojan:", "c&cactivity", "ttps/command and control"]),
     (Hint::Exfiltration, &["exfiltration"]),
     (
         Hint::Credentials,
@@ -58,14 +50,7 @@ const PARTS: [(Hint, &[&str]); 14] = [
         ],
     ),
     (Hint::RootIdentity, &["rootcredentialusage"]),
-    (
-        Hint::Impact,
-        &[
-            "impact:",
-            "effects/data destruction",
-            "effects/denial of service",
-        ],
-    ),
+    (Hint::Impact, &["impact:", "effects/data destruction", "effects/denial of service"]),
     (
         Hint::PrivilegeEscalation,
         &[
@@ -78,10 +63,7 @@ const PARTS: [(Hint, &[&str]); 14] = [
             "iam:updateassumerolepolicy",
         ],
     ),
-    (
-        Hint::Persistence,
-        &["persistence:", "ttps/persistence", "iam:createuser"],
-    ),
+    (Hint::Persistence, &["persistence:", "ttps/persistence", "iam:createuser"]),
     (
         Hint::DefenseEvasion,
         &[
@@ -96,19 +78,9 @@ const PARTS: [(Hint, &[&str]); 14] = [
             "ec2:deleteflowlogs",
         ],
     ),
-    (
-        Hint::InitialAccess,
-        &[
-            "initialaccess:",
-            "unauthorizedaccess:",
-            "ttps/initial access",
-        ],
-    ),
+    (Hint::InitialAccess, &["initialaccess:", "unauthorizedaccess:", "ttps/initial access"]),
     (Hint::Execution, &["execution:", "ttps/execution"]),
-    (
-        Hint::CryptoMining,
-        &["cryptocurrency:", "effects/resource consumption"],
-    ),
+    (Hint::CryptoMining, &["cryptocurrency:", "effects/resource consumption"]),
     (
         Hint::Exposure,
         &[
@@ -123,10 +95,7 @@ const PARTS: [(Hint, &[&str]); 14] = [
             "s3:deletebucketpublicaccessblock",
         ],
     ),
-    (
-        Hint::SensitiveData,
-        &["sensitivedata:", "sensitive data identifications/"],
-    ),
+    (Hint::SensitiveData, &["sensitivedata:", "sensitive data identifications/"]),
 ];
 
 /// What a finding hints at, each family once, with what gave it away.
@@ -136,32 +105,19 @@ pub(super) fn of(finding: &Finding) -> BTreeMap<Hint, String> {
         let lower = name.to_lowercase();
         for (hint, parts) in PARTS {
             if parts.iter().any(|part| lower.contains(part)) {
-                hints
-                    .entry(hint)
-                    .or_insert_with(|| format!("{} ({name}).", hint.meaning()));
+                hints.entry(hint).or_insert_with(|| format!("{} ({name}).", hint.meaning()));
             }
         }
         if lower.split('/').any(is_reconnaissance) {
             let hint = Hint::Reconnaissance;
-            hints
-                .entry(hint)
-                .or_insert_with(|| format!("{} ({name}).", hint.meaning()));
+            hints.entry(hint).or_insert_with(|| format!("{} ({name}).", hint.meaning()));
         }
     }
     for signal in &finding.signals {
         let (hint, because) = match signal {
-            Signal::Public => (
-                Hint::Exposure,
-                "The event says that the resource faces the internet.",
-            ),
-            Signal::RootIdentity => (
-                Hint::RootIdentity,
-                "The event says that the account's root user acted.",
-            ),
-            Signal::NoMfa => (
-                Hint::NoMfa,
-                "The event says that no second factor was used.",
-            ),
+            Signal::Public => (Hint::Exposure, "The event says that the resource faces the internet."),
+            Signal::RootIdentity => (Hint::RootIdentity, "The event says that the account's root user acted."),
+            Signal::NoMfa => (Hint::NoMfa, "The event says that no second factor was used."),
             Signal::ExploitAvailable => (Hint::Exploit, "The event says that an exploit is known."),
             // Weighed with the standing: it takes everything away.
             Signal::Sample => continue,
@@ -211,16 +167,8 @@ impl Hint {
             | Self::Credentials
             | Self::RootIdentity
             | Self::Impact => 20,
-            Self::PrivilegeEscalation
-            | Self::Persistence
-            | Self::DefenseEvasion
-            | Self::Exposure
-            | Self::Exploit => 15,
-            Self::InitialAccess
-            | Self::Execution
-            | Self::CryptoMining
-            | Self::SensitiveData
-            | Self::NoMfa => 10,
+            Self::PrivilegeEscalation | Self::Persistence | Self::DefenseEvasion | Self::Exposure | Self::Exploit => 15,
+            Self::InitialAccess | Self::Execution | Self::CryptoMining | Self::SensitiveData | Self::NoMfa => 10,
             Self::Reconnaissance => 5,
         }
     }
@@ -266,37 +214,19 @@ mod tests {
     #[test]
     fn each_senders_types_fall_into_their_families() {
         for (name, expected) in [
-            (
-                "Backdoor:EC2/C&CActivity.B!DNS",
-                vec![Hint::CommandAndControl],
-            ),
-            (
-                "TTPs/Command and Control/Backdoor:EC2-C&CActivity.B!DNS",
-                vec![Hint::CommandAndControl],
-            ),
+            ("Backdoor:EC2/C&CActivity.B!DNS", vec![Hint::CommandAndControl]),
+            ("TTPs/Command and Control/Backdoor:EC2-C&CActivity.B!DNS", vec![Hint::CommandAndControl]),
             (
                 "UnauthorizedAccess:IAMUser/InstanceCredentialExfiltration.OutsideAWS",
                 vec![Hint::Exfiltration, Hint::Credentials, Hint::InitialAccess],
             ),
-            (
-                "Policy:IAMUser/RootCredentialUsage",
-                vec![Hint::RootIdentity],
-            ),
+            ("Policy:IAMUser/RootCredentialUsage", vec![Hint::RootIdentity]),
             ("Policy:IAMUser/S3BucketPublic", vec![Hint::Exposure]),
-            (
-                "SensitiveData:S3Object/Credentials",
-                vec![Hint::Credentials, Hint::SensitiveData],
-            ),
+            ("SensitiveData:S3Object/Credentials", vec![Hint::Credentials, Hint::SensitiveData]),
             ("cloudtrail:StopLogging", vec![Hint::DefenseEvasion]),
             ("iam:CreateAccessKey", vec![Hint::Credentials]),
-            (
-                "Recon:EC2/PortProbeUnprotectedPort",
-                vec![Hint::Reconnaissance],
-            ),
-            (
-                "TTPs/Discovery/Recon:EC2-Portscan",
-                vec![Hint::Reconnaissance],
-            ),
+            ("Recon:EC2/PortProbeUnprotectedPort", vec![Hint::Reconnaissance]),
+            ("TTPs/Discovery/Recon:EC2-Portscan", vec![Hint::Reconnaissance]),
             ("custodian-sg-exposed-port7", vec![]),
             ("", vec![]),
         ] {

@@ -7,11 +7,7 @@ use super::{Reason, Urgency, hint};
 pub(super) fn reasons(finding: &Finding) -> Vec<Reason> {
     let mut reasons = vec![severity_reason(finding.severity)];
     for (hint, because) in hint::of(finding) {
-        reasons.push(Reason {
-            code: hint.code(),
-            points: hint.points(),
-            because,
-        });
+        reasons.push(Reason { code: hint.code(), points: hint.points(), because });
     }
     if let Some(more) = finding.resources.len().checked_sub(1).filter(|&n| n > 0) {
         // Two points for each further resource, at most ten: many resources are more work, and seldom a
@@ -46,11 +42,7 @@ fn severity_reason(severity: Option<Severity>) -> Reason {
         // Between low and medium: not being rated is no reason to be forgotten.
         None => (30, "The sender does not rate it."),
     };
-    Reason {
-        code: "severity",
-        points,
-        because: because.to_owned(),
-    }
+    Reason { code: "severity", points, because: because.to_owned() }
 }
 
 fn standing_reason(standing: Standing, sum: i16) -> Option<Reason> {
@@ -63,11 +55,7 @@ fn standing_reason(standing: Standing, sum: i16) -> Option<Reason> {
         Standing::Suppressed => (-sum, "Somebody suppressed it."),
         Standing::Deleted => (-sum, "What it is about no longer exists."),
     };
-    Some(Reason {
-        code: "standing",
-        points,
-        because: because.to_owned(),
-    })
+    Some(Reason { code: "standing", points, because: because.to_owned() })
 }
 
 /// A critical finding is urgent by itself; a high one by day, and at once with one aggravating hint; a
