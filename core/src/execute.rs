@@ -4,6 +4,7 @@
 //! holds that write to this function.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -119,10 +120,17 @@ impl Runs {
         }
     }
 
-    fn enter(&self, run: Message) -> Entered<'_> {
-        let signal = StopSignal::default();
-        self.lock().insert(run, signal.clone());
-        Entered { runs: self, run, signal }
+    /// `None` when this holder has that run already: the doorbell rang twice here. A second entry in the first one's
+    /// place would take it out of the beat when it leaves, and the reaper would bury a living run.
+    fn enter(&self, run: Message) -> Option<Entered<'_>> {
+        match self.lock().entry(run) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(place) => {
+                let signal = StopSignal::default();
+                place.insert(signal.clone());
+                Some(Entered { runs: self, run, signal })
+            }
+        }
     }
 }
 
@@ -185,7 +193,7 @@ pub async fn run(holding: &Holding<'_>, bell: Message, at_most: Option<Duration>
     let asked =
         Claim { id: bell.id, epoch: bell.epoch, holder: holding.holder.clone(), token: voucher.token.hash(), at_most };
     // In the beat's list before the claim: a beat that goes out while the claim's answer is under way must name it.
-    let entered = holding.runs.enter(bell);
+    let Some(entered) = holding.runs.enter(bell) else { return Ok(Ran::Refused(Refusal::Held)) };
     let claimed = persist(holding.ambient, "claim", || holding.desk.claim(&asked)).await?;
     let (job, payload) = match claimed {
         Claimed::Lost(refusal) => return Ok(Ran::Refused(refusal)),
@@ -328,11 +336,22 @@ mod tests {
         let job = a_job(Venue::Fleet);
         let first = Message { id: job.id, epoch: Epoch(1) };
         let second = Message { id: job.id, epoch: Epoch(2) };
-        let one = runs.enter(first);
-        let two = runs.enter(second);
+        let one = runs.enter(first).unwrap();
+        let two = runs.enter(second).unwrap();
         runs.stop(second, StopCause::Cancel);
         assert_eq!((one.signal.cause(), two.signal.cause()), (None, Some(StopCause::Cancel)));
         drop(two);
         assert_eq!(runs.running(), [first]);
+    }
+
+    #[test]
+    fn a_doorbell_that_rings_twice_here_leaves_the_first_run_in_the_beat() {
+        let runs = Runs::default();
+        let run = Message { id: a_job(Venue::Fleet).id, epoch: Epoch(1) };
+        let first = runs.enter(run).unwrap();
+        assert!(runs.enter(run).is_none());
+        assert_eq!(runs.running(), [run]);
+        drop(first);
+        assert!(runs.enter(run).is_some());
     }
 }
