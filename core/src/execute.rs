@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use crate::job::{ClaimToken, Holder, Job, Run, State, Step, StopCause, Venue, Watch};
+use crate::job::{ClaimToken, Failure, Holder, Job, Run, State, Step, StopCause, Venue, Watch};
 use crate::ports::{
     Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LogLine, LogSink, Message, Outcome,
     PortError, Refusal, Report, Reported, StopSignal, Voucher,
@@ -209,7 +209,9 @@ pub async fn run(holding: &Holding<'_>, bell: Message, at_most: Option<Duration>
             let assignment = Assignment { job, payload, deadline, stop: entered.signal.clone() };
             holding.executor.run(&assignment, &log).await
         }
-        Err(error) => Outcome::Interrupted(format!("its payload could not be read: {error}")),
+        Err(error) if error.retryable => Outcome::Interrupted(format!("its payload could not be read: {error}")),
+        // Given back, it would come again at once, and for ever.
+        Err(error) => Outcome::Failed { failure: Failure::new("payload_lost", error.to_string()), permanent: true },
     };
     let report = Report { voucher, outcome };
     let reported = persist(holding.ambient, "settle", || holding.desk.settle(&report)).await?;
