@@ -27,7 +27,7 @@ pub const LEASE: Duration = Duration::from_secs(60);
 pub const FENCE: Duration = Duration::from_secs(45);
 /// What is added to a run's deadline before the reaper forces its end.
 pub const FORCE_AFTER: Duration = Duration::from_secs(60);
-/// How often a call to the desk is repeated when it may pass.
+/// How often a call to the desk is repeated when it may pass: about 6 s in all.
 const TRIES: u32 = 6;
 
 /// Decides a claim.
@@ -194,7 +194,7 @@ pub async fn run(holding: &Holding<'_>, bell: Message, at_most: Option<Duration>
         Claim { id: bell.id, epoch: bell.epoch, holder: holding.holder.clone(), token: voucher.token.hash(), at_most };
     // In the beat's list before the claim: a beat that goes out while the claim's answer is under way must name it.
     let Some(entered) = holding.runs.enter(bell) else { return Ok(Ran::Refused(Refusal::Held)) };
-    let claimed = persist(holding.ambient, "claim", || holding.desk.claim(&asked)).await?;
+    let claimed = persist(holding.ambient, "claim", TRIES, || holding.desk.claim(&asked)).await?;
     let (job, payload) = match claimed {
         Claimed::Lost(refusal) => return Ok(Ran::Refused(refusal)),
         Claimed::Won(job, payload) => (*job, payload),
@@ -214,7 +214,7 @@ pub async fn run(holding: &Holding<'_>, bell: Message, at_most: Option<Duration>
         Err(error) => Outcome::Failed { failure: Failure::new("payload_lost", error.to_string()), permanent: true },
     };
     let report = Report { voucher, outcome };
-    let reported = persist(holding.ambient, "settle", || holding.desk.settle(&report)).await?;
+    let reported = persist(holding.ambient, "settle", TRIES, || holding.desk.settle(&report)).await?;
     info!(job.id = %bell.id, job.epoch = %bell.epoch, holder = %holding.holder, reported = ?reported, "run ended");
     Ok(Ran::Done(reported))
 }
@@ -223,14 +223,19 @@ async fn fetch(holding: &Holding<'_>, payload: Body) -> Result<String, PortError
     match payload {
         Body::Inline(text) => Ok(text),
         Body::Blob(blob) => {
-            let text = persist(holding.ambient, "read payload", || holding.blobs.get(&blob)).await?;
+            let text = persist(holding.ambient, "read payload", TRIES, || holding.blobs.get(&blob)).await?;
             text.ok_or_else(|| PortError::permanent("read the payload of", blob.job, "there is no such blob"))
         }
     }
 }
 
-/// Repeats a call that may pass, with growing pauses: about 6 s in all.
-async fn persist<T, F, Fut>(ambient: &dyn Ambient, what: &str, mut call: F) -> Result<T, PortError>
+/// Repeats a call that may pass, with growing pauses.
+pub(crate) async fn persist<T, F, Fut>(
+    ambient: &dyn Ambient,
+    what: &str,
+    tries: u32,
+    mut call: F,
+) -> Result<T, PortError>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, PortError>>,
@@ -238,7 +243,7 @@ where
     let mut tried = 1;
     loop {
         match call().await {
-            Err(error) if error.retryable && tried < TRIES => {
+            Err(error) if error.retryable && tried < tries => {
                 warn!(%error, tried, "{what} failed; trying again");
                 ambient.pause(crate::dispatch::backoff(Duration::from_millis(200), tried, ambient.chance())).await;
                 tried += 1;
