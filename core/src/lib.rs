@@ -28,7 +28,7 @@ pub mod ports;
 pub mod wire;
 
 #[cfg(feature = "contract")]
-//pub mod contract;
+pub mod contract;
 #[cfg(feature = "contract")]
 pub mod memory;
 
