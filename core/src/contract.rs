@@ -5,7 +5,7 @@
 //! Lanes may be derived from the ledger, so a case only rings for a job that is really dispatched to that lane, and
 //! counts jobs heard, not messages.
 //!
-//! A home's test opens its home, runs one case on it, and hands that function to [`contract_suite`], which makes one
+//! A home's test opens its home, runs one case on it, and hands that function to [`contract_suite!`](crate::contract_suite), which makes one
 //! test of each case:
 //!
 //! ```
@@ -1000,7 +1000,7 @@ async fn large_payloads_and_results_go_through_blobs(yard: &Yard) {
         panic!("a large payload comes as a blob")
     };
     let payload = yard.blobs.get(&blob).await.expect("get").expect("the blob is there");
-    assert!(payload == body["payload"].to_string(), "the payload as submitted");
+    assert!(body["payload"] == payload.parse::<Value>().expect("JSON"), "the payload as submitted");
     let made = format!("{{\"made\":\"{name}\"}}");
     let outcome = Outcome::Succeeded(Some(made.clone()));
     assert_eq!(report(yard, &job, 1, outcome).await, Reported::Recorded);

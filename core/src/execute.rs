@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use event_listener::Event;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
@@ -86,12 +87,12 @@ pub fn claim(job: &Job, claim: &Claim, now: Timestamp) -> Result<Job, Refusal> {
 
 /// The runs of one holder, so that one beat can speak for all of them and its orders find the right one.
 #[derive(Clone, Default)]
-pub struct Runs(Arc<Mutex<HashMap<Message, StopSignal>>>);
+pub struct Runs(Arc<(Mutex<HashMap<Message, StopSignal>>, Event)>);
 
 impl Runs {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Message, StopSignal>> {
         // A panic while the map was held leaves a map; nothing in it is half done.
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The runs there are.
@@ -104,6 +105,17 @@ impl Runs {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
+    }
+
+    /// Waits until there is at least one.
+    pub async fn any(&self) {
+        loop {
+            let entered = self.0.1.listen();
+            if !self.is_empty() {
+                return;
+            }
+            entered.await;
+        }
     }
 
     /// Tells one run to end, if it is there.
@@ -128,6 +140,7 @@ impl Runs {
             Entry::Vacant(place) => {
                 let signal = StopSignal::default();
                 place.insert(signal.clone());
+                self.0.1.notify(usize::MAX);
                 Some(Entered { runs: self, run, signal })
             }
         }

@@ -138,6 +138,9 @@ pub struct Sender<'a> {
 pub fn read(body: &[u8]) -> Result<(Submission, [u8; 32]), Rejected> {
     let value: Value =
         serde_json::from_slice(body).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
+    if !value.is_object() {
+        return Err(Rejected::Field { path: String::new(), message: "the body must be a JSON object".to_owned() });
+    }
     let digest = canonical_sha256(&value);
     let submission = serde_path_to_error::deserialize(value).map_err(|error| Rejected::Field {
         path: one_line(&error.path().to_string(), 120),

@@ -23,7 +23,7 @@ pub mod settle;
 pub mod reap;
 
 pub mod catalog;
-//pub mod finding;
+pub mod finding;
 pub mod ports;
 pub mod wire;
 

@@ -1,1 +1,16 @@
-//! x
+//! One machine as a home: records and tiers in SQLite, blobs and logs in a folder, tasks as processes.
+//!
+//! [`home::Home`] opens a folder and puts the doors together; each other module is one door.
+
+pub mod home;
+
+pub mod folder;
+pub mod store;
+pub mod ledger_sqlite;
+pub mod lanes_sqlite;
+pub mod launcher_process;
+pub mod desk_local;
+pub mod desk_socket;
+pub mod blobs_folder;
+pub mod logs_folder;
+pub mod herald_file;

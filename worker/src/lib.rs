@@ -1,1 +1,12 @@
-//! x
+//! Runs jobs: compiled-in functions and commands, in a worker's slots or one at a time.
+//!
+//! Everything here sees the yard through a [`switchyard_core::ports::Desk`] only, so that the same code runs in the
+//! yard's own process, in a child, in a task and on an instance.
+
+pub mod builtin;
+pub mod command;
+pub mod executor;
+pub mod fleet;
+pub mod once;
+pub mod process;
+pub mod system;

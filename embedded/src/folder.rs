@@ -1,0 +1,149 @@
+//! The yard's folder, and the lock that keeps it to one process.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Where everything of one yard lies. Only its owner can look inside.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    /// The folder at `root`, made if need be, with its parts.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be made.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        let folder = Self { root: std::path::absolute(root)? };
+        for part in [folder.root.clone(), folder.blobs(), folder.logs(), folder.scratch()] {
+            DirBuilder::new().recursive(true).mode(0o700).create(part)?;
+        }
+        Ok(folder)
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.root.join("yard.db")
+    }
+
+    /// Payloads and results too large for the database.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// What jobs print.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// Where runs work; nothing in it outlives them.
+    pub fn scratch(&self) -> PathBuf {
+        self.root.join("scratch")
+    }
+
+    /// Announced settlements, one JSON text a line.
+    pub fn events(&self) -> PathBuf {
+        self.root.join("events.ndjson")
+    }
+
+    /// The bearer token of the API, readable by its owner only.
+    pub fn token(&self) -> PathBuf {
+        self.root.join("token")
+    }
+
+    /// Where the running yard listens: there while it runs.
+    pub fn endpoint(&self) -> PathBuf {
+        self.root.join("endpoint")
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+}
+
+/// The yard's folder is another process's.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error("the yard in {folder} is open in process {process}: stop that one, or choose another folder with --data")]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+        /// The process, as it wrote itself down.
+        process: String,
+    },
+    /// The lock cannot be tried.
+    #[error("cannot lock {file}")]
+    Io {
+        /// The lock file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// Keeps a folder to this process while it lives. The kernel lets go of it when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the folder's lock.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::InUse`] names the process that has it.
+    pub fn take(folder: &Folder) -> Result<Self, LockError> {
+        let path = folder.lock_file();
+        let io_error = |cause| LockError::Io { file: path.clone(), cause };
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io_error)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut process = String::new();
+                // A holder that has not written itself down yet is still a holder.
+                let _ = file.read_to_string(&mut process);
+                let process = if process.is_empty() { "unknown".to_owned() } else { process };
+                return Err(LockError::InUse { folder: folder.root.clone(), process });
+            }
+            Err(TryLockError::Error(cause)) => return Err(io_error(cause)),
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(io_error)?;
+        write!(file, "{}", std::process::id()).map_err(io_error)?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Writes a file that only its owner can read, so that a reader sees the old one or the whole new one, and it is
+/// durable when this returns.
+///
+/// # Errors
+///
+/// It cannot be written.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    match path.parent() {
+        // The new name is durable when its folder is (fsync(2)).
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,198 @@
+//! Puts the doors of one machine together, and keeps the night watch.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchyard_core::catalog::Catalog;
+use switchyard_core::job::Nonce;
+use switchyard_core::ports::{Ambient, Desk, PortError, Yard};
+use switchyard_core::reap::{self, Counts};
+use switchyard_core::route::Limits;
+use switchyard_core::settle::YardDesk;
+use switchyard_worker::process::sweep;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::blobs_folder::FolderBlobs;
+use crate::desk_local::LocalDesk;
+use crate::folder::{Folder, Lock, LockError};
+use crate::herald_file::FileHerald;
+use crate::lanes_sqlite::SqliteLanes;
+use crate::launcher_process::{ProcessLauncher, TaskProgram};
+use crate::ledger_sqlite::SqliteLedger;
+use crate::logs_folder::FolderLogs;
+use crate::store::{self, Store};
+
+/// How a home is set up.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// What may run.
+    pub catalog: Arc<Catalog>,
+    /// What the venues can do.
+    pub limits: Limits,
+    /// How tasks are started.
+    pub task: TaskProgram,
+    /// Tasks at once.
+    pub tasks: usize,
+    /// How long settled jobs are kept.
+    pub retention: Duration,
+}
+
+/// Why a yard cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// The folder cannot be made.
+    #[error("cannot make the yard's folder {folder}")]
+    Folder {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The folder is another process's.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Database(#[from] store::OpenError),
+    /// What an earlier process left cannot be ended.
+    #[error("processes of the yard's last run cannot be ended")]
+    Orphans(#[source] std::io::Error),
+    /// The database cannot be read.
+    #[error("cannot take up the yard's jobs")]
+    Ledger(#[from] PortError),
+}
+
+/// A yard on this machine, open.
+pub struct Home {
+    /// Its doors.
+    pub yard: Yard,
+    /// Its ledger, with what only this home's has.
+    pub ledger: SqliteLedger,
+    /// The desk of holders in this process.
+    pub desk: Arc<dyn Desk>,
+    /// Where everything lies.
+    pub folder: Folder,
+    /// The yard's id: the first part of every process's mark.
+    pub id: String,
+    /// This start's nonce: the second part of every holder's name.
+    pub boot: Nonce,
+    /// What taking up the yard's jobs did.
+    pub taken_up: Counts,
+    launcher: ProcessLauncher,
+    reaper: JoinHandle<()>,
+    _lock: Lock,
+}
+
+impl Home {
+    /// Opens the yard at `root`: takes its lock, ends what an earlier process left running, and takes up its jobs.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError`] says what is in the way and what to do.
+    pub async fn open(root: &Path, setup: Setup, ambient: Arc<dyn Ambient>) -> Result<Self, HomeError> {
+        let folder = Folder::open(root).map_err(|cause| HomeError::Folder { folder: root.to_owned(), cause })?;
+        let lock = Lock::take(&folder)?;
+        let store = Arc::new(Store::open(&folder.database())?);
+        let ledger = SqliteLedger::new(store, Arc::clone(&ambient));
+        let id = ledger.yard_id().await?;
+        // Before any job is looked at: none may run twice because its first run was still alive.
+        let swept = sweep(&format!("{id}:")).map_err(HomeError::Orphans)?;
+        clear(&folder.scratch()).map_err(|cause| HomeError::Folder { folder: folder.scratch(), cause })?;
+        let boot = ambient.nonce();
+        let launcher =
+            ProcessLauncher::new(setup.task, setup.tasks, id.clone(), boot, folder.scratch(), ledger.clone());
+        let yard = Yard {
+            ledger: Arc::new(ledger.clone()),
+            lanes: Arc::new(SqliteLanes::new(ledger.clone())),
+            launcher: Arc::new(launcher.clone()),
+            blobs: Arc::new(FolderBlobs::new(&folder)),
+            logs: Arc::new(FolderLogs::new(&folder)),
+            herald: Arc::new(FileHerald::new(&folder)),
+            ambient,
+            catalog: setup.catalog,
+            limits: setup.limits,
+            retention: setup.retention,
+        };
+        let desk: Arc<dyn Desk> = Arc::new(LocalDesk::new(YardDesk(yard.clone()), ledger.clone()));
+        launcher.serve(yard.clone(), Arc::clone(&desk));
+        let taken_up = reap::after_restart(&yard, ledger.unsettled()?).await?;
+        info!(found = taken_up.found, done = taken_up.done, orphans = swept, "the yard is open");
+        let reaper = tokio::spawn(night_watch(yard.clone(), ledger.clone()));
+        Ok(Self { yard, ledger, desk, folder, id, boot, taken_up, launcher, reaper, _lock: lock })
+    }
+
+    /// Closes the yard: tasks give their jobs back, and everything said is written.
+    pub async fn close(self) {
+        self.launcher.close().await;
+        self.reaper.abort();
+        let store = Arc::clone(&self.ledger.store);
+        // Joins a thread: not on one that others wait for.
+        if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+            warn!("the database did not close cleanly; nothing that was answered is lost");
+        }
+    }
+}
+
+/// Empties a folder.
+fn clear(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(path)?;
+        } else {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sleeps until something is due, and reaps. No clock ticks while nothing is.
+async fn night_watch(yard: Yard, ledger: SqliteLedger) {
+    let mut failures = 0;
+    loop {
+        // Armed for ever first: whatever is saved while the next moment is looked up rings the bell.
+        ledger.bells.arm(None);
+        let next = match ledger.next_due(yard.retention) {
+            Ok(next) => next,
+            Err(error) => {
+                failures += 1;
+                warn!(%error, "the night watch cannot see what is due");
+                pause(&yard, failures).await;
+                continue;
+            }
+        };
+        ledger.bells.arm(next);
+        let wait = next.map(|next| Duration::try_from(next.duration_since(yard.ambient.now())).unwrap_or_default());
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = ledger.bells.due.notified() => continue,
+        }
+        match reap::round(&yard).await {
+            Ok(counts) if counts.errors == 0 => failures = 0,
+            Ok(_) => {
+                failures += 1;
+                pause(&yard, failures).await;
+            }
+            Err(error) => {
+                failures += 1;
+                warn!(%error, "the night watch failed");
+                pause(&yard, failures).await;
+            }
+        }
+    }
+}
+
+async fn sleep(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn pause(yard: &Yard, failures: u32) {
+    let pause = switchyard_core::dispatch::backoff(Duration::from_secs(1), failures, yard.ambient.chance());
+    yard.ambient.pause(pause).await;
+}

@@ -1,0 +1,522 @@
+//! Job records in SQLite. Beats are kept in memory: every holder of this home ends with the process that keeps them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+use switchyard_core::execute;
+use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, State, Venue};
+use switchyard_core::ports::{
+    Acceptance, Ambient, Beat, Body, Claim, Claimed, Lane, Ledger, NewJob, PortError, Query, Refusal, Saved,
+};
+use switchyard_core::wire;
+use tokio::sync::Notify;
+
+use crate::store::{Store, StoreError};
+
+/// The ledger. Clones are the same ledger.
+#[derive(Clone)]
+pub struct SqliteLedger {
+    pub(crate) store: Arc<Store>,
+    /// What waits for commits.
+    pub bells: Arc<Bells>,
+    beats: Arc<Mutex<HashMap<Holder, Beat>>>,
+    ambient: Arc<dyn Ambient>,
+}
+
+/// What is rung after a commit, so that nothing has to poll.
+#[derive(Debug)]
+pub struct Bells {
+    /// A job waits in a lane.
+    pub lanes: Notify,
+    /// Something is due earlier than what the reaper waits for.
+    pub due: Notify,
+    /// What the reaper waits for, in milliseconds since 1970.
+    armed: AtomicI64,
+    /// A run was asked to stop, or is not the job's any more.
+    pub stops: Notify,
+    watched: Mutex<HashMap<JobId, (Arc<Notify>, usize)>>,
+}
+
+impl Default for Bells {
+    fn default() -> Self {
+        Self {
+            lanes: Notify::new(),
+            due: Notify::new(),
+            armed: AtomicI64::new(i64::MAX),
+            stops: Notify::new(),
+            watched: Mutex::default(),
+        }
+    }
+}
+
+impl Bells {
+    /// The reaper says what it waits for; the bell rings for whatever is due before.
+    pub fn arm(&self, at: Option<Timestamp>) {
+        self.armed.store(at.map_or(i64::MAX, Timestamp::as_millisecond), Ordering::SeqCst);
+    }
+
+    fn saved(&self, columns: &Columns) {
+        if columns.lane.is_some() {
+            self.lanes.notify_waiters();
+        }
+        if columns.due.is_some_and(|due| due < self.armed.load(Ordering::SeqCst)) {
+            self.due.notify_one();
+        }
+        if columns.may_stop {
+            self.stops.notify_waiters();
+        }
+        if let Some((bell, _)) = lock(&self.watched).get(&columns.id) {
+            bell.notify_waiters();
+        }
+    }
+
+    fn watch(self: &Arc<Self>, id: JobId) -> Watched {
+        let mut watched = lock(&self.watched);
+        let (bell, watchers) = watched.entry(id).or_default();
+        *watchers += 1;
+        Watched { bells: Arc::clone(self), id, bell: Arc::clone(bell) }
+    }
+}
+
+struct Watched {
+    bells: Arc<Bells>,
+    id: JobId,
+    bell: Arc<Notify>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let mut watched = lock(&self.bells.watched);
+        if let Some((_, watchers)) = watched.get_mut(&self.id) {
+            *watchers -= 1;
+            if *watchers == 0 {
+                watched.remove(&self.id);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic in between leaves a map without half-done entries.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the indexes need of a record, beside the record.
+struct Columns {
+    id: JobId,
+    revision: i64,
+    phase: Phase,
+    due: Option<i64>,
+    lane: Option<String>,
+    rang: Option<i64>,
+    epoch: Epoch,
+    settled: Option<i64>,
+    may_stop: bool,
+    record: String,
+}
+
+impl Columns {
+    fn of(job: &Job) -> Self {
+        let (lane, rang) = match &job.state {
+            State::Dispatched { at, .. } if job.route.venue == Venue::Fleet => {
+                (Some(lane_name(&switchyard_core::dispatch::lane(job))), Some(at.as_millisecond()))
+            }
+            State::Dispatched { .. } | State::Delayed { .. } | State::Running(_) | State::Settled(_) => (None, None),
+        };
+        Self {
+            id: job.id,
+            revision: i64::try_from(job.revision).unwrap_or(i64::MAX),
+            phase: job.phase(),
+            due: job.due.map(Timestamp::as_millisecond),
+            lane,
+            rang,
+            epoch: job.epoch,
+            settled: match &job.state {
+                State::Settled(settlement) => Some(settlement.at.as_millisecond()),
+                State::Dispatched { .. } | State::Delayed { .. } | State::Running(_) => None,
+            },
+            may_stop: match &job.state {
+                State::Running(run) => run.stop.is_some(),
+                State::Settled(settlement) => settlement.token.is_none(),
+                // After a run that was buried, its old holder must hear of it.
+                State::Dispatched { .. } => job.losses > 0,
+                State::Delayed { .. } => false,
+            },
+            record: wire::encode(job),
+        }
+    }
+}
+
+/// A lane as the index knows it.
+pub(crate) fn lane_name(lane: &Lane) -> String {
+    // One digit for the tier keeps the name short; the pool comes first because lanes of a pool are read together.
+    let tier = match lane.tier {
+        switchyard_core::job::Tier::Synchronous => 0,
+        switchyard_core::job::Tier::Priority => 1,
+        switchyard_core::job::Tier::Standard => 2,
+    };
+    format!("{}/{tier}", lane.pool)
+}
+
+/// Reads on a thread that nobody else waits for.
+async fn aside<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| Err(StoreError::closed()))
+}
+
+fn unreadable(error: wire::WireError) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+}
+
+fn job_of(row: &Row<'_>) -> rusqlite::Result<Job> {
+    wire::decode(row.get_ref(0)?.as_str()?).map_err(unreadable)
+}
+
+fn id_of(row: &Row<'_>) -> rusqlite::Result<JobId> {
+    row.get::<_, [u8; 16]>(0).map(JobId::from_bytes)
+}
+
+fn load(connection: &Connection, id: JobId) -> rusqlite::Result<Option<Job>> {
+    let mut statement = connection.prepare_cached("SELECT record FROM jobs WHERE id = ?1")?;
+    statement.query_row([id.as_bytes()], job_of).optional()
+}
+
+fn body(connection: &Connection, id: JobId, epoch: Epoch) -> rusqlite::Result<Option<Body>> {
+    let mut statement = connection.prepare_cached("SELECT body FROM bodies WHERE job = ?1 AND epoch = ?2")?;
+    let read = |row: &Row<'_>| wire::decode_body(row.get_ref(0)?.as_str()?).map_err(unreadable);
+    statement.query_row(params![id.as_bytes(), epoch.0], read).optional()
+}
+
+fn put_body(connection: &Connection, id: JobId, epoch: Epoch, body: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO bodies (job, epoch, body) VALUES (?1, ?2, ?3)";
+    connection.prepare_cached(sql)?.execute(params![id.as_bytes(), epoch.0, body]).map(drop)
+}
+
+/// A new job with its texts already made: the writer thread only writes.
+struct Row1 {
+    columns: Columns,
+    capability: String,
+    created: i64,
+    payload: String,
+}
+
+fn insert(connection: &Connection, new: &Row1) -> rusqlite::Result<Acceptance> {
+    let Columns { id, revision, phase, due, lane, rang, epoch, settled, record, .. } = &new.columns;
+    let sql = "INSERT INTO jobs (id, revision, phase, capability, created, due, lane, rang, epoch, settled, record)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (id) DO NOTHING";
+    let values = params![
+        id.as_bytes(),
+        revision,
+        phase.as_str(),
+        new.capability,
+        new.created,
+        due,
+        lane,
+        rang,
+        epoch.0,
+        settled,
+        record
+    ];
+    if connection.prepare_cached(sql)?.execute(values)? == 1 {
+        put_body(connection, *id, Epoch(0), &new.payload)?;
+        return Ok(Acceptance::Accepted);
+    }
+    let existing = load(connection, *id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    Ok(Acceptance::Existing(Box::new(existing)))
+}
+
+fn update(connection: &Connection, columns: &Columns, result: Option<&str>) -> rusqlite::Result<Saved> {
+    let Columns { id, revision, phase, due, lane, rang, epoch, settled, record, .. } = columns;
+    let sql = "UPDATE jobs SET revision = ?2, phase = ?3, due = ?4, lane = ?5, rang = ?6, epoch = ?7, settled = ?8,
+               record = ?9 WHERE id = ?1 AND revision = ?2 - 1";
+    let values = params![id.as_bytes(), revision, phase.as_str(), due, lane, rang, epoch.0, settled, record];
+    if connection.prepare_cached(sql)?.execute(values)? == 1 {
+        if let Some(result) = result {
+            put_body(connection, *id, *epoch, result)?;
+        }
+        return Ok(Saved::Saved);
+    }
+    Ok(Saved::Refused(load(connection, *id)?.map(Box::new)))
+}
+
+impl SqliteLedger {
+    /// The ledger in `store`.
+    pub fn new(store: Arc<Store>, ambient: Arc<dyn Ambient>) -> Self {
+        Self { store, bells: Arc::default(), beats: Arc::default(), ambient }
+    }
+
+    /// The next moment at which the reaper has something to do: what is due, or what may be forgotten.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub fn next_due(&self, retention: Duration) -> Result<Option<Timestamp>, PortError> {
+        let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        let (due, settled): (Option<i64>, Option<i64>) = self
+            .store
+            .read(|connection| {
+                let one = |sql: &str| connection.prepare_cached(sql)?.query_row([], |row| row.get(0));
+                Ok((
+                    one("SELECT min(due) FROM jobs WHERE due IS NOT NULL")?,
+                    one("SELECT min(settled) FROM jobs WHERE settled IS NOT NULL AND due IS NULL")?,
+                ))
+            })
+            .map_err(|error| error.at("find", "the next due job"))?;
+        // One past the retention's end: what is forgotten was settled before that moment, not at it.
+        let forget = settled.map(|settled| settled.saturating_add(retention).saturating_add(1));
+        let next = [due, forget].into_iter().flatten().min();
+        Ok(next.and_then(|ms| Timestamp::from_millisecond(ms).ok()))
+    }
+
+    /// Every job that has not ended, oldest first: what a restarted yard looks at.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub fn unsettled(&self) -> Result<Vec<JobId>, PortError> {
+        let sql = "SELECT id FROM jobs WHERE due IS NOT NULL AND settled IS NULL ORDER BY seq";
+        self.store
+            .read(|connection| connection.prepare(sql)?.query_map([], id_of)?.collect())
+            .map_err(|error| error.at("list", "unsettled jobs"))
+    }
+
+    /// The yard's own id, made at its first start.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn yard_id(&self) -> Result<String, PortError> {
+        let fresh = format!("{}", self.ambient.nonce());
+        let write = move |connection: &Connection| {
+            connection.execute("INSERT OR IGNORE INTO yard (name, value) VALUES ('id', ?1)", [fresh])?;
+            connection.query_row("SELECT value FROM yard WHERE name = 'id'", [], |row| row.get(0))
+        };
+        self.store.write(write, |_| {}).await.map_err(|error| error.at("read", "the yard's id"))
+    }
+
+    /// Forgets the beats of a holder that has ended.
+    pub fn forget_holder(&self, holder: &Holder) {
+        lock(&self.beats).remove(holder);
+    }
+
+    fn load_now(&self, id: JobId) -> Result<Option<Job>, PortError> {
+        self.store.read(|connection| load(connection, id)).map_err(|error| error.at("load", format!("job {id}")))
+    }
+}
+
+#[async_trait]
+impl Ledger for SqliteLedger {
+    async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<Acceptance>, PortError> {
+        let subject = format!("{} jobs", jobs.len());
+        let rows: Vec<Row1> = jobs
+            .iter()
+            .map(|new| Row1 {
+                columns: Columns::of(&new.job),
+                capability: new.job.work.capability.clone(),
+                created: new.job.created.as_millisecond(),
+                payload: wire::encode_body(&new.payload),
+            })
+            .collect();
+        let bells = Arc::clone(&self.bells);
+        let write = move |connection: &Connection| {
+            let accepted = rows.iter().map(|row| insert(connection, row)).collect::<rusqlite::Result<Vec<_>>>()?;
+            Ok((accepted, rows))
+        };
+        let ring = move |(accepted, rows): &(Vec<Acceptance>, Vec<Row1>)| {
+            for (acceptance, row) in accepted.iter().zip(rows) {
+                if *acceptance == Acceptance::Accepted {
+                    bells.saved(&row.columns);
+                }
+            }
+        };
+        let written = self.store.write(write, ring).await;
+        written.map(|(accepted, _)| accepted).map_err(|error| error.at("accept", subject))
+    }
+
+    async fn load(&self, id: JobId) -> Result<Option<Job>, PortError> {
+        self.load_now(id)
+    }
+
+    async fn save(&self, job: Job, result: Option<Body>) -> Result<Saved, PortError> {
+        let id = job.id;
+        let columns = Columns::of(&job);
+        let result = result.as_ref().map(wire::encode_body);
+        let bells = Arc::clone(&self.bells);
+        let write = move |connection: &Connection| {
+            update(connection, &columns, result.as_deref()).map(|saved| (saved, columns))
+        };
+        let ring = move |(saved, columns): &(Saved, Columns)| {
+            if *saved == Saved::Saved {
+                bells.saved(columns);
+            }
+        };
+        let written = self.store.write(write, ring).await;
+        written.map(|(saved, _)| saved).map_err(|error| error.at("save", format!("job {id}")))
+    }
+
+    async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed, PortError> {
+        // Decided on what a reader sees, written on condition that it is still so: the writer's thread does no work
+        // that another can do.
+        loop {
+            let Some(job) = self.load_now(claim.id)? else { return Ok(Claimed::Lost(Refusal::Unknown)) };
+            let claimed = match execute::claim(&job, claim, now) {
+                Err(refusal) => return Ok(Claimed::Lost(refusal)),
+                Ok(claimed) => claimed,
+            };
+            let won = if claimed == job {
+                Some(job)
+            } else {
+                let claimed = claimed.stamped(self.ambient.nonce());
+                match self.save(claimed.clone(), None).await? {
+                    Saved::Saved => Some(claimed),
+                    Saved::Refused(_) => None,
+                }
+            };
+            if let Some(job) = won {
+                let payload = self.payload(claim.id).await?.ok_or_else(|| {
+                    PortError::permanent("claim", format!("job {}", claim.id), "its payload is not in the database")
+                })?;
+                return Ok(Claimed::Won(Box::new(job), payload));
+            }
+        }
+    }
+
+    async fn payload(&self, id: JobId) -> Result<Option<Body>, PortError> {
+        let read = |connection: &Connection| body(connection, id, Epoch(0));
+        self.store.read(read).map_err(|error| error.at("read the payload of", format!("job {id}")))
+    }
+
+    async fn result(&self, id: JobId, epoch: Epoch) -> Result<Option<Body>, PortError> {
+        if epoch == Epoch(0) {
+            return Ok(None);
+        }
+        let read = |connection: &Connection| body(connection, id, epoch);
+        self.store.read(read).map_err(|error| error.at("read the result of", format!("job {id}")))
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, PortError> {
+        let sql = "SELECT id FROM jobs WHERE due IS NOT NULL AND due <= ?1 ORDER BY due LIMIT ?2";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.store
+            .read(|connection| {
+                connection.prepare_cached(sql)?.query_map(params![now.as_millisecond(), limit], id_of)?.collect()
+            })
+            .map_err(|error| error.at("list", "due jobs"))
+    }
+
+    async fn list(&self, query: &Query) -> Result<Vec<Job>, PortError> {
+        let mut sql = "SELECT record FROM jobs WHERE true".to_owned();
+        let mut values: Vec<Box<dyn ToSql + Send>> = Vec::new();
+        let mut and = |condition: &str, value: Vec<Box<dyn ToSql + Send>>| {
+            sql.push_str(" AND ");
+            sql.push_str(condition);
+            values.extend(value);
+        };
+        if let Some(phase) = query.phase {
+            and("phase = ?", vec![Box::new(phase.as_str())]);
+        }
+        if let Some(capability) = &query.capability {
+            and("capability = ?", vec![Box::new(capability.clone())]);
+        }
+        if let Some((name, value)) = &query.label {
+            let label = "EXISTS (SELECT 1 FROM json_each(record, '$.labels') AS label
+                         WHERE label.value ->> 0 = ? AND label.value ->> 1 = ?)";
+            and(label, vec![Box::new(name.clone()), Box::new(value.clone())]);
+        }
+        if let Some((created, id)) = query.before {
+            and("(created, id) < (?, ?)", vec![Box::new(created.as_millisecond()), Box::new(*id.as_bytes())]);
+        }
+        if let Some(since) = query.since {
+            and("created >= ?", vec![Box::new(since.as_millisecond())]);
+        }
+        sql.push_str(" ORDER BY created DESC, id DESC LIMIT ?");
+        values.push(Box::new(i64::try_from(query.limit).unwrap_or(i64::MAX)));
+        // A filtered list may read the whole table: not on a thread that others wait for.
+        let store = Arc::clone(&self.store);
+        let read = move || {
+            store.read(|connection| {
+                let values = rusqlite::params_from_iter(values.iter().map(|value| value.as_ref() as &dyn ToSql));
+                connection.prepare_cached(&sql)?.query_map(values, job_of)?.collect()
+            })
+        };
+        aside(read).await.map_err(|error| error.at("list", "jobs"))
+    }
+
+    async fn count(&self) -> Result<Vec<(Phase, u64)>, PortError> {
+        let store = Arc::clone(&self.store);
+        let read = move || {
+            store.read(|connection| {
+                let mut statement = connection.prepare_cached("SELECT phase, count(*) FROM jobs GROUP BY phase")?;
+                let count = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+                statement.query_map([], count)?.collect::<rusqlite::Result<Vec<_>>>()
+            })
+        };
+        let counted = aside(read).await.map_err(|error| error.at("count", "jobs"))?;
+        let mut counts: Vec<(Phase, u64)> = counted
+            .into_iter()
+            .filter_map(|(phase, count)| Some((phase.parse().ok()?, u64::try_from(count).ok()?)))
+            .collect();
+        counts.sort();
+        Ok(counts)
+    }
+
+    async fn watch(&self, id: JobId, seen: u64, patience: Duration) -> Result<Option<Job>, PortError> {
+        let watched = self.bells.watch(id);
+        let patience = tokio::time::sleep(patience);
+        tokio::pin!(patience);
+        loop {
+            let changed = watched.bell.notified();
+            tokio::pin!(changed);
+            // Listening before looking: a change in between is not missed.
+            changed.as_mut().enable();
+            let job = self.load_now(id)?;
+            if job.as_ref().is_none_or(|job| job.revision > seen) {
+                return Ok(job);
+            }
+            tokio::select! {
+                () = changed => {}
+                () = &mut patience => return self.load_now(id),
+            }
+        }
+    }
+
+    async fn beat(&self, beat: &Beat) -> Result<(), PortError> {
+        lock(&self.beats).insert(beat.holder.clone(), beat.clone());
+        Ok(())
+    }
+
+    async fn last_beat(&self, holder: &Holder) -> Result<Option<Beat>, PortError> {
+        Ok(lock(&self.beats).get(holder).cloned())
+    }
+
+    async fn forgettable(&self, settled_before: Timestamp, limit: usize) -> Result<Vec<JobId>, PortError> {
+        let sql = "SELECT id FROM jobs WHERE settled IS NOT NULL AND due IS NULL AND settled < ?1
+                   ORDER BY settled LIMIT ?2";
+        let values = (settled_before.as_millisecond(), i64::try_from(limit).unwrap_or(i64::MAX));
+        self.store
+            .read(|connection| connection.prepare_cached(sql)?.query_map(values, id_of)?.collect())
+            .map_err(|error| error.at("list", "jobs to forget"))
+    }
+
+    async fn forget(&self, ids: &[JobId]) -> Result<(), PortError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let ids = ids.to_vec();
+        let subject = format!("{} jobs", ids.len());
+        let write = move |connection: &Connection| {
+            for id in ids {
+                connection.prepare_cached("DELETE FROM jobs WHERE id = ?1")?.execute([id.as_bytes()])?;
+                connection.prepare_cached("DELETE FROM bodies WHERE job = ?1")?.execute([id.as_bytes()])?;
+            }
+            Ok(())
+        };
+        self.store.write(write, |()| {}).await.map_err(|error| error.at("forget", subject))
+    }
+}

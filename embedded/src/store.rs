@@ -1,0 +1,396 @@
+//! The SQLite file: one writer that commits in groups, readers beside it, a schema with a version.
+//!
+//! Durability: WAL with synchronous=FULL, so a commit returns after its fsync (SQLite: "PRAGMA synchronous"). Writes
+//! of many callers share one commit and so one fsync; each is a savepoint of its own, so that one that fails takes no
+//! other with it. Nobody is answered before the commit. An fsync that fails ends the process: what the kernel then
+//! keeps of the pages is unknown, and a later fsync may report success without them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use switchyard_core::ports::PortError;
+use tokio::sync::oneshot;
+
+/// The schema's steps: the file's `user_version` says how many were taken. A step is never changed, only added.
+const MIGRATIONS: &[&str] = &[include_str!("schema-1.sql")];
+
+/// Operations in one commit at most: a batch of 500 submissions beside what else waits.
+const GROUP: usize = 1024;
+/// How long another program's lock on the file is waited for.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Why a database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is no database, or a damaged one.
+    #[error("{file} is damaged or no Switchyard database: move it away, or put a backup in its place")]
+    Corrupt {
+        /// The file.
+        file: PathBuf,
+        /// What SQLite says.
+        #[source]
+        cause: rusqlite::Error,
+    },
+    /// A newer program made it.
+    #[error("{file} is of schema version {found}; this switchyard reads up to {known}: use the newer program")]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        found: usize,
+        /// The newest version this program knows.
+        known: usize,
+    },
+    /// Another program holds it.
+    #[error("{file} is locked by another program, such as a SQLite shell or a backup: end that one and start again")]
+    Locked {
+        /// The file.
+        file: PathBuf,
+        /// What SQLite says.
+        #[source]
+        cause: rusqlite::Error,
+    },
+    /// Anything else.
+    #[error("cannot open {file}")]
+    Sqlite {
+        /// The file.
+        file: PathBuf,
+        /// What SQLite says.
+        #[source]
+        cause: rusqlite::Error,
+    },
+}
+
+impl OpenError {
+    fn new(file: &Path, cause: rusqlite::Error) -> Self {
+        let file = file.to_owned();
+        match cause.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt { file, cause },
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked { file, cause },
+            _ => Self::Sqlite { file, cause },
+        }
+    }
+}
+
+/// What SQLite could not do, in the operator's words.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{text}")]
+pub struct StoreError {
+    text: String,
+    retryable: bool,
+}
+
+impl StoreError {
+    fn new(error: &rusqlite::Error) -> Self {
+        let (text, retryable) = match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => ("the disk is full".to_owned(), true),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                ("the database is locked by another program".to_owned(), true)
+            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                (format!("the database is damaged: {error}"), false)
+            }
+            Some(ErrorCode::SystemIoFailure) => (format!("the disk failed: {error}"), true),
+            _ => (error.to_string(), false),
+        };
+        Self { text, retryable }
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self { text: "the yard is closing".to_owned(), retryable: true }
+    }
+
+    pub(crate) fn at(self, operation: &'static str, subject: impl std::fmt::Display) -> PortError {
+        if self.retryable {
+            PortError::retryable(operation, subject, self)
+        } else {
+            PortError::permanent(operation, subject, self)
+        }
+    }
+}
+
+/// What runs after the commit that an operation was part of, with that commit's outcome.
+type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// Writes what it writes, or, without a transaction to write in, nothing.
+type Operation = Box<dyn FnOnce(Option<&Connection>) -> Finish + Send>;
+
+/// The file, open.
+pub struct Store {
+    operations: Mutex<Option<mpsc::Sender<Operation>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    readers: Vec<Mutex<Connection>>,
+}
+
+impl Store {
+    /// Opens the file, brings its schema up to date and starts the writer.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says what is wrong with the file and what to do.
+    pub fn open(file: &Path) -> Result<Self, OpenError> {
+        let fail = |cause| OpenError::new(file, cause);
+        let writer = Connection::open(file).map_err(fail)?;
+        writer.busy_timeout(BUSY).map_err(fail)?;
+        let version = user_version(&writer).map_err(fail)?;
+        if version > MIGRATIONS.len() {
+            return Err(OpenError::Newer { file: file.to_owned(), found: version, known: MIGRATIONS.len() });
+        }
+        writer.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").map_err(fail)?;
+        // 16 MiB of log between checkpoints: a checkpoint's own fsyncs are then few beside the commits'.
+        writer.execute_batch("PRAGMA wal_autocheckpoint = 4096; PRAGMA cache_size = -8192;").map_err(fail)?;
+        for (done, step) in MIGRATIONS.iter().enumerate().skip(version) {
+            let next = done + 1;
+            writer
+                .execute_batch(&format!("BEGIN IMMEDIATE; {step} PRAGMA user_version = {next}; COMMIT;"))
+                .map_err(fail)?;
+        }
+        // A lock or damage shows here, before anything is promised.
+        writer.execute_batch("BEGIN IMMEDIATE; SELECT count(*) FROM yard; COMMIT;").map_err(fail)?;
+        writer.set_prepared_statement_cache_capacity(64);
+        let reader = || {
+            let reader = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            reader.busy_timeout(BUSY)?;
+            reader.execute_batch("PRAGMA cache_size = -2048;")?;
+            reader.set_prepared_statement_cache_capacity(32);
+            Ok(Mutex::new(reader))
+        };
+        let readers = (0..2).map(|_| reader()).collect::<Result<_, rusqlite::Error>>().map_err(fail)?;
+        let (operations, queue) = mpsc::channel();
+        let writer = std::thread::Builder::new().name("writer".to_owned()).spawn(move || write_groups(&writer, &queue));
+        let writer = writer.map_err(|error| fail(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?;
+        Ok(Self { operations: Mutex::new(Some(operations)), writer: Mutex::new(Some(writer)), readers })
+    }
+
+    /// Does `write` in the next group, and answers when the group is durable. `after` runs then, before the answer,
+    /// and whether or not the caller still waits.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        after: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let operation: Operation = Box::new(move |connection| {
+            let outcome = connection.map(|connection| in_savepoint(connection, write));
+            Box::new(move |committed| {
+                let outcome = committed.and_then(|()| match outcome {
+                    Some(outcome) => outcome.map_err(|error| StoreError::new(&error)),
+                    None => Err(StoreError::closed()),
+                });
+                if let Ok(value) = &outcome {
+                    after(value);
+                }
+                // Nobody waits any more: the write stands all the same.
+                let _ = answer.send(outcome);
+            })
+        });
+        let sent = match lock(&self.operations).as_ref() {
+            Some(operations) => operations.send(operation).is_ok(),
+            None => false,
+        };
+        if !sent {
+            return Err(StoreError::closed());
+        }
+        answered.await.unwrap_or_else(|_| Err(StoreError::closed()))
+    }
+
+    /// Reads with one of the readers; what was answered as written before is seen.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        let free = self.readers.iter().find_map(|reader| reader.try_lock().ok());
+        let reader = free.unwrap_or_else(|| lock(&self.readers[0]));
+        read(&reader).map_err(|error| StoreError::new(&error))
+    }
+
+    /// Ends the writer after what was sent before, and waits for it.
+    pub fn close(&self) {
+        lock(&self.operations).take();
+        if let Some(writer) = lock(&self.writer).take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer had panicked");
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these guard is a channel, a handle or a connection: usable whatever panicked beside it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn user_version(connection: &Connection) -> rusqlite::Result<usize> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    // A negative one is no version of ours: take it for one that nobody knows.
+    Ok(usize::try_from(version).unwrap_or(usize::MAX))
+}
+
+fn in_savepoint<T>(
+    connection: &Connection,
+    write: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let step = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
+    step("SAVEPOINT operation")?;
+    match write(connection) {
+        Ok(value) => step("RELEASE operation").map(|()| value),
+        Err(error) => {
+            // After a full disk SQLite has rolled back everything by itself, and there is no savepoint any more.
+            if !connection.is_autocommit() {
+                step("ROLLBACK TO operation")?;
+                step("RELEASE operation")?;
+            }
+            Err(error)
+        }
+    }
+}
+
+fn write_groups(connection: &Connection, queue: &mpsc::Receiver<Operation>) {
+    let mut group = Vec::new();
+    while let Ok(first) = queue.recv() {
+        group.push(first);
+        while group.len() < GROUP
+            && let Ok(next) = queue.try_recv()
+        {
+            group.push(next);
+        }
+        write_group(connection, &mut group);
+    }
+}
+
+fn write_group(connection: &Connection, group: &mut Vec<Operation>) {
+    let mut finishes: Vec<Finish> = Vec::with_capacity(group.len());
+    let mut operations = group.drain(..).peekable();
+    while operations.peek().is_some() {
+        let begun = connection.execute_batch("BEGIN IMMEDIATE");
+        if let Err(error) = begun {
+            let error = StoreError::new(&error);
+            for operation in operations.by_ref() {
+                operation(None)(Err(error.clone()));
+            }
+            break;
+        }
+        let mut undone = None;
+        for operation in operations.by_ref() {
+            finishes.push(operation(Some(connection)));
+            if connection.is_autocommit() {
+                undone = Some(StoreError {
+                    text: "the disk is full or failed; nothing of this was written".to_owned(),
+                    retryable: true,
+                });
+                break;
+            }
+        }
+        let committed = match undone {
+            Some(error) => Err(error),
+            None => commit(connection),
+        };
+        for finish in finishes.drain(..) {
+            finish(committed.clone());
+        }
+    }
+}
+
+fn commit(connection: &Connection) -> Result<(), StoreError> {
+    let Err(error) = connection.execute_batch("COMMIT") else { return Ok(()) };
+    if is_failed_fsync(&error) {
+        tracing::error!(%error, "an fsync failed: what is on the disk is unknown; the yard ends and recovers at its next start");
+        // EX_IOERR of sysexits.h.
+        std::process::exit(74);
+    }
+    if !connection.is_autocommit()
+        && let Err(error) = connection.execute_batch("ROLLBACK")
+    {
+        tracing::error!(%error, "a failed commit could not be rolled back");
+    }
+    Err(StoreError::new(&error))
+}
+
+fn is_failed_fsync(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
+    error.sqlite_error().is_some_and(|error| matches!(error.extended_code, SQLITE_IOERR_FSYNC | SQLITE_IOERR_DIR_FSYNC))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_a_damaged_and_a_locked_file_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let newer = folder.path().join("newer.db");
+        Connection::open(&newer).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+        assert!(matches!(Store::open(&newer).err(), Some(OpenError::Newer { found: 99, .. })));
+        let damaged = folder.path().join("damaged.db");
+        std::fs::write(&damaged, vec![7; 8192]).unwrap();
+        assert!(matches!(Store::open(&damaged).err(), Some(OpenError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn a_file_of_each_earlier_version_is_brought_up_to_date() {
+        let folder = tempfile::tempdir().unwrap();
+        for version in 0..=MIGRATIONS.len() {
+            let file = folder.path().join(format!("{version}.db"));
+            let old = Connection::open(&file).unwrap();
+            for step in &MIGRATIONS[..version] {
+                old.execute_batch(step).unwrap();
+            }
+            old.execute_batch(&format!("PRAGMA user_version = {version}")).unwrap();
+            drop(old);
+            let store = Store::open(&file).unwrap();
+            let now = store.read(user_version).unwrap();
+            assert_eq!(now, MIGRATIONS.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn one_failed_operation_takes_no_other_of_its_group_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("yard.db")).unwrap();
+        let insert = |name: &'static str| {
+            store
+                .write(move |c| c.execute("INSERT INTO yard (name, value) VALUES (?1, 'x')", [name]).map(drop), |()| {})
+        };
+        let (a, twice, b) = tokio::join!(insert("a"), insert("a"), insert("b"));
+        assert!(a.is_ok() && b.is_ok());
+        assert!(twice.unwrap_err().to_string().contains("UNIQUE"));
+        let count: i64 = store.read(|c| c.query_row("SELECT count(*) FROM yard", [], |row| row.get(0))).unwrap();
+        assert_eq!(count, 2);
+    }
+
+    #[tokio::test]
+    async fn a_full_database_refuses_writes_keeps_what_it_has_and_goes_on_when_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("yard.db")).unwrap();
+        let limit = |pages: u32| {
+            store.write(move |c| c.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())), |()| {})
+        };
+        let insert = |name: String| {
+            let value = "x".repeat(50_000);
+            store.write(
+                move |c| c.execute("INSERT INTO yard (name, value) VALUES (?1, ?2)", (name, value)).map(drop),
+                |()| {},
+            )
+        };
+        insert("before".into()).await.unwrap();
+        limit(40).await.unwrap();
+        let mut refused: i64 = 0;
+        for n in 0..10 {
+            if let Err(error) = insert(format!("n{n}")).await {
+                assert!(error.to_string().contains("the disk is full"), "{error}");
+                assert!(error.retryable);
+                refused += 1;
+            }
+        }
+        assert!(refused > 5, "{refused}");
+        limit(1_000_000).await.unwrap();
+        insert("after".into()).await.unwrap();
+        let kept: i64 = store.read(|c| c.query_row("SELECT count(*) FROM yard", [], |row| row.get(0))).unwrap();
+        assert_eq!(kept, 12 - refused);
+    }
+}

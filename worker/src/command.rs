@@ -1,0 +1,387 @@
+//! Runs one command: a process group of its own, an environment of its own, output captured within limits, and an
+//! end that is certain.
+
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use switchyard_core::job::{Failure, StopCause};
+use switchyard_core::ports::{Ambient, Assignment, Body, LogLine, LogSink, Message, Outcome, Stream};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Child;
+
+use crate::process::{self, MARK, mark};
+
+/// Output kept of one run, both streams together: 10 MiB. More is read and dropped, so that the program goes on.
+pub const OUTPUT_BYTES: usize = 10 * 1024 * 1024;
+/// The longest line kept in one piece: 16 KiB. Longer ones are cut into several.
+pub const LINE_BYTES: usize = 16 * 1024;
+/// The largest payload handed over in the environment. Linux takes 128 KiB for one variable (execve(2)).
+pub const ENVIRONMENT_BYTES: usize = 64 * 1024;
+/// How long output is awaited after the program ended and its group was killed. Only a process that left the group
+/// can hold the pipe still; it is swept then.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// What to run, and where.
+pub struct Command<'a> {
+    /// The program.
+    pub program: &'a str,
+    /// Its arguments, passed on as they are.
+    pub args: Vec<String>,
+    /// What it has between SIGTERM and SIGKILL.
+    pub grace: Duration,
+    /// Exit codes after which another attempt is pointless.
+    pub permanent_exits: &'a [i32],
+    /// The folder in which the run's own is made.
+    pub scratch: &'a Path,
+    /// The yard's id, for the mark.
+    pub yard: &'a str,
+    /// Time.
+    pub ambient: &'a dyn Ambient,
+}
+
+/// Runs the command to its end.
+///
+/// The program finds in its environment: PATH, HOME (its own folder), LANG, TZ, and SWITCHYARD_JOB_ID,
+/// SWITCHYARD_EPOCH, SWITCHYARD_PAYLOAD (or SWITCHYARD_PAYLOAD_URI when it is over [`ENVIRONMENT_BYTES`]),
+/// SWITCHYARD_RESULT_PATH, SWITCHYARD_DEADLINE (RFC 3339). Nothing of the yard's own environment besides.
+pub async fn run(command: &Command<'_>, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
+    let message = Message { id: assignment.job.id, epoch: assignment.job.epoch };
+    let folder = command.scratch.join(format!("{}-{}", message.id, message.epoch));
+    let outcome = match make_folder(&folder) {
+        Ok(()) => run_in(command, assignment, message, &folder, log).await,
+        // Another attempt may find room again.
+        Err(error) => failed("no_scratch_folder", format!("cannot make the run's folder: {error}"), false),
+    };
+    if let Err(error) = std::fs::remove_dir_all(&folder)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(job.id = %message.id, folder = %folder.display(), %error, "the run's folder is left behind");
+    }
+    outcome
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    // A folder of this name is from a run of the same epoch that was killed with the yard: nothing reads it.
+    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            std::fs::remove_dir_all(folder)?;
+            std::fs::DirBuilder::new().mode(0o700).create(folder)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::DirBuilder::new().mode(0o700).recursive(true).create(folder)
+        }
+        made => made,
+    }
+}
+
+async fn run_in(
+    command: &Command<'_>,
+    assignment: &Assignment,
+    message: Message,
+    folder: &Path,
+    log: &dyn LogSink,
+) -> Outcome {
+    let result_path = folder.join("result.json");
+    let mut prepared = tokio::process::Command::new(command.program);
+    prepared
+        .args(&command.args)
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()))
+        .env("HOME", folder)
+        .env("LANG", "C.UTF-8")
+        .env("TZ", "UTC")
+        .env(MARK, mark(command.yard, message))
+        .env("SWITCHYARD_JOB_ID", message.id.to_string())
+        .env("SWITCHYARD_EPOCH", message.epoch.to_string())
+        .env("SWITCHYARD_RESULT_PATH", &result_path)
+        .env("SWITCHYARD_DEADLINE", assignment.deadline.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    if assignment.payload.len() <= ENVIRONMENT_BYTES {
+        prepared.env("SWITCHYARD_PAYLOAD", &assignment.payload);
+    } else {
+        let path = folder.join("payload.json");
+        if let Err(error) = std::fs::write(&path, &assignment.payload) {
+            return failed("no_scratch_folder", format!("cannot write the payload: {error}"), false);
+        }
+        prepared.env("SWITCHYARD_PAYLOAD_URI", format!("file://{}", path.display()));
+    }
+    if let Some(cause) = assignment.stop.cause() {
+        return Outcome::Stopped(cause);
+    }
+    let mut child = match prepared.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            let permanent = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied);
+            return failed("not_started", format!("cannot start `{}`: {error}", command.program), permanent);
+        }
+    };
+    let mut capture = Capture::new(command.ambient);
+    let (ended, stopped) = watch(command, assignment, &mut child, &mut capture, log).await;
+    if stopped.is_some() || capture.left_open {
+        // Whatever left the group is found by its mark.
+        let swept = mark(command.yard, message);
+        let swept = tokio::task::spawn_blocking(move || process::sweep(&swept)).await;
+        if let Ok(Err(error)) = swept {
+            tracing::error!(job.id = %message.id, %error, "processes of an ended run are left");
+        }
+    }
+    match (stopped, ended) {
+        (Some(StopCause::Deadline), _) => Outcome::TimedOut,
+        (Some(cause @ (StopCause::Cancel | StopCause::Stale | StopCause::Drain)), _) => Outcome::Stopped(cause),
+        (None, Err(error)) => failed("not_awaited", format!("cannot wait for the process: {error}"), false),
+        (None, Ok(status)) => judge(status, command.permanent_exits, &capture.last_error_line, &result_path),
+    }
+}
+
+/// Waits for the end, whichever comes first: the program's own, its deadline, or a request to stop.
+async fn watch(
+    command: &Command<'_>,
+    assignment: &Assignment,
+    child: &mut Child,
+    capture: &mut Capture<'_>,
+    log: &dyn LogSink,
+) -> (io::Result<ExitStatus>, Option<StopCause>) {
+    let leader = child.id();
+    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+    let left = assignment.deadline.duration_since(command.ambient.now());
+    let deadline = tokio::time::sleep(Duration::try_from(left).unwrap_or(Duration::ZERO));
+    let mut stopped = None;
+    let mut ended = None;
+    let left_open = {
+        let pump = capture.pump(stdout.as_mut(), stderr.as_mut(), log);
+        tokio::pin!(pump, deadline);
+        let mut pumped = false;
+        loop {
+            tokio::select! {
+                biased;
+                status = child.wait() => {
+                    ended = Some(status);
+                }
+                cause = assignment.stop.raised() => {
+                    stopped = Some(cause);
+                }
+                () = &mut deadline => {
+                    stopped = Some(StopCause::Deadline);
+                }
+                () = &mut pump, if !pumped => {
+                    pumped = true;
+                    continue;
+                }
+            }
+            break;
+        }
+        if let (None, Some(leader)) = (&ended, leader) {
+            process::signal_group(leader, Signal::TERM);
+            let grace = tokio::time::sleep(command.grace);
+            tokio::pin!(grace);
+            loop {
+                tokio::select! {
+                    biased;
+                    status = child.wait() => { ended = Some(status); }
+                    () = &mut grace => {}
+                    () = &mut pump, if !pumped => { pumped = true; continue; }
+                }
+                break;
+            }
+        }
+        // The leader is gone or has had its grace: the rest of the group goes with it.
+        if let Some(leader) = leader {
+            process::signal_group(leader, Signal::KILL);
+        }
+        if !pumped {
+            pumped = tokio::time::timeout(LINGER, &mut pump).await.is_ok();
+        }
+        !pumped
+    };
+    capture.left_open = left_open;
+    let ended = match ended {
+        Some(ended) => ended,
+        None => child.wait().await,
+    };
+    if let Some(cause) = stopped {
+        let how = match &ended {
+            Ok(status) if status.signal() == Some(Signal::KILL.as_raw()) => "it ignored SIGTERM and was killed",
+            Ok(_) | Err(_) => "it ended after SIGTERM",
+        };
+        let text = format!("stopped ({cause:?}): {how}");
+        log.write(vec![LogLine { at: command.ambient.now(), stream: Stream::Yard, text }]).await;
+    }
+    (ended, stopped)
+}
+
+/// What an exit means, with the result file where there is one.
+fn judge(status: ExitStatus, permanent_exits: &[i32], last_error_line: &str, result_path: &Path) -> Outcome {
+    let and_said = if last_error_line.is_empty() { String::new() } else { format!(": {last_error_line}") };
+    match (status.code(), status.signal()) {
+        (Some(0), _) => match read_result(result_path) {
+            Ok(result) => Outcome::Succeeded(result),
+            // The program made it so: it will again.
+            Err(failure) => Outcome::Failed { failure, permanent: true },
+        },
+        (Some(code), _) => {
+            let failure = Failure::new("exit_nonzero", format!("it exited with {code}{and_said}")).with_exit(code);
+            Outcome::Failed { failure, permanent: permanent_exits.contains(&code) }
+        }
+        (None, signal) => {
+            let signal = signal.map_or("an unknown signal".to_owned(), |number| format!("signal {number}"));
+            failed("killed", format!("it was ended by {signal}{and_said}"), false)
+        }
+    }
+}
+
+/// Reads the result file: none, or JSON of at most [`Body::MAX_BYTES`].
+fn read_result(path: &Path) -> Result<Option<String>, Failure> {
+    let unreadable = |error: io::Error| Failure::new("result_unreadable", format!("the result file: {error}"));
+    // No link is followed and nothing is waited for: the program chose what lies at this path.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let mut options = std::fs::OpenOptions::new();
+    let opened = options.read(true).custom_flags(i32::try_from(flags.bits()).unwrap_or(0)).open(path);
+    let file = match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+        Ok(file) => file,
+    };
+    let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(Failure::new("result_unreadable", "the result is not a file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(Body::MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > Body::MAX_BYTES {
+        let size = metadata.len();
+        let most = Body::MAX_BYTES;
+        return Err(Failure::new(
+            "result_too_large",
+            format!("the result file is {size} bytes; at most {most} are taken"),
+        ));
+    }
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let text = String::from_utf8(bytes).map_err(|_| Failure::new("result_not_json", "the result file is not UTF-8"))?;
+    match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+        Ok(_) => Ok(Some(text)),
+        Err(error) => Err(Failure::new("result_not_json", format!("the result file is not JSON: {error}"))),
+    }
+}
+
+fn failed(code: &str, message: String, permanent: bool) -> Outcome {
+    Outcome::Failed { failure: Failure::new(code, message), permanent }
+}
+
+/// Output on its way from the pipes to the log.
+struct Capture<'a> {
+    ambient: &'a dyn Ambient,
+    kept: usize,
+    dropped: bool,
+    last_error_line: String,
+    left_open: bool,
+}
+
+impl<'a> Capture<'a> {
+    fn new(ambient: &'a dyn Ambient) -> Self {
+        Self { ambient, kept: 0, dropped: false, last_error_line: String::new(), left_open: false }
+    }
+
+    /// Reads both pipes until both are closed.
+    async fn pump(
+        &mut self,
+        mut stdout: Option<&mut (impl AsyncRead + Unpin)>,
+        mut stderr: Option<&mut (impl AsyncRead + Unpin)>,
+        log: &dyn LogSink,
+    ) {
+        let (mut out, mut err) = (Lines::default(), Lines::default());
+        while stdout.is_some() || stderr.is_some() {
+            let (stream, read) = tokio::select! {
+                read = out.fill(stdout.as_deref_mut()), if stdout.is_some() => (Stream::Stdout, read),
+                read = err.fill(stderr.as_deref_mut()), if stderr.is_some() => (Stream::Stderr, read),
+            };
+            let open = matches!(read, Ok(1..));
+            let lines = if stream == Stream::Stderr { &mut err } else { &mut out };
+            let texts = lines.take(!open);
+            if stream == Stream::Stderr
+                && let Some(last) = texts.iter().rev().find(|line| !line.trim().is_empty())
+            {
+                self.last_error_line.clone_from(last);
+            }
+            self.write(stream, texts, log).await;
+            if !open && stream == Stream::Stdout {
+                stdout = None;
+            } else if !open {
+                stderr = None;
+            }
+        }
+    }
+
+    async fn write(&mut self, stream: Stream, texts: Vec<String>, log: &dyn LogSink) {
+        let at = self.ambient.now();
+        let mut lines = Vec::with_capacity(texts.len());
+        for text in texts {
+            if self.kept + text.len() > OUTPUT_BYTES {
+                if !self.dropped {
+                    self.dropped = true;
+                    let text = format!("output cut: a run's log keeps {} MiB", OUTPUT_BYTES / 1024 / 1024);
+                    lines.push(LogLine { at, stream: Stream::Yard, text });
+                }
+                continue;
+            }
+            self.kept += text.len() + 1;
+            lines.push(LogLine { at, stream, text });
+        }
+        if !lines.is_empty() {
+            log.write(lines).await;
+        }
+    }
+}
+
+/// Bytes of one stream, cut into lines.
+#[derive(Default)]
+struct Lines {
+    pending: Vec<u8>,
+}
+
+impl Lines {
+    async fn fill(&mut self, from: Option<&mut (impl AsyncRead + Unpin)>) -> io::Result<usize> {
+        match from {
+            Some(from) => {
+                self.pending.reserve(LINE_BYTES);
+                from.read_buf(&mut self.pending).await
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The lines that are complete; with `all`, the rest too.
+    fn take(&mut self, all: bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut start = 0;
+        while start < self.pending.len() {
+            let rest = &self.pending[start..];
+            let end = rest.iter().take(LINE_BYTES).position(|byte| *byte == b'\n');
+            let (length, skip) = match end {
+                Some(end) => (end, 1),
+                None if rest.len() >= LINE_BYTES => (LINE_BYTES, 0),
+                None if all => (rest.len(), 0),
+                None => break,
+            };
+            lines.push(String::from_utf8_lossy(&rest[..length]).into_owned());
+            start += length + skip;
+        }
+        self.pending.drain(..start);
+        lines
+    }
+}
+
+/// The folder a run of `message` works in: for whoever looks after it from outside.
+pub fn folder_of(scratch: &Path, message: Message) -> PathBuf {
+    scratch.join(format!("{}-{}", message.id, message.epoch))
+}

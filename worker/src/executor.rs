@@ -1,0 +1,66 @@
+//! The executor of one machine: a job's capability says whether a built-in or a command runs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use switchyard_core::catalog::{Catalog, Program};
+use switchyard_core::job::Failure;
+use switchyard_core::ports::{Ambient, Assignment, Executor, LogSink, Outcome};
+
+use crate::{builtin, command};
+
+/// Runs built-ins in this process and commands as processes of their own.
+pub struct LocalExecutor {
+    /// What may run.
+    pub catalog: Arc<Catalog>,
+    /// The folder in which each run gets one of its own.
+    pub scratch: PathBuf,
+    /// The yard's id: the first part of every process's mark.
+    pub yard: String,
+    /// Time.
+    pub ambient: Arc<dyn Ambient>,
+}
+
+#[async_trait]
+impl Executor for LocalExecutor {
+    async fn run(&self, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
+        let name = &assignment.job.work.capability;
+        let Some(capability) = self.catalog.get(name) else {
+            return failed("unknown_capability", format!("the catalog has no capability `{name}` any more"), true);
+        };
+        let payload: Value = match serde_json::from_str(&assignment.payload) {
+            Ok(payload) => payload,
+            Err(error) => return failed("payload_not_json", error.to_string(), true),
+        };
+        match &capability.run {
+            Program::Builtin(name) => {
+                // Built-ins compute for milliseconds; one that waits for a network is to watch the stop signal.
+                match builtin::run(name, &payload) {
+                    Ok(result) => Outcome::Succeeded(Some(result.to_string())),
+                    Err(failure) => Outcome::Failed { failure, permanent: true },
+                }
+            }
+            Program::Command { program, .. } => match capability.arguments(&payload) {
+                Ok(args) => {
+                    let run = command::Command {
+                        program,
+                        args,
+                        grace: capability.grace,
+                        permanent_exits: &capability.retry.permanent_exits,
+                        scratch: &self.scratch,
+                        yard: &self.yard,
+                        ambient: self.ambient.as_ref(),
+                    };
+                    command::run(&run, assignment, log).await
+                }
+                Err(error) => failed("invalid_payload", error.to_string(), true),
+            },
+        }
+    }
+}
+
+fn failed(code: &str, message: String, permanent: bool) -> Outcome {
+    Outcome::Failed { failure: Failure::new(code, message), permanent }
+}
