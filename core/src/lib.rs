@@ -33,6 +33,6 @@ pub mod contract;
 pub mod memory;
 
 #[cfg(test)]
-// mod model;
+mod model;
 #[cfg(test)]
 mod testing;

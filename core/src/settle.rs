@@ -451,7 +451,7 @@ impl Desk for YardDesk {
 }
 
 /// What a holder must be told about a run it says it runs.
-fn order(run: Message, holder: &crate::job::Holder, job: Option<&Job>) -> Option<Order> {
+pub(crate) fn order(run: Message, holder: &crate::job::Holder, job: Option<&Job>) -> Option<Order> {
     let stale = Some(Order { run, cause: StopCause::Stale });
     let Some(job) = job else { return stale };
     match &job.state {
