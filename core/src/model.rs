@@ -15,6 +15,8 @@
 //! - Messages of an epoch that is over. Every write is checked to refuse their claims for good, and what a lane shows
 //!   is not relied on: the reaper is tried with both answers. Of more than two messages of the present epoch two are
 //!   kept: each is only ever one more repetition.
+//! - What a run does after its epoch is over. It only keeps its worker's slot; every state is checked to refuse its
+//!   report and its claim.
 //! - Waiting between a write and its acts that ends well: a bell that rings later is a message that is heard later.
 //!   What ends badly there is a fault, and is tried at every write.
 
@@ -112,6 +114,8 @@ enum Task {
     Running,
     /// The process ended; its end is to be recorded.
     Ended(End, Ghost),
+    /// Its epoch is over. Whatever it still does or says is refused.
+    Over,
 }
 
 /// A run in a worker's table.
@@ -192,6 +196,7 @@ enum Step {
     Reports(usize, u32),
     ReportAnswerIsLost(usize, u32),
     DiesAfterReport(usize, u32),
+    IsDone(usize, u32),
     OrphanEnds(usize, u32, End),
     TaskDies(usize, u32),
     Crashes(usize),
@@ -227,6 +232,7 @@ impl fmt::Display for Step {
             Self::Reports(w, e) => write!(f, "worker {w} reports epoch {e}"),
             Self::ReportAnswerIsLost(w, e) => write!(f, "FAULT: worker {w} reports epoch {e}, and gets no answer"),
             Self::DiesAfterReport(w, e) => write!(f, "FAULT: worker {w} reports epoch {e}, and dies before it rings"),
+            Self::IsDone(w, e) => write!(f, "worker {w} is refused for epoch {e}, and done with it"),
             Self::OrphanEnds(w, e, how) => write!(f, "worker {w}'s old process of epoch {e} {}", end(how)),
             Self::TaskDies(w, e) => write!(f, "FAULT: what runs epoch {e} in worker {w} dies, and the worker lives"),
             Self::Crashes(w) => write!(f, "FAULT: worker {w} crashes and starts anew"),
@@ -294,7 +300,9 @@ impl World {
     /// The worker that the record says runs it, if that worker is still the same.
     fn runner(&self) -> Option<usize> {
         match &self.record.state {
-            State::Running(run) => (0..2).find(|worker| self.holder(*worker) == run.holder),
+            State::Running(run) => {
+                (0..2).find(|w| run.holder.0.as_bytes() == [b'0' + *w as u8, b'.', b'0' + self.workers[*w].boot])
+            }
             State::Delayed { .. } | State::Dispatched { .. } | State::Settled(_) => None,
         }
     }
@@ -344,6 +352,12 @@ impl World {
         if over {
             self.bag = 0;
             let first_open = self.record.epoch.0 + u32::from(self.record.is_settled());
+            for worker in &mut self.workers {
+                worker.orphans.retain(|(epoch, _)| *epoch >= first_open);
+                for entry in worker.table.iter_mut().filter(|entry| entry.epoch < first_open) {
+                    entry.task = Task::Over;
+                }
+            }
             let stale = |epoch: u32| self.try_claim(0, epoch, u8::MAX).is_err_and(Refusal::is_final);
             if !(1..first_open).all(stale) {
                 return Err("a doorbell of an epoch that is over still means something");
@@ -510,7 +524,10 @@ impl World {
         let table = &self.workers[w].table;
         // A doorbell that must wait is put back: nothing has changed.
         let not_now = self.record.phase() == Phase::Delayed;
-        if self.bag == 0 || table.len() == SLOTS || not_now {
+        // While both are idle they are the same, and one stands for the other.
+        let idle = |worker: &Worker| worker.table.is_empty() && worker.orphans.is_empty() && !worker.silent;
+        let same = w > 0 && self.workers.iter().all(idle) && self.runner().is_none();
+        if self.bag == 0 || table.len() == SLOTS || not_now || same {
             return;
         }
         if let Some(slot) = table.iter().position(|entry| entry.epoch == epoch) {
@@ -540,6 +557,13 @@ impl World {
         let epoch = entry.epoch;
         let run = Actor::Run(w, self.record.epoch.0 - epoch);
         match entry.task {
+            Task::Over => {
+                step(Step::IsDone(w, epoch), run, &mut |world| {
+                    world.leave(w, slot, false);
+                    Ok(())
+                });
+                return;
+            }
             Task::Asking => {
                 step(Step::Claims(w, epoch), run, &mut |world| world.claim(w, slot, true, protocol));
                 step(Step::ClaimAnswerIsLost(w, epoch), Actor::Fault, &mut |world| {
@@ -612,6 +636,7 @@ impl World {
         }
         if !worker.table.is_empty() || !worker.orphans.is_empty() {
             step(Step::Crashes(w), Actor::Fault, &mut |world| {
+                world.harmed |= world.runner() == Some(w);
                 while !world.workers[w].table.is_empty() {
                     world.perish(w, 0);
                 }
@@ -635,14 +660,28 @@ impl World {
 
     /// What is promised of every state.
     fn promises(&self) -> Result<(), &'static str> {
-        let speakers = self.workers.iter().flat_map(|worker| &worker.table).filter(|entry| self.accepts(entry)).count();
-        if speakers > 1 {
-            return Err("two claims are accepted at once");
-        }
         if self.record.is_settled() == self.record.due.is_some() {
             return Err("a job is due while it has not ended, and no longer");
         }
-        Ok(())
+        let mut speakers = 0;
+        for (w, worker) in self.workers.iter().enumerate() {
+            for entry in &worker.table {
+                speakers += u32::from(self.accepts(entry));
+                if let Task::Over = entry.task
+                    && (self.answers(entry) || self.try_claim(w, entry.epoch, entry.token).is_ok())
+                {
+                    return Err("a run whose epoch is over can still change its job");
+                }
+            }
+        }
+        if speakers > 1 { Err("two claims are accepted at once") } else { Ok(()) }
+    }
+
+    /// Whether a report from there would change the record.
+    fn answers(&self, entry: &Entry) -> bool {
+        let outcome = Outcome::Succeeded(None);
+        let told = Told { epoch: Epoch(entry.epoch), token: Some(hash(entry.token)), outcome: &outcome };
+        settle::report((*self.record).clone(), told, &limits(), self.now, 0).is_ok()
     }
 
     /// Everything that what comes next depends on, and nothing else.
@@ -670,12 +709,14 @@ impl World {
             key.put(u8::from(worker.silent) | (worker.table.len() as u8) << 1 | (worker.orphans.len() as u8) << 4);
             for entry in &worker.table {
                 let flags = u8::from(known(entry)) | u8::from(entry.named) << 1 | newest(entry.process) << 2;
+                let (flags, task) = match entry.task {
+                    Task::Asking => (flags, 0),
+                    Task::Running => (flags, 1),
+                    Task::Ended(end, by) => (flags, 16 | end.code() << 1 | newest(by)),
+                    Task::Over => (0, 2),
+                };
                 key.put(behind(entry.epoch) << 3 | flags);
-                key.put(match entry.task {
-                    Task::Asking => 0,
-                    Task::Running => 1,
-                    Task::Ended(end, by) => 16 | end.code() << 1 | newest(by),
-                });
+                key.put(task);
             }
             let orphan = |(epoch, process): &(u32, Ghost)| behind(*epoch) << 1 | newest(*process);
             let mut orphans: Vec<u8> = worker.orphans.iter().map(orphan).collect();
@@ -863,8 +904,13 @@ fn search(setup: Setup) -> Searched {
         let start = u32::try_from(graph.edges.len()).unwrap();
         graph.starts.push(start);
         let mut broken = None;
+        if world.record.is_settled() && world.retries == 0 {
+            // Every run is over, and was seen to be refused: nothing can happen any more.
+            state += 1;
+            continue;
+        }
         world.steps(setup.protocol, |step, actor, next| {
-            let next = match next.and_then(|next| next.promises().map(|()| next)) {
+            let next = match next {
                 Ok(next) => next,
                 Err(promise) => {
                     broken.get_or_insert((promise, step));
@@ -874,6 +920,9 @@ fn search(setup: Setup) -> Searched {
             let new = u32::try_from(graph.from.len()).unwrap();
             let to = *graph.known.entry(next.key()).or_insert(new);
             if to == new {
+                if let Err(promise) = next.promises() {
+                    broken.get_or_insert((promise, step));
+                }
                 graph.from.push((state, step));
                 graph.settled.push(next.record.is_settled());
                 open.push_back(next);
@@ -900,15 +949,76 @@ fn search(setup: Setup) -> Searched {
 mod tests {
     use super::*;
 
+    fn holds(setup: Setup) {
+        let found = search(setup);
+        println!("{found}");
+        assert!(found.broken.is_none(), "{found}");
+    }
+
+    /// The promise that three faults break when a protection is missing.
+    fn broken_without(protocol: Protocol) -> &'static str {
+        let found = search(Setup { protocol, ..THREE_FAULTS });
+        println!("{found}");
+        found.broken.expect("a protection that nothing needs is no protection").0
+    }
+
     #[test]
-    fn probe() {
-        for faults in 0..=3 {
-            let t = std::time::Instant::now();
-            let found = search(Setup { faults, ..THREE_FAULTS });
-            println!("{faults} {:?} {found}", t.elapsed());
-            if found.broken.is_some() {
-                break;
-            }
-        }
+    fn whatever_three_faults_do_the_job_ends_once_and_rightly() {
+        holds(THREE_FAULTS);
+    }
+
+    #[test]
+    fn a_cancellation_and_a_retry_by_hand_change_nothing_about_that() {
+        holds(Setup { cancels: 1, retries: 1, ..THREE_FAULTS });
+    }
+
+    #[test]
+    fn a_claim_that_cannot_be_repeated_strands_a_job_or_costs_it_a_loss() {
+        let forgetful = Protocol { nonce: false, ..WHOLE };
+        assert_eq!(broken_without(forgetful), "a run was buried although nothing had befallen it");
+        let deaf = Protocol { beat_names_runs: false, ..forgetful };
+        assert_eq!(broken_without(deaf), "the job never ends, whoever does what");
+    }
+
+    #[test]
+    fn one_number_for_dispatches_and_attempts_lets_a_stale_result_win() {
+        let found = broken_without(Protocol { epoch_apart_from_attempts: false, ..WHOLE });
+        assert_eq!(found, "a stale result won: the report of an older run was taken for the newest one's");
+    }
+
+    /// What dies inside a living worker is missed by nobody else, until the run's own time is over.
+    #[test]
+    fn a_beat_that_does_not_name_its_runs_strands_a_job() {
+        let found = broken_without(Protocol { beat_names_runs: false, ..WHOLE });
+        assert_eq!(found, "the job never ends, whoever does what");
+    }
+
+    #[test]
+    fn a_run_entered_twice_is_buried_alive() {
+        let found = broken_without(Protocol { entered_once: false, ..WHOLE });
+        assert_eq!(found, "a run was buried although nothing had befallen it");
+    }
+
+    /// The check on fair schedules finds what there is to find: two states that the reaper goes back and forth
+    /// between are left only by who can always leave them.
+    #[test]
+    fn a_circle_is_one_that_nobody_is_always_able_to_leave() {
+        let graph = |edges: [&[(u32, Actor)]; 3]| Graph {
+            known: HashMap::new(),
+            from: vec![(0, Step::ReaperLooks); 3],
+            settled: vec![false, false, true],
+            starts: edges
+                .iter()
+                .scan(0, |start, edges| Some(std::mem::replace(start, *start + edges.len() as u32)))
+                .chain([edges.iter().map(|edges| edges.len() as u32).sum()])
+                .collect(),
+            edges: edges.concat(),
+        };
+        let (on, back, out) = ((1, Actor::Reaper), (0, Actor::Reaper), (2, Actor::Ears(0)));
+        let sometimes = graph([&[on, out], &[back], &[]]);
+        assert_eq!((sometimes.hopeless(), sometimes.circle()), (None, Some(0)));
+        let always = graph([&[on, out], &[back, out], &[]]);
+        assert_eq!((always.hopeless(), always.circle()), (None, None));
+        assert_eq!(graph([&[on], &[back], &[]]).hopeless(), Some(0));
     }
 }
