@@ -1,5 +1,6 @@
 //! Room 1: a submission becomes a [`Job`], accepted and routed in one durable write.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::catalog::{BadPayload, Catalog};
 use crate::dispatch::{self, Act};
+use crate::finding::{Finding, Severity};
 use crate::job::{Entry, Epoch, Job, JobId, Nonce, State, Tier, Work, one_line};
 use crate::ports::{Acceptance, Body, NewJob, PortError, Yard};
 use crate::route::{Conditions, Limits, Refused, Route, route};
@@ -34,8 +36,8 @@ pub struct Submission {
     #[serde(default)]
     pub tier: Tier,
     /// What to find it by.
-    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub labels: std::collections::BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// The longest one run may last; at most what the capability allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_timeout_seconds: Option<u64>,
@@ -181,6 +183,35 @@ pub fn canonical_sha256(value: &Value) -> [u8; 32] {
     let mut out = Vec::new();
     write(value, &mut out);
     Sha256::digest(&out).into()
+}
+
+/// What a finding asks for: the submission, and the key that makes the same finding at the same update one job.
+pub fn of_finding(finding: &Finding) -> (Submission, String) {
+    let mut labels = BTreeMap::new();
+    let mut label = |name: &str, value: &str| {
+        // A label is for finding jobs by; a value that cannot be one is in the payload all the same.
+        let value: String = value.chars().filter(|c| !c.is_control() && *c != '=').take(60).collect();
+        if !value.is_empty() {
+            labels.insert(name.to_owned(), value);
+        }
+    };
+    label("source", &finding.source);
+    label("account", &finding.account);
+    label("severity", finding.severity.map_or("", Severity::as_str));
+    let updated = finding.updated_at.map(|at| at.to_string()).unwrap_or_default();
+    let digest = canonical_sha256(&Value::from(vec![finding.id.as_str(), updated.as_str()]));
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let submission = Submission {
+        capability: "finding-triage".to_owned(),
+        payload: serde_json::json!({ "finding": finding.to_json() }),
+        tier: Tier::Priority,
+        labels,
+        run_timeout_seconds: None,
+        start_within_seconds: None,
+        delay_seconds: None,
+        announce: false,
+    };
+    (submission, format!("finding-{hex}"))
 }
 
 /// Decides what a submission becomes: checked against the catalog, its id derived, routed.
@@ -396,8 +427,6 @@ fn judge(job: Job, acceptance: Acceptance) -> Result<Taken, Rejected> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::job::Venue;
 

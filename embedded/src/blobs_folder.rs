@@ -18,7 +18,12 @@ pub struct FolderBlobs {
 impl FolderBlobs {
     /// The blobs of a yard.
     pub fn new(folder: &Folder) -> Self {
-        Self { root: folder.blobs() }
+        Self::at(&folder.blobs())
+    }
+
+    /// The blobs in the folder `root`.
+    pub fn at(root: &std::path::Path) -> Self {
+        Self { root: root.to_owned() }
     }
 
     fn path(&self, job: JobId, name: &str) -> io::Result<PathBuf> {

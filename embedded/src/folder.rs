@@ -12,6 +12,11 @@ pub struct Folder {
 }
 
 impl Folder {
+    /// The folder at `root`, whether or not it is there.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
     /// The folder at `root`, made if need be, with its parts.
     ///
     /// # Errors

@@ -102,8 +102,7 @@ impl Home {
         let swept = sweep(&format!("{id}:")).map_err(HomeError::Orphans)?;
         clear(&folder.scratch()).map_err(|cause| HomeError::Folder { folder: folder.scratch(), cause })?;
         let boot = ambient.nonce();
-        let launcher =
-            ProcessLauncher::new(setup.task, setup.tasks, id.clone(), boot, folder.scratch(), ledger.clone());
+        let launcher = ProcessLauncher::new(setup.task, setup.tasks, id.clone(), boot, folder.clone(), ledger.clone());
         let yard = Yard {
             ledger: Arc::new(ledger.clone()),
             lanes: Arc::new(SqliteLanes::new(ledger.clone())),

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, error, warn};
 
 use crate::desk_socket;
+use crate::folder::Folder;
 use crate::ledger_sqlite::SqliteLedger;
 
 /// What a task has to give its job back when it is told to leave: the grace of the longest command and a little.
@@ -42,7 +43,7 @@ struct Inner {
     program: TaskProgram,
     yard_id: String,
     boot: Nonce,
-    scratch: PathBuf,
+    folder: Folder,
     ledger: SqliteLedger,
     places: Arc<Semaphore>,
     tasks: Mutex<HashMap<Message, StopSignal>>,
@@ -61,12 +62,12 @@ impl ProcessLauncher {
         places: usize,
         yard_id: String,
         boot: Nonce,
-        scratch: PathBuf,
+        folder: Folder,
         ledger: SqliteLedger,
     ) -> Self {
         let places = Arc::new(Semaphore::new(places));
         let (tasks, yard) = (Mutex::default(), OnceLock::new());
-        Self(Arc::new(Inner { program, yard_id, boot, scratch, ledger, places, tasks, yard }))
+        Self(Arc::new(Inner { program, yard_id, boot, folder, ledger, places, tasks, yard }))
     }
 
     /// Says which yard and desk the tasks belong to; the launcher is one of the yard's own doors.
@@ -129,7 +130,9 @@ impl ProcessLauncher {
             .arg(run.id.to_string())
             .args(["--epoch", &run.epoch.to_string(), "--holder", &holder(run, inner.boot).0, "--yard", &inner.yard_id])
             .arg("--scratch")
-            .arg(&inner.scratch)
+            .arg(inner.folder.scratch())
+            .arg("--blobs")
+            .arg(inner.folder.blobs())
             .args(&inner.program.args)
             .env(MARK, mark(&inner.yard_id, run))
             .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -1,0 +1,90 @@
+//! Events over HTTP, as EventBridge would deliver them: an event's findings become jobs.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use switchyard_core::finding::{self, Reading};
+use switchyard_core::intake::{self, Rejected, Taken};
+use switchyard_core::job::one_line;
+use switchyard_core::wire::JobView;
+
+use crate::Api;
+use crate::jobs::{prepare, take};
+use crate::problem::Problem;
+
+/// What became of an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventAnswer {
+    /// `findings`, `nothing` (known, and nothing to act on) or `unknown`.
+    pub reading: String,
+    /// Why there is nothing to do, when there is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// One job a finding.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<JobView>,
+    /// Of those jobs, how many an earlier delivery of the same event had made.
+    #[serde(default)]
+    pub repeated: usize,
+    /// What could not be read of the event, each with its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub defects: Vec<String>,
+}
+
+/// Takes an event: its findings become jobs, all of them accepted in one durable write.
+async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
+    let nothing = |reading: &str, reason: String| EventAnswer {
+        reading: reading.to_owned(),
+        reason: Some(reason),
+        jobs: Vec::new(),
+        repeated: 0,
+        defects: Vec::new(),
+    };
+    let reading = finding::read(event)
+        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_an_event", error.to_string()))?;
+    let (findings, defects) = match reading {
+        Reading::Findings { findings, defects } => (findings, defects),
+        Reading::Nothing { reason, .. } => return Ok(nothing("nothing", reason)),
+        Reading::Unknown { source, detail_type } => {
+            let reason = format!("no reader knows events of source `{source}` and detail-type `{detail_type}`");
+            return Ok(nothing("unknown", one_line(&reason, 400)));
+        }
+    };
+    let mut prepared = Vec::with_capacity(findings.len());
+    for finding in &findings {
+        let (submission, key) = intake::of_finding(finding);
+        // The key's own hash stands for the body: the same finding delivered in another envelope is the same job.
+        let digest = intake::canonical_sha256(&Value::from(key.as_str()));
+        prepared.push(prepare(api, &submission, digest, Some(&key))?);
+    }
+    let taken: Vec<Taken> = take(api, prepared).await?.into_iter().collect::<Result<_, Rejected>>()?;
+    let mut jobs = Vec::with_capacity(taken.len());
+    for taken in &taken {
+        // As it is now: inline jobs have ended meanwhile.
+        let job = api.yard.ledger.load(taken.job.id).await?;
+        jobs.push(JobView::from(job.as_ref().unwrap_or(&taken.job)));
+    }
+    Ok(EventAnswer {
+        reading: "findings".to_owned(),
+        reason: None,
+        jobs,
+        repeated: taken.iter().filter(|taken| !taken.fresh).count(),
+        defects: defects.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// POST /v1/events
+pub(crate) async fn deliver(
+    State(api): State<Arc<Api>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<EventAnswer>, Problem> {
+    let event: Value =
+        serde_json::from_slice(&body?).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
+    accept(&api, &event).await.map(Json)
+}

@@ -1,0 +1,378 @@
+//! Jobs over HTTP: submit, look, cancel, retry.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use switchyard_core::intake::{self, Prepared, Rejected, Sender, Taken};
+use switchyard_core::job::{Job, JobId, Phase, State as JobState};
+use switchyard_core::ports::{Body, Message, PortError};
+use switchyard_core::wire::{EntryView, JobView, LogView};
+use switchyard_core::{ports, settle};
+
+use crate::problem::Problem;
+use crate::{Api, WAIT_SECONDS};
+
+/// Jobs on a page unless asked otherwise.
+const PAGE: usize = 50;
+/// How often a log that is followed is read again while its job runs.
+const FOLLOW: Duration = Duration::from_millis(250);
+
+/// Who calls. One token, one caller: roles come with more tokens.
+pub(crate) const CALLER: &str = "local";
+
+/// A job, and its result where it has one and is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobAnswer {
+    /// The job.
+    #[serde(flatten)]
+    pub job: JobView,
+    /// What it made, once it succeeded; where the answer waited for its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
+}
+
+/// A page of jobs, newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobsPage {
+    /// The jobs.
+    pub jobs: Vec<JobView>,
+    /// Where the next page starts, when there may be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A job's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineAnswer {
+    /// What happened, oldest first.
+    pub timeline: Vec<EntryView>,
+}
+
+/// A part of a job's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsPage {
+    /// The lines, oldest first.
+    pub lines: Vec<LogView>,
+    /// Where the next part starts.
+    pub next: String,
+    /// Whether nothing more will come: the job has ended and this was the rest.
+    pub done: bool,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct WaitQuery {
+    wait: Option<u64>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ListQuery {
+    state: Option<String>,
+    capability: Option<String>,
+    label: Option<String>,
+    since: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct LogsQuery {
+    #[serde(default)]
+    cursor: String,
+    wait: Option<u64>,
+}
+
+pub(crate) fn invalid(field: &str, message: impl std::fmt::Display) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", format!("parameter `{field}`: {message}"))
+}
+
+fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    query
+        .map(|Query(query)| query)
+        .map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", rejection.body_text()))
+}
+
+fn wait(seconds: Option<u64>) -> Result<Duration, Problem> {
+    match seconds {
+        None => Ok(Duration::ZERO),
+        Some(seconds) if seconds <= WAIT_SECONDS => Ok(Duration::from_secs(seconds)),
+        Some(_) => Err(invalid("wait", format!("expected 0 to {WAIT_SECONDS} seconds"))),
+    }
+}
+
+fn job_id(text: &str) -> Result<JobId, Problem> {
+    text.parse().map_err(|error| invalid("id", error))
+}
+
+fn not_found(id: JobId) -> Problem {
+    settle::AskError::NotFound(id).into()
+}
+
+/// POST /v1/jobs
+pub(crate) async fn submit(
+    State(api): State<Arc<Api>>,
+    wait_query: Result<Query<WaitQuery>, QueryRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let patience = wait(query(wait_query)?.wait)?;
+    let body = body?;
+    let key = match headers.get("idempotency-key") {
+        None => None,
+        Some(key) => Some(key.to_str().map_err(|_| Rejected::BadKey)?.to_owned()),
+    };
+    let (submission, digest) = intake::read(&body)?;
+    let prepared = prepare(&api, &submission, digest, key.as_deref())?;
+    let taken = take(&api, vec![prepared]).await?;
+    let Some(taken) = taken.into_iter().next() else {
+        return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the ledger answered for no job"));
+    };
+    let Taken { job, fresh } = taken?;
+    let id = job.id;
+    let job = until_settled(&api, id, patience).await?.unwrap_or(job);
+    let result = if patience.is_zero() && !job.is_settled() { None } else { result_of(&api, &job).await? };
+    let status = if job.is_settled() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let mut response = (status, Json(JobAnswer { job: JobView::from(&job), result })).into_response();
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{id}")) {
+        headers.insert(header::LOCATION, location);
+    }
+    if !fresh {
+        headers.insert(HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+pub(crate) fn prepare(
+    api: &Api,
+    submission: &intake::Submission,
+    digest: [u8; 32],
+    key: Option<&str>,
+) -> Result<Prepared, Rejected> {
+    let yard = &api.yard;
+    intake::prepare(
+        submission,
+        digest,
+        Sender { caller: CALLER, key },
+        &yard.catalog,
+        &api.inline.conditions(),
+        &yard.limits,
+        yard.ambient.now(),
+        yard.ambient.random(),
+    )
+}
+
+/// Accepts, and runs what was routed inline. A task of its own: a caller that hangs up changes nothing.
+pub(crate) async fn take(api: &Arc<Api>, prepared: Vec<Prepared>) -> Result<Vec<Result<Taken, Rejected>>, Problem> {
+    let api = Arc::clone(api);
+    let accepting = tokio::spawn(async move {
+        let taken = intake::accept(&api.yard, prepared).await?;
+        for taken in taken.iter().flatten().filter(|taken| taken.runs_here()) {
+            let message = Message { id: taken.job.id, epoch: taken.job.epoch };
+            if let Err(error) = api.inline.run(&api.yard, message).await {
+                tracing::warn!(job.id = %message.id, %error, "inline run not recorded; the reaper hands it on");
+            }
+        }
+        Ok::<_, PortError>(taken)
+    });
+    match accepting.await {
+        Ok(taken) => Ok(taken?),
+        Err(error) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string())),
+    }
+}
+
+/// The job, as soon as it has ended, or as it is when patience ends.
+async fn until_settled(api: &Api, id: JobId, patience: Duration) -> Result<Option<Job>, PortError> {
+    let until = tokio::time::Instant::now() + patience;
+    let mut seen = 0;
+    loop {
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        match api.yard.ledger.watch(id, seen, left).await? {
+            Some(job) if !job.is_settled() && !left.is_zero() => seen = job.revision,
+            job => return Ok(job),
+        }
+    }
+}
+
+/// The result's JSON, when there is one.
+async fn result_of(api: &Api, job: &Job) -> Result<Option<Value>, Problem> {
+    match result_text(api, job).await? {
+        None => Ok(None),
+        Some(text) => serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|error| PortError::permanent("read the result of", format!("job {}", job.id), error).into()),
+    }
+}
+
+async fn result_text(api: &Api, job: &Job) -> Result<Option<String>, Problem> {
+    let JobState::Settled(settlement) = &job.state else { return Ok(None) };
+    let Some(result) = settlement.result else { return Ok(None) };
+    let body = api.yard.ledger.result(job.id, result.epoch).await?;
+    let text = match body {
+        Some(Body::Inline(text)) => Some(text),
+        Some(Body::Blob(blob)) => api.yard.blobs.get(&blob).await?,
+        None => None,
+    };
+    match text {
+        Some(text) => Ok(Some(text)),
+        None => Err(PortError::permanent("read the result of", format!("job {}", job.id), "it is not there").into()),
+    }
+}
+
+/// GET /v1/jobs/{id}
+pub(crate) async fn show(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    wait_query: Result<Query<WaitQuery>, QueryRejection>,
+) -> Result<Json<JobAnswer>, Problem> {
+    let id = job_id(&id)?;
+    let patience = wait(query(wait_query)?.wait)?;
+    let job = until_settled(&api, id, patience).await?.ok_or_else(|| not_found(id))?;
+    let result = if patience.is_zero() { None } else { result_of(&api, &job).await? };
+    Ok(Json(JobAnswer { job: JobView::from(&job), result }))
+}
+
+async fn load(api: &Api, id: &str) -> Result<Job, Problem> {
+    let id = job_id(id)?;
+    api.yard.ledger.load(id).await?.ok_or_else(|| not_found(id))
+}
+
+/// GET /v1/jobs/{id}/timeline
+pub(crate) async fn timeline(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+) -> Result<Json<TimelineAnswer>, Problem> {
+    let job = load(&api, &id).await?;
+    Ok(Json(TimelineAnswer { timeline: job.timeline.iter().map(EntryView::from).collect() }))
+}
+
+/// GET /v1/jobs/{id}/result
+pub(crate) async fn result(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let job = load(&api, &id).await?;
+    match result_text(&api, &job).await? {
+        Some(text) => Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response()),
+        None => {
+            let detail = if job.is_settled() { "it made no result" } else { "it has not ended yet" };
+            let detail = format!("job {} is {}: {detail}", job.id, job.phase());
+            Err(Problem::new(StatusCode::NOT_FOUND, "no_result", detail))
+        }
+    }
+}
+
+/// GET /v1/jobs
+pub(crate) async fn list(
+    State(api): State<Arc<Api>>,
+    list_query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<JobsPage>, Problem> {
+    let query = query(list_query)?;
+    let limit = query.limit.unwrap_or(PAGE);
+    if !(1..=500).contains(&limit) {
+        return Err(invalid("limit", "expected 1 to 500"));
+    }
+    let label = match &query.label {
+        None => None,
+        Some(label) => {
+            let pair = label.split_once('=').ok_or_else(|| invalid("label", "expected NAME=VALUE"))?;
+            Some((pair.0.to_owned(), pair.1.to_owned()))
+        }
+    };
+    let asked = ports::Query {
+        phase: query.state.map(|state| Phase::from_str(&state)).transpose().map_err(|error| invalid("state", error))?,
+        capability: query.capability,
+        label,
+        before: query.cursor.map(|cursor| read_cursor(&cursor)).transpose()?,
+        since: query
+            .since
+            .map(|since| since.parse::<Timestamp>())
+            .transpose()
+            .map_err(|_| invalid("since", "expected a time such as 2026-01-31T12:00:00Z"))?,
+        limit,
+    };
+    let jobs = api.yard.ledger.list(&asked).await?;
+    let next = if jobs.len() < limit { None } else { jobs.last().map(cursor) };
+    Ok(Json(JobsPage { jobs: jobs.iter().map(JobView::from).collect(), next }))
+}
+
+fn cursor(job: &Job) -> String {
+    format!("{}.{}", job.created.as_millisecond(), job.id)
+}
+
+fn read_cursor(cursor: &str) -> Result<(Timestamp, JobId), Problem> {
+    let wrong = || invalid("cursor", "expected what the last page gave as `next`");
+    let (created, id) = cursor.split_once('.').ok_or_else(wrong)?;
+    let created = created.parse().ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).ok_or_else(wrong)?;
+    Ok((created, id.parse().map_err(|_| wrong())?))
+}
+
+/// GET /v1/jobs/{id}/logs
+pub(crate) async fn logs(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    logs_query: Result<Query<LogsQuery>, QueryRejection>,
+) -> Result<Json<LogsPage>, Problem> {
+    let LogsQuery { cursor, wait: seconds } = query(logs_query)?;
+    let until = tokio::time::Instant::now() + wait(seconds)?;
+    let mut job = load(&api, &id).await?;
+    loop {
+        // The job before its log: what it printed last is there when it has ended.
+        let page = api.yard.logs.read(job.id, &cursor).await?;
+        let done = job.is_settled() && page.lines.is_empty();
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        if !page.lines.is_empty() || done || left.is_zero() {
+            let view = |(epoch, line): &(_, ports::LogLine)| LogView {
+                at: line.at.to_string(),
+                epoch: *epoch,
+                stream: line.stream,
+                text: line.text.clone(),
+            };
+            return Ok(Json(LogsPage { lines: page.lines.iter().map(view).collect(), next: page.next, done }));
+        }
+        // Somebody follows: only then, and only while the job runs, is the log read again and again.
+        let seen = job.revision;
+        let id = job.id;
+        job = api.yard.ledger.watch(id, seen, left.min(FOLLOW)).await?.ok_or_else(|| not_found(id))?;
+    }
+}
+
+/// POST /v1/jobs/{id}/cancel
+pub(crate) async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let job = settle::cancel_job(&api.yard, job_id(&id)?, CALLER).await?;
+    // Accepted, not done: a run is asked to end, and its holder settles.
+    let status = if job.is_settled() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(JobView::from(&job))).into_response())
+}
+
+/// POST /v1/jobs/{id}/retry
+pub(crate) async fn retry(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let job = settle::retry_job(&api.yard, job_id(&id)?, CALLER).await?;
+    Ok((StatusCode::ACCEPTED, Json(JobView::from(&job))).into_response())
+}
+
+/// GET /v1/capabilities
+pub(crate) async fn capabilities(State(api): State<Arc<Api>>) -> Json<Value> {
+    let capabilities: Vec<Value> = api
+        .yard
+        .catalog
+        .iter()
+        .map(|capability| {
+            serde_json::json!({
+                "name": capability.name,
+                "summary": capability.summary,
+                "input": capability.input,
+                "timeout_seconds": capability.timeout.as_secs(),
+                "expected_seconds": capability.needs.expected.map(|expected| expected.as_secs()),
+                "attempts": capability.retry.attempts,
+            })
+        })
+        .collect();
+    Json(serde_json::json!({ "capabilities": capabilities }))
+}

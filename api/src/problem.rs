@@ -1,0 +1,100 @@
+//! Errors as problem documents (RFC 9457) with a stable `code`.
+
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use switchyard_core::intake::Rejected;
+use switchyard_core::ports::PortError;
+use switchyard_core::settle::AskError;
+
+/// A problem document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    /// The status in words.
+    pub title: String,
+    /// What to act on: one of a documented, stable list.
+    pub code: String,
+    /// What happened, in a sentence.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem.
+    pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error").to_owned();
+        Self { status: status.as_u16(), title, code: code.to_owned(), detail: detail.into() }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(&self)).into_response();
+        let json = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<Rejected> for Problem {
+    fn from(rejected: Rejected) -> Self {
+        let status = match &rejected {
+            Rejected::NotJson(_) | Rejected::BadKey => StatusCode::BAD_REQUEST,
+            Rejected::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Rejected::Field { .. }
+            | Rejected::UnknownCapability { .. }
+            | Rejected::Payload(_)
+            | Rejected::KeyReused(_)
+            | Rejected::NoFeasibleVenue(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Self::new(status, rejected.code(), rejected.to_string())
+    }
+}
+
+impl From<PortError> for Problem {
+    fn from(error: PortError) -> Self {
+        // The chain is told once, here: the log has it whole, the caller what to do.
+        let mut chain = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            chain = format!("{chain}: {error}");
+            cause = error.source();
+        }
+        tracing::error!(error = %chain, retryable = error.retryable, "the home failed");
+        if error.retryable {
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "try_again", chain)
+        } else {
+            Self::new(StatusCode::INTERNAL_SERVER_ERROR, "home_failed", chain)
+        }
+    }
+}
+
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "no_such_job", error.to_string()),
+            AskError::Conflict { .. } => Self::new(StatusCode::CONFLICT, "conflict", error.to_string()),
+            AskError::Port(error) => error.into(),
+        }
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let most = crate::BODY_BYTES;
+            return Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                format!("at most {most} bytes are taken"),
+            );
+        }
+        Self::new(StatusCode::BAD_REQUEST, "body_unreadable", "the body could not be read to its end")
+    }
+}

@@ -1,0 +1,72 @@
+//! Where the catalog comes from: a folder, or what this program was built with.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+use switchyard_core::catalog::Catalog;
+use switchyard_worker::builtin;
+
+use crate::exit::Failure;
+
+const BUILT_IN: &str = include_str!("../../policies/capabilities.yaml");
+const BUILT_IN_SCHEMAS: &[(&str, &str)] = &[
+    ("schemas/finding-triage.json", include_str!("../../policies/schemas/finding-triage.json")),
+    ("schemas/host-name.json", include_str!("../../policies/schemas/host-name.json")),
+    ("schemas/path.json", include_str!("../../policies/schemas/path.json")),
+];
+
+/// The catalog in `policies`, or the one built in.
+///
+/// # Errors
+///
+/// It cannot be read, or something in it is wrong: named with file, line and reason.
+pub(crate) fn load(policies: Option<&Path>) -> Result<Arc<Catalog>, Failure> {
+    let parse = |file: &str, text: &str, schemas: &BTreeMap<String, Value>| {
+        Catalog::parse(file, text, builtin::NAMES, schemas)
+            .map(Arc::new)
+            .map_err(|error| Failure::CannotOpen(error.into()))
+    };
+    let Some(folder) = policies else {
+        let schemas = BUILT_IN_SCHEMAS.iter().map(|(name, text)| read_schema(name, text));
+        return parse("policies/capabilities.yaml", BUILT_IN, &schemas.collect::<Result<_, _>>()?);
+    };
+    let file = folder.join("capabilities.yaml");
+    let text = std::fs::read_to_string(&file)
+        .map_err(|cause| Failure::io(format!("read the catalog {}", file.display()), cause))?;
+    let mut schemas = BTreeMap::new();
+    let schema_folder = folder.join("schemas");
+    if schema_folder.is_dir() {
+        let failed = |cause| Failure::io(format!("read the schemas in {}", schema_folder.display()), cause);
+        for entry in std::fs::read_dir(&schema_folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if name.ends_with(".json") {
+                let text = std::fs::read_to_string(&path).map_err(failed)?;
+                let (name, schema) = read_schema(&format!("schemas/{name}"), &text)?;
+                schemas.insert(name, schema);
+            }
+        }
+    }
+    parse(&file.display().to_string(), &text, &schemas)
+}
+
+fn read_schema(name: &str, text: &str) -> Result<(String, Value), Failure> {
+    let wrong = |error| Failure::CannotOpen(format!("{name}: not JSON: {error}").into());
+    serde_json::from_str(text).map(|schema| (name.to_owned(), schema)).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_catalog_is_the_one_in_policies_and_is_sound() {
+        let built_in = load(None).unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+        let on_disk = load(Some(&folder)).unwrap();
+        let names = |catalog: &Catalog| catalog.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&built_in), names(&on_disk));
+    }
+}

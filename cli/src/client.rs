@@ -1,0 +1,125 @@
+//! Talks to a yard over HTTP.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use switchyard_api::Problem;
+use switchyard_embedded::folder::Folder;
+use ureq::http::{Method, Request};
+use ureq::{Agent, Body};
+
+use crate::args::Connection;
+use crate::exit::Failure;
+
+/// One yard.
+pub(crate) struct Client {
+    agent: Agent,
+    url: String,
+    token: String,
+}
+
+impl Client {
+    /// Finds the yard: by --url, or as the one that runs on the data folder.
+    pub(crate) fn find(connection: &Connection) -> Result<Self, Failure> {
+        let root = connection.data_folder();
+        let read = |path: std::path::PathBuf| match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Failure::io(format!("read {}", path.display()), error)),
+        };
+        let folder = Folder::at(&root);
+        let url = match &connection.url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => read(folder.endpoint())?.ok_or_else(|| Failure::NoYard(root.clone()))?,
+        };
+        // From the environment and not from an argument: arguments are seen by every user of the machine.
+        let token = std::env::var("SWITCHYARD_TOKEN").ok().filter(|token| !token.is_empty());
+        let token = match token.or(connection.token.clone()) {
+            Some(token) => token,
+            None => read(folder.token())?.unwrap_or_default(),
+        };
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(5)))
+            // The yard holds an answer back for at most a minute.
+            .timeout_recv_response(Some(Duration::from_secs(90)));
+        Ok(Self { agent: config.build().into(), url, token })
+    }
+
+    /// GET, as JSON.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.ask(Method::GET, path, None, None)
+    }
+
+    /// POST, as JSON.
+    pub(crate) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Option<&[u8]>,
+        key: Option<&str>,
+    ) -> Result<T, Failure> {
+        self.ask(Method::POST, path, body, key)
+    }
+
+    fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&[u8]>,
+        key: Option<&str>,
+    ) -> Result<T, Failure> {
+        let url = format!("{}{path}", self.url);
+        let mut request = Request::builder().method(method).uri(&url).header("accept", "application/json");
+        if !self.token.is_empty() {
+            request = request.header("authorization", format!("Bearer {}", self.token));
+        }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let sent = match body {
+            Some(body) => {
+                let request = request.header("content-type", "application/json").body(body);
+                self.agent.run(request.map_err(|error| bad_request(&url, &error))?)
+            }
+            None => self.agent.run(request.body(()).map_err(|error| bad_request(&url, &error))?),
+        };
+        let mut response =
+            sent.map_err(|error| Failure::Unreachable { url: self.url.clone(), cause: error.to_string() })?;
+        let status = response.status();
+        let value = read(response.body_mut()).map_err(|cause| Failure::NotAYard { url: url.clone(), cause })?;
+        if status.is_success() {
+            serde_json::from_value(value).map_err(|error| Failure::NotAYard { url, cause: error.to_string() })
+        } else {
+            let problem: Result<Problem, _> = serde_json::from_value(value);
+            Err(problem.map_or_else(
+                |_| Failure::NotAYard { url, cause: format!("status {status} without a problem document") },
+                Failure::Problem,
+            ))
+        }
+    }
+}
+
+fn bad_request(url: &str, error: &ureq::http::Error) -> Failure {
+    Failure::BadInput(format!("cannot ask {url}: {error}"))
+}
+
+fn read(body: &mut Body) -> Result<Value, String> {
+    // A page of 500 jobs is under a megabyte; a result is at most one, and a job may carry it.
+    let text = body.with_config().limit(64 * 1024 * 1024).read_to_string().map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| error.to_string())
+}
+
+/// A value as it stands in a query.
+pub(crate) fn quote(value: &str) -> String {
+    let mut quoted = String::new();
+    for byte in value.bytes() {
+        // RFC 3986, section 2.3: these need no quoting.
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            quoted.push(char::from(byte));
+        } else {
+            quoted.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    quoted
+}

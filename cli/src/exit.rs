@@ -1,0 +1,92 @@
+//! How the program ends: every failure has its exit code and says what to do next.
+
+use std::path::PathBuf;
+
+use switchyard_api::Problem;
+
+/// The list that `--help` ends with.
+pub(crate) const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  the job ended, but did not succeed
+  2  bad input: an argument, a file, a submission
+  3  no such job, or nothing to show
+  4  the job stands where that cannot be done
+  5  no yard answers
+  6  the yard does not accept the token
+  7  the yard or this machine failed; trying again can help
+  8  the yard cannot be opened";
+
+/// Why the program did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// What was given cannot be used.
+    #[error("{0}")]
+    BadInput(String),
+    /// The yard refused.
+    #[error("{} ({})", .0.detail, .0.code)]
+    Problem(Problem),
+    /// No yard runs where one was looked for.
+    #[error("no yard is running for {0}: start one with `switchyard local`, or name one with --url")]
+    NoYard(PathBuf),
+    /// The yard did not answer.
+    #[error("the yard at {url} does not answer: {cause}; is it still running?")]
+    Unreachable {
+        /// Where it was looked for.
+        url: String,
+        /// What the connection said.
+        cause: String,
+    },
+    /// The answer is none of the yard's.
+    #[error("{url} answered what no yard answers: {cause}")]
+    NotAYard {
+        /// What was asked.
+        url: String,
+        /// What was wrong with the answer.
+        cause: String,
+    },
+    /// A file or stream of this machine failed.
+    #[error("cannot {what}: {cause}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        cause: std::io::Error,
+    },
+    /// The yard cannot be opened.
+    #[error("{}", describe(.0.as_ref()))]
+    CannotOpen(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Failure {
+    /// A file or stream that failed.
+    pub(crate) fn io(what: impl Into<String>, cause: std::io::Error) -> Self {
+        Self::Io { what: what.into(), cause }
+    }
+
+    /// What is printed.
+    pub(crate) fn describe(&self) -> String {
+        self.to_string()
+    }
+
+    /// What the program exits with, as [`EXIT_CODES`] lists.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::BadInput(_) => 2,
+            Self::Problem(problem) => match problem.status {
+                401 | 403 => 6,
+                404 => 3,
+                409 => 4,
+                400..500 => 2,
+                _ => 7,
+            },
+            Self::NoYard(_) | Self::Unreachable { .. } => 5,
+            Self::NotAYard { .. } | Self::Io { .. } => 7,
+            Self::CannotOpen(_) => 8,
+        }
+    }
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    switchyard_worker::builtin::describe(error)
+}
