@@ -75,6 +75,8 @@ pub fn claim(job: &Job, claim: &Claim, now: Timestamp) -> Result<Job, Refusal> {
                 claim.holder.to_string(),
             ));
             claimed.launch_failures = 0;
+            // It has started in time: what comes after, a retry say, is not a start any more.
+            claimed.work.start_deadline = None;
             claimed.due = Some(match job.route.venue {
                 // These have no beat: the invocation that runs them ends by itself.
                 Venue::Inline | Venue::Function => deadline + FORCE_AFTER,

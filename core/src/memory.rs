@@ -302,6 +302,9 @@ impl Ledger for Memory {
     async fn forget(&self, ids: &[JobId]) -> Result<(), PortError> {
         let mut kept = self.kept();
         for id in ids {
+            if kept.jobs.get(id).is_none_or(|job| !job.is_settled() || job.due.is_some()) {
+                continue;
+            }
             kept.jobs.remove(id);
             kept.payloads.remove(id);
             kept.results.retain(|(job, _), _| job != id);

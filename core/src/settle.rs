@@ -391,7 +391,9 @@ pub async fn task_ended(yard: &Yard, id: JobId, epoch: Epoch, how: &str) -> Resu
 /// It could not be done or struck out; `due` brings the reaper back to it.
 pub async fn pay(yard: &Yard, job: &Job, owed: &Owed) -> Result<(), PortError> {
     match owed {
-        Owed::Announce(_) => yard.herald.announce(job).await?,
+        Owed::Announce(epoch) if job.is_settled() && job.epoch == *epoch => yard.herald.announce(job).await?,
+        // Retried meanwhile: what would have been announced is not so any more, and the next end is announced.
+        Owed::Announce(_) => {}
         Owed::StopTask { venue, epoch } => yard.launcher.stop(job.id, *epoch, *venue).await?,
     }
     for _ in 0..ROUNDS {

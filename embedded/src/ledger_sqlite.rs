@@ -511,9 +511,10 @@ impl Ledger for SqliteLedger {
         let subject = format!("{} jobs", ids.len());
         let write = move |connection: &Connection| {
             for id in ids {
-                let sql = "DELETE FROM bodies WHERE job = (SELECT seq FROM jobs WHERE id = ?1)";
-                connection.prepare_cached(sql)?.execute([id.as_bytes()])?;
-                connection.prepare_cached("DELETE FROM jobs WHERE id = ?1")?.execute([id.as_bytes()])?;
+                let sql = "DELETE FROM jobs WHERE id = ?1 AND settled IS NOT NULL AND due IS NULL RETURNING seq";
+                let seq: Option<i64> =
+                    connection.prepare_cached(sql)?.query_row([id.as_bytes()], |row| row.get(0)).optional()?;
+                connection.prepare_cached("DELETE FROM bodies WHERE job = ?1")?.execute([seq])?;
             }
             Ok(())
         };
