@@ -328,13 +328,8 @@ pub(crate) async fn logs(
         let done = job.is_settled() && page.lines.is_empty();
         let left = until.saturating_duration_since(tokio::time::Instant::now());
         if !page.lines.is_empty() || done || left.is_zero() {
-            let view = |(epoch, line): &(_, ports::LogLine)| LogView {
-                at: line.at.to_string(),
-                epoch: *epoch,
-                stream: line.stream,
-                text: line.text.clone(),
-            };
-            return Ok(Json(LogsPage { lines: page.lines.iter().map(view).collect(), next: page.next, done }));
+            let lines = page.lines.iter().map(|(epoch, line)| LogView::of(*epoch, line)).collect();
+            return Ok(Json(LogsPage { lines, next: page.next, done }));
         }
         // Somebody follows: only then, and only while the job runs, is the log read again and again.
         let seen = job.revision;

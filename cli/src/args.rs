@@ -92,7 +92,11 @@ pub(crate) enum Command {
         submit: bool,
     },
     /// List what the yard can run.
-    Capabilities,
+    Capabilities {
+        /// Say instead whether the policies in this folder are sound; no yard is needed.
+        #[arg(long, value_name = "FOLDER")]
+        check: Option<PathBuf>,
+    },
     /// Run one job for a yard that started this process: nothing to call by hand.
     #[command(hide = true)]
     Worker(Worker),

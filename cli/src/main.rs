@@ -41,7 +41,8 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Result { id } => show::result(&client()?, &id),
         Command::Cancel { id } => show::change(&client()?, &id, "cancel", json),
         Command::Retry { id } => show::change(&client()?, &id, "retry", json),
-        Command::Capabilities => show::capabilities(&client()?, json),
+        Command::Capabilities { check: None } => show::capabilities(&client()?, json),
+        Command::Capabilities { check: Some(folder) } => catalog::check(&folder),
         Command::Replay { event, submit } => {
             if submit {
                 replay::submit(&client()?, &event, json)

@@ -63,6 +63,11 @@ fn ms(at: Timestamp) -> Ms {
     at.as_millisecond()
 }
 
+/// A time as the API shows it: RFC 3339, always to the millisecond, so that columns of it line up.
+fn shown(at: Timestamp) -> String {
+    format!("{at:.3}")
+}
+
 fn from_ms(ms: Ms) -> Result<Timestamp, WireCause> {
     Timestamp::from_millisecond(ms).map_err(|_| WireCause::Field("a time"))
 }
@@ -72,7 +77,13 @@ fn from_ms_opt(ms: Option<Ms>) -> Result<Option<Timestamp>, WireCause> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
 }
 
 fn from_hex(text: &str, field: &'static str) -> Result<[u8; 32], WireCause> {
@@ -518,12 +529,12 @@ impl From<&Job> for JobView {
             losses: job.losses,
             labels: job.work.labels.iter().cloned().collect(),
             caller: job.work.caller.clone(),
-            created_at: job.created.to_string(),
+            created_at: shown(job.created),
             started_at: match &job.state {
-                State::Running(run) => Some(run.at.to_string()),
+                State::Running(run) => Some(shown(run.at)),
                 State::Delayed { .. } | State::Dispatched { .. } | State::Settled(_) => None,
             },
-            settled_at: settlement.map(|settlement| settlement.at.to_string()),
+            settled_at: settlement.map(|settlement| shown(settlement.at)),
             waits: waits(job),
             error: settlement.and_then(|settlement| settlement.error.as_ref()).map(FailureWire::from),
             result_bytes: settlement.and_then(|settlement| settlement.result).map(|result| result.bytes),
@@ -548,17 +559,19 @@ impl From<&Job> for JobView {
 fn waits(job: &Job) -> Option<String> {
     match &job.state {
         State::Delayed { until } => Some(match job.timeline.last().map(|entry| entry.reason.as_str()) {
-            Some("attempt_failed") => format!("next attempt at {until}"),
-            Some("launch_failed") => format!("next launch at {until}"),
-            Some(_) | None => format!("starts at {until}"),
+            Some("attempt_failed") => format!("next attempt at {}", shown(*until)),
+            Some("launch_failed") => format!("next launch at {}", shown(*until)),
+            Some(_) | None => format!("starts at {}", shown(*until)),
         }),
         State::Dispatched { at, .. } => Some(match job.route.venue {
-            Venue::Fleet => format!("waiting for a slot in the {} tier since {at}", job.work.tier),
-            venue @ (Venue::Inline | Venue::Function | Venue::Fargate) => format!("starting on {venue} since {at}"),
+            Venue::Fleet => format!("waiting for a slot in the {} tier since {}", job.work.tier, shown(*at)),
+            venue @ (Venue::Inline | Venue::Function | Venue::Fargate) => {
+                format!("starting on {venue} since {}", shown(*at))
+            }
         }),
         State::Running(run) => Some(match &run.stop {
-            Some(stop) => format!("asked to end at {}; forced a minute later", stop.at),
-            None => format!("running on {} until {} at the latest", run.holder, run.deadline),
+            Some(stop) => format!("asked to end at {}; forced a minute later", shown(stop.at)),
+            None => format!("running on {} until {} at the latest", run.holder, shown(run.deadline)),
         }),
         State::Settled(_) => None,
     }
@@ -583,12 +596,19 @@ pub struct EntryView {
 impl From<&Entry> for EntryView {
     fn from(entry: &Entry) -> Self {
         Self {
-            at: entry.at.to_string(),
+            at: shown(entry.at),
             state: entry.phase,
             epoch: entry.epoch,
             reason: entry.reason.clone(),
             detail: entry.detail.clone(),
         }
+    }
+}
+
+impl LogView {
+    /// The view of a line that the run at `epoch` printed.
+    pub fn of(epoch: Epoch, line: &LogLine) -> Self {
+        Self { at: shown(line.at), epoch, stream: line.stream, text: line.text.clone() }
     }
 }
 

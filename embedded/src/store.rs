@@ -132,7 +132,10 @@ impl Store {
     /// [`OpenError`] says what is wrong with the file and what to do.
     pub fn open(file: &Path) -> Result<Self, OpenError> {
         let fail = |cause| OpenError::new(file, cause);
-        let writer = Connection::open(file).map_err(fail)?;
+        // No mutexes of SQLite's own: each connection is one thread's at a time, by a lock or by being moved.
+        let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let create = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let writer = Connection::open_with_flags(file, create).map_err(fail)?;
         writer.busy_timeout(BUSY).map_err(fail)?;
         let version = user_version(&writer).map_err(fail)?;
         if version > MIGRATIONS.len() {
@@ -151,7 +154,7 @@ impl Store {
         writer.execute_batch("BEGIN IMMEDIATE; SELECT count(*) FROM yard; COMMIT;").map_err(fail)?;
         writer.set_prepared_statement_cache_capacity(64);
         let reader = || {
-            let reader = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            let reader = Connection::open_with_flags(file, flags | OpenFlags::SQLITE_OPEN_READ_ONLY)?;
             reader.busy_timeout(BUSY)?;
             reader.execute_batch("PRAGMA cache_size = -2048;")?;
             reader.set_prepared_statement_cache_capacity(32);
@@ -235,7 +238,7 @@ fn in_savepoint<T>(
     connection: &Connection,
     write: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    let step = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
+    let step = |sql: &str| step(connection, sql);
     step("SAVEPOINT operation")?;
     match write(connection) {
         Ok(value) => step("RELEASE operation").map(|()| value),
@@ -248,6 +251,10 @@ fn in_savepoint<T>(
             Err(error)
         }
     }
+}
+
+fn step(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
 fn write_groups(connection: &Connection, queue: &mpsc::Receiver<Operation>) {
@@ -272,7 +279,7 @@ fn write_group(connection: &Connection, group: &mut Vec<Operation>) {
     let mut finishes: Vec<Finish> = Vec::with_capacity(group.len());
     let mut operations = group.drain(..).peekable();
     while operations.peek().is_some() {
-        let begun = connection.execute_batch("BEGIN IMMEDIATE");
+        let begun = step(connection, "BEGIN IMMEDIATE");
         if let Err(error) = begun {
             let error = StoreError::new(&error);
             for operation in operations.by_ref() {
@@ -302,14 +309,14 @@ fn write_group(connection: &Connection, group: &mut Vec<Operation>) {
 }
 
 fn commit(connection: &Connection) -> Result<(), StoreError> {
-    let Err(error) = connection.execute_batch("COMMIT") else { return Ok(()) };
+    let Err(error) = step(connection, "COMMIT") else { return Ok(()) };
     if is_failed_fsync(&error) {
         tracing::error!(%error, "an fsync failed: what is on the disk is unknown; the yard ends and recovers at its next start");
         // EX_IOERR of sysexits.h.
         std::process::exit(74);
     }
     if !connection.is_autocommit()
-        && let Err(error) = connection.execute_batch("ROLLBACK")
+        && let Err(error) = step(connection, "ROLLBACK")
     {
         tracing::error!(%error, "a failed commit could not be rolled back");
     }

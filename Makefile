@@ -1,0 +1,36 @@
+# Every target installs nothing by itself but what cargo fetches; `bench` says what else it needs and gets it.
+
+.PHONY: demo test check bench soak
+
+# The yard's main job on this machine: no AWS account, no Docker.
+demo:
+	cargo build --package switchyard
+	sh demo/run.sh target/debug/switchyard
+
+# nextest runs each test in a process of its own, side by side; without it cargo's own runner does.
+test:
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	    cargo nextest run --workspace --all-features --no-fail-fast; \
+	else \
+	    cargo test --workspace --all-features --no-fail-fast; \
+	fi
+	cargo test --workspace --all-features --doc
+
+# Writes nothing but build products.
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --all-features --no-deps --document-private-items
+	cargo run --quiet --package switchyard -- capabilities --check policies
+	cargo run --quiet --package switchyard -- capabilities --check demo/policies
+
+# Ours and the peers in turn, in one run; the peers live in a workspace of their own.
+bench:
+	sh bench/install.sh
+	cargo build --release --examples --package switchyard-embedded --package switchyard-worker
+	python3 bench/run.py
+
+# Long forms of what `test` runs short.
+soak:
+	SWITCHYARD_TEST_KILLS=500 SWITCHYARD_TEST_JOBS=20000 cargo test --release --package switchyard --test crash -- --nocapture
+	PROPTEST_CASES=100000 cargo test --release --package switchyard-core --all-features --test findings

@@ -1,0 +1,74 @@
+//! The house is as its plan says: ARCHITECTURE.md's map names every source file and nothing else, and `core` builds
+//! without a runtime, a database, HTTP or an SDK.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{CargoOpt, DependencyKind, MetadataCommand, PackageId};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The paths that the map names: a folder at the margin, its files indented below it.
+fn mapped() -> BTreeSet<String> {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let map = text.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the map");
+    let mut folder = "";
+    let mut paths = BTreeSet::new();
+    for line in map.lines() {
+        let name = line.split_whitespace().next().expect("no empty line in the map");
+        if line.starts_with(' ') {
+            paths.insert(format!("{folder}{name}"));
+        } else {
+            folder = name;
+            paths.insert(name.to_owned());
+        }
+    }
+    paths
+}
+
+#[test]
+fn the_map_names_what_is_there_and_all_that_is_there() {
+    let mapped = mapped();
+    for path in &mapped {
+        assert!(root().join(path).exists(), "ARCHITECTURE.md maps {path}, which is not there");
+    }
+    for member in ["core", "worker", "embedded", "api", "cli"] {
+        for entry in std::fs::read_dir(root().join(member).join("src")).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            let folder = entry.file_type().unwrap().is_dir();
+            let path = format!("{member}/src/{name}{}", if folder { "/" } else { "" });
+            assert!(name == "snapshots" || mapped.contains(&path), "{path} is not on the map in ARCHITECTURE.md");
+        }
+    }
+}
+
+#[test]
+fn core_builds_with_nothing_that_does_io() {
+    let metadata = MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .features(CargoOpt::AllFeatures)
+        .other_options(vec!["--offline".to_owned()])
+        .exec()
+        .unwrap();
+    let resolve = metadata.resolve.as_ref().unwrap();
+    let nodes: BTreeMap<&PackageId, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
+    let core = metadata.packages.iter().find(|package| package.name.as_str() == "switchyard-core").unwrap();
+    let mut reached = BTreeSet::new();
+    let mut next = vec![&core.id];
+    while let Some(id) = next.pop() {
+        if reached.insert(id) {
+            let normal =
+                |dep: &&cargo_metadata::NodeDep| dep.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal);
+            next.extend(nodes[id].deps.iter().filter(normal).map(|dep| &dep.pkg));
+        }
+    }
+    let names: BTreeSet<&str> = reached.iter().map(|id| metadata[*id].name.as_str()).collect();
+    assert!(names.contains("serde_json"), "the search has lost its way: {names:?}");
+    for name in &names {
+        let forbidden = ["tokio", "mio", "hyper", "axum", "reqwest", "ureq", "rusqlite", "libsqlite3-sys", "bollard"];
+        assert!(!forbidden.contains(name) && !name.starts_with("aws-"), "core must not build with {name}");
+    }
+}
