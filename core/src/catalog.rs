@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::job::{Venue, one_line};
+use crate::job::one_line;
+use crate::route::Venue;
 use crate::route::{Needs, Packaging};
 
 /// The longest a run may be allowed: 11 h. An SQS message can stay hidden 12 h in total (SQS quotas), and the last

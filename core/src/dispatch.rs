@@ -8,11 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::{debug, warn};
 
-use crate::execute::persist;
-use crate::job::{Ending, Failure, Job, Owed, Settlement, State, Step, Venue};
-use crate::ports::{Body, Lane, LaunchFailed, Message, PortError, Saved, Yard};
-use crate::route::{Conditions, Limits, pool_name, route};
-use crate::settle;
+use crate::job::{Ending, Failure, Job, JobId, Owed, ResultRef, Settlement, State, Step, TokenHash};
+use crate::ports::{Body, Lane, LaunchFailed, Message, PortError, Saved, Yard, backoff, persist};
+use crate::route::{Conditions, Limits, Venue, pool_name, route};
 
 /// How long a dispatched job waits before the reaper looks for the first time. A minute: a Fargate task takes 50 to
 /// 60 s to start with a 400 MB image, and a doorbell that was heard is answered well within.
@@ -23,6 +21,11 @@ pub const LAUNCHES: u32 = 3;
 const SAVES: u32 = 3;
 /// The wait after a first failed launch; doubled by each further one.
 pub const LAUNCH_BACKOFF: Duration = Duration::from_secs(5);
+
+/// When the reaper pays what a crash left owing.
+pub const PAY_AGAIN: Duration = Duration::from_secs(30);
+/// How often a write that somebody else overtook is decided anew. Each round means that another writer succeeded.
+pub(crate) const ROUNDS: u32 = 20;
 
 /// One thing to do after the record is saved. Doing it twice is harmless.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,21 +101,49 @@ pub fn again(mut job: Job, limits: &Limits, now: Timestamp, reason: &str, detail
             }
             let detail =
                 if detail.is_empty() { chosen.venue.to_string() } else { format!("{detail}; {}", chosen.venue) };
-            legal(job.step(Step::Dispatch, State::Dispatched { at: now, looks: 0 }, now, reason, detail));
+            job.take(Step::Dispatch, State::Dispatched { at: now, looks: 0 }, now, reason, detail);
             job.due = Some(first_look(&job, now));
             let acts = acts(&job);
             Decided { job, acts }
         }
         Err(refused) => {
             let failure = Failure::new("no_feasible_venue", refused.to_string());
-            settle::end(job, Ending::Failed, None, Some(failure), None, now, reason)
+            end(job, Ending::Failed, None, Some(failure), None, now, reason)
         }
     }
 }
 
+/// Ends a job: the final state, and what is owed for it.
+pub(crate) fn end(
+    mut job: Job,
+    ending: Ending,
+    result: Option<ResultRef>,
+    error: Option<Failure>,
+    token: Option<TokenHash>,
+    now: Timestamp,
+    reason: &str,
+) -> Decided {
+    let step = match ending {
+        Ending::Succeeded => Step::Succeed,
+        Ending::Failed => Step::Fail,
+        Ending::TimedOut => Step::TimeOut,
+        Ending::Cancelled => Step::Cancel,
+        Ending::Expired => Step::Expire,
+    };
+    let detail = error.as_ref().map(Failure::to_string).unwrap_or_default();
+    let settlement = Settlement { ending, at: now, result, error, token };
+    job.take(step, State::Settled(settlement), now, reason, detail);
+    if job.work.announce {
+        job.owed.push(Owed::Announce(job.epoch));
+    }
+    job.due = if job.owed.is_empty() { None } else { Some(now + PAY_AGAIN) };
+    let acts = acts(&job);
+    Decided { job, acts }
+}
+
 /// Puts a job off until `until`; the reaper dispatches it then.
 pub fn delay(mut job: Job, until: Timestamp, now: Timestamp, reason: &str, detail: &str) -> Decided {
-    legal(job.step(Step::Delay, State::Delayed { until }, now, reason, detail));
+    job.take(Step::Delay, State::Delayed { until }, now, reason, detail);
     job.due = Some(due_in(&job, until, Duration::ZERO));
     let acts = acts(&job);
     Decided { job, acts }
@@ -126,23 +157,6 @@ pub fn launch_failed(mut job: Job, failed: &LaunchFailed, limits: &Limits, now: 
         return delay(job, now + pause, now, "launch_failed", &failed.message);
     }
     again(job, limits, now, "launches_exhausted", &failed.message)
-}
-
-/// The `n`-th pause (from 1) of a doubling series that starts at `first`: between half and all of it, so that jobs
-/// which failed together do not return together; at most an hour.
-pub fn backoff(first: Duration, n: u32, chance: u64) -> Duration {
-    let doubled = first.saturating_mul(1_u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX));
-    let whole = u64::try_from(doubled.min(Duration::from_secs(3600)).as_millis()).unwrap_or(3_600_000);
-    let half = whole / 2;
-    Duration::from_millis(whole - half + chance % (half + 1))
-}
-
-/// Says that a step cannot be illegal here, and why it is a defect of this crate if it is.
-pub(crate) fn legal(stepped: Result<(), crate::job::IllegalStep>) {
-    if let Err(illegal) = stepped {
-        // A room decides a step only after matching on the state it starts from.
-        unreachable!("a decision took an illegal step: {illegal}");
-    }
 }
 
 /// Saves a decision, and acts on it when it was saved. A refusal changes nothing and is the caller's to judge.
@@ -189,7 +203,7 @@ pub async fn carry_out(yard: &Yard, job: Job, acts: Vec<Act>) {
                 }
             },
             Act::Pay(owed) => {
-                if let Err(error) = settle::pay(yard, &job, &owed).await {
+                if let Err(error) = pay(yard, &job, &owed).await {
                     warn!(job.id = %job.id, %error, "not paid yet; the reaper tries again");
                 }
             }
@@ -197,9 +211,42 @@ pub async fn carry_out(yard: &Yard, job: Job, acts: Vec<Act>) {
     }
 }
 
-/// The settlement's state, for those who only build it.
-pub(crate) fn settled(settlement: Settlement) -> State {
-    State::Settled(settlement)
+/// Does what is owed, then strikes it out. A crash in between does it twice, which is harmless.
+///
+/// # Errors
+///
+/// It could not be done or struck out; `due` brings the reaper back to it.
+async fn pay(yard: &Yard, job: &Job, owed: &Owed) -> Result<(), PortError> {
+    match owed {
+        Owed::Announce(epoch) if job.is_settled() && job.epoch == *epoch => yard.herald.announce(job).await?,
+        // Retried meanwhile: what would have been announced is not so any more, and the next end is announced.
+        Owed::Announce(_) => {}
+        Owed::StopTask { venue, epoch } => yard.launcher.stop(job.id, *epoch, *venue).await?,
+    }
+    for _ in 0..ROUNDS {
+        let Some(job) = yard.ledger.load(job.id).await? else { return Ok(()) };
+        let Some(struck) = strike(job, owed) else { return Ok(()) };
+        let struck = struck.stamped(yard.ambient.nonce());
+        if yard.ledger.save(struck, None).await? == Saved::Saved {
+            return Ok(());
+        }
+    }
+    Err(overtaken("strike out a debt of", job.id))
+}
+
+/// The record without that debt; `None` when it is not there.
+pub(crate) fn strike(mut job: Job, owed: &Owed) -> Option<Job> {
+    let at = job.owed.iter().position(|other| other == owed)?;
+    job.owed.remove(at);
+    if job.owed.is_empty() && job.is_settled() {
+        job.due = None;
+    }
+    Some(job)
+}
+
+/// The failure of a write that was decided anew [`ROUNDS`] times in vain.
+pub(crate) fn overtaken(operation: &'static str, id: JobId) -> PortError {
+    PortError::retryable(operation, format!("job {id}"), "other writers were faster, again and again")
 }
 
 #[cfg(test)]
@@ -244,16 +291,5 @@ mod tests {
         let decided = launch_failed(pinned, &never, &limits, at(0), 0);
         assert_eq!(decided.job.phase(), Phase::Failed);
         assert_eq!(decided.job.due, None);
-    }
-
-    #[test]
-    fn backoff_doubles_is_spread_and_ends_at_an_hour() {
-        let ten = Duration::from_secs(10);
-        assert_eq!(backoff(ten, 1, 0), Duration::from_secs(5));
-        assert_eq!(backoff(ten, 1, 5000), Duration::from_secs(10));
-        assert_eq!(backoff(ten, 3, 0), Duration::from_secs(20));
-        assert_eq!(backoff(ten, 40, u64::MAX - 1).as_secs() / 3600, 0);
-        assert!(backoff(ten, 40, 0) >= Duration::from_secs(1800));
-        assert_eq!(backoff(Duration::ZERO, 3, 7), Duration::ZERO);
     }
 }

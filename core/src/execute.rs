@@ -13,11 +13,12 @@ use event_listener::Event;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use crate::job::{ClaimToken, Failure, Holder, Job, Run, State, Step, StopCause, Venue, Watch};
+use crate::job::{ClaimToken, Failure, Holder, Job, Run, State, Step, StopCause, Watch};
 use crate::ports::{
     Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LogLine, LogSink, Message, Outcome,
-    PortError, Refusal, Report, Reported, StopSignal, Voucher,
+    PortError, Refusal, Report, Reported, StopSignal, Voucher, persist,
 };
+use crate::route::Venue;
 
 /// How often a holder shows life. Four times a lease: three may be lost.
 pub const BEAT: Duration = Duration::from_secs(15);
@@ -67,13 +68,7 @@ pub fn claim(job: &Job, claim: &Claim, now: Timestamp) -> Result<Job, Refusal> {
                 stop: None,
                 watch: Watch::default(),
             };
-            crate::dispatch::legal(claimed.step(
-                Step::Claim,
-                State::Running(run),
-                now,
-                "claimed",
-                claim.holder.to_string(),
-            ));
+            claimed.take(Step::Claim, State::Running(run), now, "claimed", claim.holder.to_string());
             claimed.launch_failures = 0;
             // It has started in time: what comes after, a retry say, is not a start any more.
             claimed.work.start_deadline = None;
@@ -240,30 +235,6 @@ async fn fetch(holding: &Holding<'_>, payload: Body) -> Result<String, PortError
         Body::Blob(blob) => {
             let text = persist(holding.ambient, "read payload", TRIES, || holding.blobs.get(&blob)).await?;
             text.ok_or_else(|| PortError::permanent("read the payload of", blob.job, "there is no such blob"))
-        }
-    }
-}
-
-/// Repeats a call that may pass, with growing pauses.
-pub(crate) async fn persist<T, F, Fut>(
-    ambient: &dyn Ambient,
-    what: &str,
-    tries: u32,
-    mut call: F,
-) -> Result<T, PortError>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<T, PortError>>,
-{
-    let mut tried = 1;
-    loop {
-        match call().await {
-            Err(error) if error.retryable && tried < tries => {
-                warn!(%error, tried, "{what} failed; trying again");
-                ambient.pause(crate::dispatch::backoff(Duration::from_millis(200), tried, ambient.chance())).await;
-                tried += 1;
-            }
-            outcome => return outcome,
         }
     }
 }

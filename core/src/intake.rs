@@ -428,7 +428,7 @@ fn judge(job: Job, acceptance: Acceptance) -> Result<Taken, Rejected> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::Venue;
+    use crate::route::Venue;
 
     fn catalog() -> Catalog {
         let text = "version: 1\ncapabilities:\n  - name: greet\n    summary: says hello\n    run: { command: [echo, \"{{name}}\"] }\n    input: { type: object, required: [name], properties: { name: { type: string } } }\n    needs: { timeout_seconds: 60 }\n";

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::route::Route;
+use crate::route::{Needs, Route, Venue};
 
 /// Entries a timeline keeps. A job that retried for weeks must not outgrow its record (DynamoDB writes are paid by
 /// the item's size), so the middle is dropped and counted; the first and the newest entries tell the story.
@@ -126,41 +126,6 @@ impl fmt::Display for Tier {
     }
 }
 
-/// Where a job can run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Venue {
-    /// In the function that took it; on one machine, in the yard's own process.
-    Inline,
-    /// In `job_runner`, a function of its own; on one machine, a process of its own with the same budget.
-    Function,
-    /// An on-demand task; on one machine, a process.
-    Fargate,
-    /// A worker's slot, by way of a tier.
-    Fleet,
-}
-
-impl Venue {
-    /// All venues, by rank: the first of two equal ones is taken.
-    pub const ALL: [Self; 4] = [Self::Inline, Self::Function, Self::Fargate, Self::Fleet];
-
-    /// The venue's name in JSON, on the command line and in documents.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Inline => "inline",
-            Self::Function => "function",
-            Self::Fargate => "fargate",
-            Self::Fleet => "fleet",
-        }
-    }
-}
-
-impl fmt::Display for Venue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
 /// Who runs a job: an instance's id and the nonce of its boot, so that a restarted instance is somebody else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -265,7 +230,7 @@ pub struct Work {
     /// Whether its settlement is announced to the outside.
     pub announce: bool,
     /// Venues and needs as the catalog had them at acceptance.
-    pub needs: crate::route::Needs,
+    pub needs: Needs,
 }
 
 /// A job's record: the truth. A message about it is only a doorbell.
@@ -742,6 +707,17 @@ impl Job {
         self.state = state;
         self.note(Some(step), now, reason, detail);
         Ok(())
+    }
+
+    /// Takes a step that the decision knows to be legal, because it matched on the state it starts from.
+    ///
+    /// # Panics
+    ///
+    /// The table has no such step: a defect of the decision, not of the job.
+    pub(crate) fn take(&mut self, step: Step, state: State, now: Timestamp, reason: &str, detail: impl Into<String>) {
+        if let Err(illegal) = self.step(step, state, now, reason, detail) {
+            unreachable!("a decision took an illegal step: {illegal}");
+        }
     }
 
     /// Adds a line to the timeline without changing the state. Over [`TIMELINE_ENTRIES`] the oldest but the first

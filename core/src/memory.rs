@@ -14,12 +14,13 @@ use jiff::Timestamp;
 
 use crate::catalog::Catalog;
 use crate::execute;
-use crate::job::{Epoch, Holder, Job, JobId, Phase, State, Venue};
+use crate::job::{Epoch, Holder, Job, JobId, Phase, State};
 use crate::ports::{
     Acceptance, Ambient, Beat, BlobRef, Blobs, Body, Claim, Claimed, Herald, Lane, Lanes, LaunchFailed, Launcher,
     Ledger, LogLine, LogPage, Logs, Message, NewJob, PortError, Query, Received, Refusal, Saved, TaskState, Yard,
 };
 use crate::route::Limits;
+use crate::route::Venue;
 
 /// How long a received message stays hidden. As on AWS.
 const VISIBILITY: Duration = Duration::from_secs(120);

@@ -29,10 +29,11 @@ use jiff::Timestamp;
 
 use crate::dispatch::{self, Act, Decided};
 use crate::execute;
-use crate::job::{Epoch, Failure, Holder, Job, Nonce, Phase, State, StopCause, TokenHash, Venue};
+use crate::job::{Epoch, Failure, Holder, Job, Nonce, Phase, State, StopCause, TokenHash};
 use crate::ports::{Beat, Claim, Message, Outcome, Refusal};
 use crate::reap::{self, Ask, Fact};
 use crate::route::Limits;
+use crate::route::Venue;
 use crate::settle::{self, Told};
 use crate::testing::{a_job, at};
 

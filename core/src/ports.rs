@@ -14,8 +14,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Catalog;
-use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, StopCause, Tier, TokenHash, Venue};
+use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, StopCause, Tier, TokenHash};
 use crate::route::Limits;
+use crate::route::Venue;
 
 /// The control side of one home: its doors and its rules. Rooms take the whole because a decision that leads from
 /// one door to the next (a failed launch to a tier, a settlement to an announcement) is the rule, not the exception.
@@ -75,6 +76,39 @@ impl PortError {
         cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self { operation, subject: subject.to_string(), retryable: false, cause: cause.into() }
+    }
+}
+
+/// The `n`-th pause (from 1) of a doubling series that starts at `first`: between half and all of it, so that jobs
+/// which failed together do not return together; at most an hour.
+pub fn backoff(first: Duration, n: u32, chance: u64) -> Duration {
+    let doubled = first.saturating_mul(1_u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX));
+    let whole = u64::try_from(doubled.min(Duration::from_secs(3600)).as_millis()).unwrap_or(3_600_000);
+    let half = whole / 2;
+    Duration::from_millis(whole - half + chance % (half + 1))
+}
+
+/// Repeats a call that may pass, with growing pauses.
+pub(crate) async fn persist<T, F, Fut>(
+    ambient: &dyn Ambient,
+    what: &str,
+    tries: u32,
+    mut call: F,
+) -> Result<T, PortError>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, PortError>>,
+{
+    let mut tried = 1;
+    loop {
+        match call().await {
+            Err(error) if error.retryable && tried < tries => {
+                tracing::warn!(%error, tried, "{what} failed; trying again");
+                ambient.pause(backoff(Duration::from_millis(200), tried, ambient.chance())).await;
+                tried += 1;
+            }
+            outcome => return outcome,
+        }
     }
 }
 
@@ -556,5 +590,21 @@ impl StopSignal {
 impl fmt::Debug for StopSignal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "StopSignal({:?})", self.cause())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_is_spread_and_ends_at_an_hour() {
+        let ten = Duration::from_secs(10);
+        assert_eq!(backoff(ten, 1, 0), Duration::from_secs(5));
+        assert_eq!(backoff(ten, 1, 5000), Duration::from_secs(10));
+        assert_eq!(backoff(ten, 3, 0), Duration::from_secs(20));
+        assert_eq!(backoff(ten, 40, u64::MAX - 1).as_secs() / 3600, 0);
+        assert!(backoff(ten, 40, 0) >= Duration::from_secs(1800));
+        assert_eq!(backoff(Duration::ZERO, 3, 7), Duration::ZERO);
     }
 }

@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use crate::dispatch::{self, Act, Decided, commit, due_in};
 use crate::execute::{FORCE_AFTER, LEASE};
-use crate::job::{Ending, Failure, Holder, Job, JobId, Run, State, Stop, StopCause, Venue};
+use crate::job::{Ending, Failure, Holder, Job, JobId, Run, State, Stop, StopCause};
 use crate::ports::{Beat, Lane, Message, PortError, Saved, TaskState, Yard};
-use crate::route::Limits;
+use crate::route::{Limits, Venue};
 use crate::settle;
 
 /// Looks at a holder that did not move before it is dead.
@@ -73,12 +73,12 @@ pub fn look(job: Job, fact: &Fact, limits: &Limits, now: Timestamp) -> Option<De
     match job.state.clone() {
         State::Settled(_) => {
             let acts: Vec<Act> = job.owed.iter().cloned().map(Act::Pay).collect();
-            let due = if acts.is_empty() { None } else { Some(now + settle::PAY_AGAIN) };
+            let due = if acts.is_empty() { None } else { Some(now + dispatch::PAY_AGAIN) };
             Some(Decided { job: Job { due, ..job }, acts })
         }
         State::Delayed { .. } | State::Dispatched { .. } if expired(&job, now) => {
             let failure = Failure::new("expired", "it had not started when its start deadline passed");
-            Some(settle::end(job, Ending::Expired, None, Some(failure), None, now, "start_deadline"))
+            Some(dispatch::end(job, Ending::Expired, None, Some(failure), None, now, "start_deadline"))
         }
         State::Delayed { until } if until > now => {
             // Something is owed from an earlier run; its moment has not come.
@@ -174,12 +174,12 @@ fn force(mut job: Job, cause: StopCause, now: Timestamp) -> Decided {
     settle::owe_stop(&mut job);
     match cause {
         StopCause::Cancel | StopCause::Stale | StopCause::Drain => {
-            settle::end(job, Ending::Cancelled, None, None, None, now, "forced")
+            dispatch::end(job, Ending::Cancelled, None, None, None, now, "forced")
         }
         StopCause::Deadline => {
             job.attempts_spent += 1;
             let failure = Failure::new("timed_out", "it ran over its time limit and its holder did not end it");
-            settle::end(job, Ending::TimedOut, None, Some(failure), None, now, "forced")
+            dispatch::end(job, Ending::TimedOut, None, Some(failure), None, now, "forced")
         }
     }
 }

@@ -8,7 +8,40 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::Venue;
+/// Where a job can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Venue {
+    /// In the function that took it; on one machine, in the yard's own process.
+    Inline,
+    /// In `job_runner`, a function of its own; on one machine, a process of its own with the same budget.
+    Function,
+    /// An on-demand task; on one machine, a process.
+    Fargate,
+    /// A worker's slot, by way of a tier.
+    Fleet,
+}
+
+impl Venue {
+    /// All venues, by rank: the first of two equal ones is taken.
+    pub const ALL: [Self; 4] = [Self::Inline, Self::Function, Self::Fargate, Self::Fleet];
+
+    /// The venue's name in JSON, on the command line and in documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inline => "inline",
+            Self::Function => "function",
+            Self::Fargate => "fargate",
+            Self::Fleet => "fleet",
+        }
+    }
+}
+
+impl fmt::Display for Venue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
 
 /// What a job needs of the place that runs it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,22 +8,16 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tracing::info;
 
-use crate::dispatch::{self, Decided, commit};
-use crate::job::{
-    Ending, Epoch, Failure, Job, JobId, Owed, ResultRef, Settlement, State, Step, Stop, StopCause, TokenHash, Venue,
-};
+use crate::dispatch::{self, Decided, ROUNDS, commit, end, overtaken};
+use crate::job::{Ending, Epoch, Failure, Job, JobId, Owed, ResultRef, State, Stop, StopCause, TokenHash};
 use crate::ports::{
     Beat, Body, Claim, Claimed, Desk, LogLine, Message, Order, Outcome, PortError, Report, Reported, Saved, Voucher,
-    Yard,
+    Yard, backoff,
 };
-use crate::route::{Limits, route};
+use crate::route::{Limits, Venue, route};
 
 /// Losses without notice after which a job is taken for the reason of them.
 pub const LOSSES: u32 = 4;
-/// When the reaper pays what a crash left owing.
-pub const PAY_AGAIN: Duration = Duration::from_secs(30);
-/// How often a write that somebody else overtook is decided anew. Each round means that another writer succeeded.
-const ROUNDS: u32 = 20;
 
 /// A report from a run that the job no longer knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +107,7 @@ fn attempt_failed(
         return end(job, Ending::Failed, None, Some(failure.clone()), by, now, reason);
     }
     let before = job.attempts_allowed.saturating_sub(job.work.attempts);
-    let pause = dispatch::backoff(job.work.backoff, job.attempts_spent.saturating_sub(before), chance);
+    let pause = backoff(job.work.backoff, job.attempts_spent.saturating_sub(before), chance);
     dispatch::delay(job, now + pause, now, "attempt_failed", &failure.to_string())
 }
 
@@ -126,34 +120,6 @@ fn timed_out(job: Job, by: Option<TokenHash>, now: Timestamp) -> Decided {
 
 fn cancelled(job: Job, by: Option<TokenHash>, now: Timestamp, reason: &str) -> Decided {
     end(job, Ending::Cancelled, None, None, by, now, reason)
-}
-
-/// Ends a job: the final state, and what is owed for it.
-pub(crate) fn end(
-    mut job: Job,
-    ending: Ending,
-    result: Option<ResultRef>,
-    error: Option<Failure>,
-    token: Option<TokenHash>,
-    now: Timestamp,
-    reason: &str,
-) -> Decided {
-    let step = match ending {
-        Ending::Succeeded => Step::Succeed,
-        Ending::Failed => Step::Fail,
-        Ending::TimedOut => Step::TimeOut,
-        Ending::Cancelled => Step::Cancel,
-        Ending::Expired => Step::Expire,
-    };
-    let detail = error.as_ref().map(Failure::to_string).unwrap_or_default();
-    let settlement = Settlement { ending, at: now, result, error, token };
-    dispatch::legal(job.step(step, dispatch::settled(settlement), now, reason, detail));
-    if job.work.announce {
-        job.owed.push(Owed::Announce(job.epoch));
-    }
-    job.due = if job.owed.is_empty() { None } else { Some(now + PAY_AGAIN) };
-    let acts = dispatch::acts(&job);
-    Decided { job, acts }
 }
 
 /// Decides what becomes of a run whose holder is gone without a word. Spends no attempt; but a job that takes its
@@ -326,10 +292,6 @@ async fn decide_and_save(
     Err(overtaken("change", id).into())
 }
 
-fn overtaken(operation: &'static str, id: JobId) -> PortError {
-    PortError::retryable(operation, format!("job {id}"), "other writers were faster, again and again")
-}
-
 /// Records the end of a run: the desk's own work, wherever the report came from.
 ///
 /// # Errors
@@ -382,39 +344,6 @@ pub async fn task_ended(yard: &Yard, id: JobId, epoch: Epoch, how: &str) -> Resu
         }
     }
     Err(overtaken("settle", id))
-}
-
-/// Does what is owed, then strikes it out. A crash in between does it twice, which is harmless.
-///
-/// # Errors
-///
-/// It could not be done or struck out; `due` brings the reaper back to it.
-pub async fn pay(yard: &Yard, job: &Job, owed: &Owed) -> Result<(), PortError> {
-    match owed {
-        Owed::Announce(epoch) if job.is_settled() && job.epoch == *epoch => yard.herald.announce(job).await?,
-        // Retried meanwhile: what would have been announced is not so any more, and the next end is announced.
-        Owed::Announce(_) => {}
-        Owed::StopTask { venue, epoch } => yard.launcher.stop(job.id, *epoch, *venue).await?,
-    }
-    for _ in 0..ROUNDS {
-        let Some(job) = yard.ledger.load(job.id).await? else { return Ok(()) };
-        let Some(struck) = strike(job, owed) else { return Ok(()) };
-        let struck = struck.stamped(yard.ambient.nonce());
-        if yard.ledger.save(struck, None).await? == Saved::Saved {
-            return Ok(());
-        }
-    }
-    Err(overtaken("strike out a debt of", job.id))
-}
-
-/// The record without that debt; `None` when it is not there.
-fn strike(mut job: Job, owed: &Owed) -> Option<Job> {
-    let at = job.owed.iter().position(|other| other == owed)?;
-    job.owed.remove(at);
-    if job.owed.is_empty() && job.is_settled() {
-        job.due = None;
-    }
-    Some(job)
 }
 
 /// The desk of whoever has the yard itself at hand.
@@ -586,10 +515,10 @@ mod tests {
         job.work.announce = true;
         let decided = decide(&job, &Outcome::Succeeded(None));
         assert_eq!(decided.acts, [Act::Pay(Owed::Announce(Epoch(1)))]);
-        assert_eq!(decided.job.due, Some(at(100) + PAY_AGAIN));
-        let struck = strike(decided.job, &Owed::Announce(Epoch(1))).unwrap();
+        assert_eq!(decided.job.due, Some(at(100) + dispatch::PAY_AGAIN));
+        let struck = dispatch::strike(decided.job, &Owed::Announce(Epoch(1))).unwrap();
         assert_eq!((struck.due, struck.owed.len()), (None, 0));
-        assert!(strike(struck, &Owed::Announce(Epoch(1))).is_none(), "paid twice, struck out once");
+        assert!(dispatch::strike(struck, &Owed::Announce(Epoch(1))).is_none(), "paid twice, struck out once");
     }
 
     #[test]

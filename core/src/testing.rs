@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, State, Venue, Work};
+use crate::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, State, Work};
 use crate::ports::Claim;
+use crate::route::Venue;
 use crate::route::{Needs, Packaging, Route, Verdict};
 
 /// The moment `seconds` after the start of time.

@@ -12,11 +12,12 @@ use sha2::Digest;
 
 use crate::job::{
     ClaimToken, Ending, Entry, Epoch, Failure, Holder, Job, JobId, Nonce, Owed, Phase, ResultRef, Run, Settlement,
-    State, Step, Stop, StopCause, Tier, TokenHash, Venue, Watch, Work,
+    State, Step, Stop, StopCause, Tier, TokenHash, Watch, Work,
 };
 use crate::ports::{
     Beat, BlobRef, Body, Claim, Claimed, LogLine, Message, Order, Outcome, Refusal, Report, Reported, Voucher,
 };
+use crate::route::Venue;
 use crate::route::{Needs, Packaging, Route, Rule, Verdict};
 
 /// The version of the stored record.

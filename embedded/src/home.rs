@@ -192,6 +192,6 @@ async fn sleep(wait: Option<Duration>) {
 }
 
 async fn pause(yard: &Yard, failures: u32) {
-    let pause = switchyard_core::dispatch::backoff(Duration::from_secs(1), failures, yard.ambient.chance());
+    let pause = switchyard_core::ports::backoff(Duration::from_secs(1), failures, yard.ambient.chance());
     yard.ambient.pause(pause).await;
 }

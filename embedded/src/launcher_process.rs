@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::process::Signal;
-use switchyard_core::job::{Epoch, Holder, Job, JobId, Nonce, StopCause, Venue};
+use switchyard_core::job::{Epoch, Holder, Job, JobId, Nonce, StopCause};
 use switchyard_core::ports::{Desk, LaunchFailed, Launcher, Message, PortError, StopSignal, TaskState, Yard};
+use switchyard_core::route::Venue;
 use switchyard_core::settle;
 use switchyard_worker::process::{MARK, mark, signal_group, sweep};
 use tokio::net::UnixStream;

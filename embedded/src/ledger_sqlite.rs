@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use switchyard_core::execute;
-use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, State, Venue};
+use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, State};
 use switchyard_core::ports::{
     Acceptance, Ambient, Beat, Body, Claim, Claimed, Lane, Ledger, NewJob, PortError, Query, Refusal, Saved,
 };
+use switchyard_core::route::Venue;
 use switchyard_core::wire;
 use tokio::sync::Notify;
 

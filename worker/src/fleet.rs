@@ -57,7 +57,7 @@ pub async fn work(fleet: Arc<Fleet>, leave: StopSignal) {
             Err(error) => {
                 failures += 1;
                 warn!(%error, failures, "cannot receive; trying again");
-                let pause = switchyard_core::dispatch::backoff(execute::BEAT / 15, failures, fleet.ambient.chance());
+                let pause = switchyard_core::ports::backoff(execute::BEAT / 15, failures, fleet.ambient.chance());
                 fleet.ambient.pause(pause).await;
                 continue;
             }
