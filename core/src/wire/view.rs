@@ -1,0 +1,192 @@
+//! What the API shows, and what is announced.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{FailureWire, hex, shown};
+use crate::job::{Entry, Epoch, Job, JobId, Phase, State, Tier};
+use crate::ports::{LogLine, Stream};
+use crate::route::Venue;
+
+/// A job as the API shows it. Times are RFC 3339; fields that do not apply are left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Its id.
+    pub id: JobId,
+    /// What runs.
+    pub capability: String,
+    /// Where it stands.
+    pub state: Phase,
+    /// How soon it must start.
+    pub tier: Tier,
+    /// Where it runs or ran.
+    pub venue: Venue,
+    /// The number of its newest dispatch.
+    pub epoch: Epoch,
+    /// How often it failed.
+    pub attempts_spent: u32,
+    /// How often it may fail.
+    pub attempts_allowed: u32,
+    /// How often a holder gave it back.
+    pub interruptions: u32,
+    /// How often its holder was lost.
+    pub losses: u32,
+    /// What to find it by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Who submitted it.
+    pub caller: String,
+    /// When it was accepted.
+    pub created_at: String,
+    /// When its present run started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_at: Option<String>,
+    /// What it waits for, in a sentence; while it has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
+    /// What went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<FailureWire>,
+    /// The size of its result in bytes; the result itself is at /v1/jobs/{id}/result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_bytes: Option<u64>,
+    /// The verdict on each venue at the newest dispatch.
+    pub verdicts: BTreeMap<String, String>,
+}
+
+impl From<&Job> for JobView {
+    fn from(job: &Job) -> Self {
+        let settlement = match &job.state {
+            State::Settled(settlement) => Some(settlement),
+            State::Delayed { .. } | State::Dispatched { .. } | State::Running(_) => None,
+        };
+        Self {
+            id: job.id,
+            capability: job.work.capability.clone(),
+            state: job.phase(),
+            tier: job.work.tier,
+            venue: job.route.venue,
+            epoch: job.epoch,
+            attempts_spent: job.attempts_spent,
+            attempts_allowed: job.attempts_allowed,
+            interruptions: job.interruptions,
+            losses: job.losses,
+            labels: job.work.labels.iter().cloned().collect(),
+            caller: job.work.caller.clone(),
+            created_at: shown(job.created),
+            started_at: match &job.state {
+                State::Running(run) => Some(shown(run.at)),
+                State::Delayed { .. } | State::Dispatched { .. } | State::Settled(_) => None,
+            },
+            settled_at: settlement.map(|settlement| shown(settlement.at)),
+            waits: waits(job),
+            error: settlement.and_then(|settlement| settlement.error.as_ref()).map(FailureWire::from),
+            result_bytes: settlement.and_then(|settlement| settlement.result).map(|result| result.bytes),
+            verdicts: job
+                .route
+                .verdicts
+                .iter()
+                .map(|verdict| {
+                    let found = match verdict.rejected {
+                        None if verdict.venue == job.route.venue => "chosen",
+                        None => "feasible",
+                        Some(rule) => rule.as_text(),
+                    };
+                    (verdict.venue.to_string(), found.to_owned())
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Why a job that has not ended is where it is, in a sentence.
+fn waits(job: &Job) -> Option<String> {
+    match &job.state {
+        State::Delayed { until } => Some(match job.timeline.last().map(|entry| entry.reason.as_str()) {
+            Some("attempt_failed") => format!("next attempt at {}", shown(*until)),
+            Some("launch_failed") => format!("next launch at {}", shown(*until)),
+            Some(_) | None => format!("starts at {}", shown(*until)),
+        }),
+        State::Dispatched { at, .. } => Some(match job.route.venue {
+            Venue::Fleet => format!("waiting for a slot in the {} tier since {}", job.work.tier, shown(*at)),
+            venue @ (Venue::Inline | Venue::Function | Venue::Fargate) => {
+                format!("starting on {venue} since {}", shown(*at))
+            }
+        }),
+        State::Running(run) => Some(match &run.stop {
+            Some(stop) => format!("asked to end at {}; forced a minute later", shown(stop.at)),
+            None => format!("running on {} until {} at the latest", run.holder, shown(run.deadline)),
+        }),
+        State::Settled(_) => None,
+    }
+}
+
+/// One line of a job's history as the API shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryView {
+    /// When, RFC 3339.
+    pub at: String,
+    /// The state after it.
+    pub state: Phase,
+    /// The epoch after it.
+    pub epoch: Epoch,
+    /// Why, as a code.
+    pub reason: String,
+    /// What else there is to know.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+impl From<&Entry> for EntryView {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            at: shown(entry.at),
+            state: entry.phase,
+            epoch: entry.epoch,
+            reason: entry.reason.clone(),
+            detail: entry.detail.clone(),
+        }
+    }
+}
+
+impl LogView {
+    /// The view of a line that the run at `epoch` printed.
+    pub fn of(epoch: Epoch, line: &LogLine) -> Self {
+        Self { at: shown(line.at), epoch, stream: line.stream, text: line.text.clone() }
+    }
+}
+
+/// One line that a run printed, as the API shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogView {
+    /// When it was read, RFC 3339.
+    pub at: String,
+    /// The epoch of the run that printed it.
+    pub epoch: Epoch,
+    /// Standard output, standard error, or the yard.
+    pub stream: Stream,
+    /// The line.
+    pub text: String,
+}
+
+/// A settlement as it is announced, in the envelope of an EventBridge event.
+pub fn completion_event(job: &Job) -> String {
+    let view = JobView::from(job);
+    // Derived from what it announces: an announcement made twice can be told by its id.
+    let id = hex(&Sha256::digest(format!("{}:{}", job.id, job.epoch))[..16]);
+    serde_json::json!({
+        "version": "0",
+        "id": id,
+        "detail-type": "Switchyard Job Settled",
+        "source": "switchyard",
+        "time": view.settled_at,
+        "resources": [job.id],
+        "detail": view,
+    })
+    .to_string()
+}
