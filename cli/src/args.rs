@@ -27,9 +27,6 @@ pub(crate) struct Connection {
     /// The yard's URL; without it the running yard is found in its folder.
     #[arg(long, global = true, env = "SWITCHYARD_URL")]
     pub(crate) url: Option<String>,
-    /// The bearer token; without it the one in the yard's folder is used.
-    #[arg(skip)]
-    pub(crate) token: Option<String>,
 }
 
 impl Connection {

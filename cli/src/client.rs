@@ -35,7 +35,7 @@ impl Client {
         };
         // From the environment and not from an argument: arguments are seen by every user of the machine.
         let token = std::env::var("SWITCHYARD_TOKEN").ok().filter(|token| !token.is_empty());
-        let token = match token.or(connection.token.clone()) {
+        let token = match token {
             Some(token) => token,
             None => read(folder.token())?.unwrap_or_default(),
         };

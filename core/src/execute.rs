@@ -18,7 +18,7 @@ use crate::ports::{
     Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LogLine, LogSink, Message, Outcome,
     PortError, Refusal, Report, Reported, StopSignal, Voucher, persist,
 };
-use crate::route::Venue;
+use crate::route::{FUNCTION_TIME, Venue};
 
 /// How often a holder shows life. Four times a lease: three may be lost.
 pub const BEAT: Duration = Duration::from_secs(15);
@@ -57,7 +57,12 @@ pub fn claim(job: &Job, claim: &Claim, now: Timestamp) -> Result<Job, Refusal> {
             Err(Refusal::NotNow)
         }
         State::Dispatched { .. } => {
-            let longest = claim.at_most.map_or(job.work.run_timeout, |most| most.min(job.work.run_timeout));
+            let venue_allows = match job.route.venue {
+                Venue::Function => FUNCTION_TIME,
+                // An invocation says with its claim what is left of it; tasks and workers have the time.
+                Venue::Inline | Venue::Fargate | Venue::Fleet => Duration::MAX,
+            };
+            let longest = job.work.run_timeout.min(venue_allows).min(claim.at_most.unwrap_or(Duration::MAX));
             let deadline = now + longest;
             let mut claimed = job.clone();
             let run = Run {
@@ -321,6 +326,14 @@ mod tests {
         let mine = Claim { at_most: Some(Duration::from_secs(10)), ..a_claim(&job, 1) };
         let State::Running(run) = claim(&job, &mine, at(0)).unwrap().state else { panic!("not running") };
         assert_eq!(run.deadline, at(10));
+    }
+
+    #[test]
+    fn a_function_has_900_seconds_however_long_its_job_may_run() {
+        let job = a_job(Venue::Function);
+        assert_eq!(job.work.run_timeout, Duration::from_secs(3600));
+        let State::Running(run) = claim(&job, &a_claim(&job, 1), at(0)).unwrap().state else { panic!("not running") };
+        assert_eq!(run.deadline, at(900));
     }
 
     #[test]

@@ -81,6 +81,9 @@ pub struct Conditions {
     pub launches_exhausted: bool,
 }
 
+/// The longest a function runs: 900 s (Lambda quotas). On one machine its process has the same budget.
+pub const FUNCTION_TIME: Duration = Duration::from_secs(900);
+
 /// What the venues can do. A home's own numbers; [`Limits::default`] are the documented ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -90,7 +93,7 @@ pub struct Limits {
     pub inline_reserve: Duration,
     /// The most memory an inline run may need, in MiB: it shares the function that takes jobs.
     pub inline_memory_mib: u32,
-    /// The longest a function may run. 900 s: Lambda's own limit (Lambda quotas).
+    /// The longest a function may run.
     pub function_time: Duration,
     /// The most memory a function can have, in MiB (Lambda quotas).
     pub function_memory_mib: u32,
@@ -124,7 +127,7 @@ impl Default for Limits {
             inline_expected: Duration::from_secs(30),
             inline_reserve: Duration::from_secs(5),
             inline_memory_mib: 512,
-            function_time: Duration::from_secs(900),
+            function_time: FUNCTION_TIME,
             function_memory_mib: 10_240,
             fargate_memory_mib: 120 * 1024,
             pools: Vec::new(),
