@@ -19,33 +19,50 @@ const VISIBILITY: Duration = Duration::from_secs(120);
 #[derive(Clone)]
 pub struct SqliteLanes {
     ledger: SqliteLedger,
-    leases: Arc<Mutex<HashMap<Message, Instant>>>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// Until when a received message is hidden.
+    leases: HashMap<Message, Instant>,
+    /// Lanes without any job, and how many commits had rung them then.
+    empty: HashMap<String, u64>,
 }
 
 impl SqliteLanes {
     /// The lanes of `ledger`.
     pub fn new(ledger: SqliteLedger) -> Self {
-        Self { ledger, leases: Arc::default() }
+        Self { ledger, kept: Arc::default() }
     }
 
-    fn leases(&self) -> MutexGuard<'_, HashMap<Message, Instant>> {
-        // A panic in between leaves a map without half-done entries.
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // A panic in between leaves maps without half-done entries.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The messages that are visible, oldest first, at most `max`; leased at once when `lease`.
     fn look(&self, lane: &Lane, max: usize, lease: bool) -> Result<Vec<Message>, PortError> {
         let sql = "SELECT id, epoch FROM jobs WHERE lane = ?1 ORDER BY rang, id";
         // Held while reading: two receivers must not find the same message.
-        let mut leases = self.leases();
+        let mut kept = self.kept();
+        let name = lane_name(lane);
+        // Counted before looking: a commit in between makes the next one look again.
+        let rung = self.ledger.bells.rung(&name);
+        if kept.empty.get(&name) == Some(&rung) {
+            return Ok(Vec::new());
+        }
+        let Kept { leases, empty } = &mut *kept;
         let now = Instant::now();
+        let mut any = false;
         let found = self.ledger.store.read(|connection| {
             let mut statement = connection.prepare_cached(sql)?;
-            let mut rows = statement.query(params![lane_name(lane)])?;
+            let mut rows = statement.query(params![name])?;
             let mut found = Vec::new();
             while found.len() < max
                 && let Some(row) = rows.next()?
             {
+                any = true;
                 let message = Message { id: JobId::from_bytes(row.get(0)?), epoch: Epoch(row.get(1)?) };
                 if leases.get(&message).is_none_or(|until| *until <= now) {
                     found.push(message);
@@ -53,7 +70,10 @@ impl SqliteLanes {
             }
             Ok(found)
         });
-        let found = found.map_err(|error| error.at("receive from", lane_name(lane)))?;
+        let found = found.map_err(|error| error.at("receive from", &name))?;
+        if !any && max > 0 {
+            empty.insert(name, rung);
+        }
         if lease {
             leases.extend(found.iter().map(|message| (*message, now + VISIBILITY)));
         }
@@ -65,7 +85,7 @@ impl SqliteLanes {
 impl Lanes for SqliteLanes {
     async fn ring(&self, _lane: &Lane, message: Message) -> Result<(), PortError> {
         // The record is there; whoever held a lease on it and let it lie has had its time.
-        self.leases().remove(&message);
+        self.kept().leases.remove(&message);
         self.ledger.bells.lanes.notify_waiters();
         Ok(())
     }
@@ -86,12 +106,12 @@ impl Lanes for SqliteLanes {
     }
 
     async fn delete(&self, received: &Received) -> Result<(), PortError> {
-        self.leases().remove(&received.message);
+        self.kept().leases.remove(&received.message);
         Ok(())
     }
 
     async fn release(&self, received: &Received) -> Result<(), PortError> {
-        self.leases().remove(&received.message);
+        self.kept().leases.remove(&received.message);
         self.ledger.bells.lanes.notify_waiters();
         Ok(())
     }

@@ -34,6 +34,8 @@ pub struct SqliteLedger {
 pub struct Bells {
     /// A job waits in a lane.
     pub lanes: Notify,
+    /// How many commits brought a job into each lane: whoever found a lane empty need not look again until this moves.
+    rung: Mutex<HashMap<String, u64>>,
     /// Something is due earlier than what the reaper waits for.
     pub due: Notify,
     /// What the reaper waits for, in milliseconds since 1970.
@@ -47,6 +49,7 @@ impl Default for Bells {
     fn default() -> Self {
         Self {
             lanes: Notify::new(),
+            rung: Mutex::default(),
             due: Notify::new(),
             armed: AtomicI64::new(i64::MAX),
             stops: Notify::new(),
@@ -61,8 +64,19 @@ impl Bells {
         self.armed.store(at.map_or(i64::MAX, Timestamp::as_millisecond), Ordering::SeqCst);
     }
 
+    /// How many commits have brought a job into the lane of this name.
+    pub(crate) fn rung(&self, lane: &str) -> u64 {
+        lock(&self.rung).get(lane).copied().unwrap_or_default()
+    }
+
     fn saved(&self, columns: &Columns) {
-        if columns.lane.is_some() {
+        if let Some(lane) = &columns.lane {
+            let mut rung = lock(&self.rung);
+            match rung.get_mut(lane) {
+                Some(times) => *times += 1,
+                None => drop(rung.insert(lane.clone(), 1)),
+            }
+            drop(rung);
             self.lanes.notify_waiters();
         }
         if columns.due.is_some_and(|due| due < self.armed.load(Ordering::SeqCst)) {
