@@ -13,11 +13,13 @@ use switchyard_core::job::{Epoch, Holder, Job, JobId, Nonce, Phase, StopCause};
 use switchyard_core::ports::{Desk, LaunchFailed, Launcher, Message, PortError, StopSignal, TaskState, Yard};
 use switchyard_core::route::Venue;
 use switchyard_core::settle;
+use switchyard_worker::command::folder_of;
 use switchyard_worker::process::{MARK, mark, signal_group, signal_process, sweep};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tracing::{debug, error, warn};
 
+use crate::blobs_folder::remove_folder;
 use crate::desk_socket;
 use crate::folder::Folder;
 use crate::ledger_sqlite::SqliteLedger;
@@ -181,8 +183,13 @@ impl ProcessLauncher {
                 child.wait().await
             }
         };
-        let marked = mark(&inner.yard_id, run);
-        match tokio::task::spawn_blocking(move || sweep(&marked)).await {
+        let (marked, scratch) = (mark(&inner.yard_id, run), folder_of(&inner.folder.scratch(), run));
+        let left = tokio::task::spawn_blocking(move || {
+            let swept = sweep(&marked)?;
+            // The task removes its folder itself, unless it was killed.
+            remove_folder(&scratch).map(|()| swept)
+        });
+        match left.await {
             Ok(Ok(0)) => {}
             Ok(Ok(swept)) => debug!(job.id = %run.id, swept, "swept what a task left"),
             Ok(Err(error)) => error!(job.id = %run.id, %error, "what a task left cannot be swept"),
