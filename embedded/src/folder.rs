@@ -4,6 +4,10 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 /// Where everything of one yard lies. Only its owner can look inside.
 #[derive(Clone, Debug)]
@@ -97,7 +101,18 @@ pub enum LockError {
     },
 }
 
-/// Keeps a folder to this process while it lives. The kernel lets go of it when the process ends, however it ends.
+/// How long a lock is waited for whose process is gone. A process that was killed while it started a child lives on in
+/// that child, its open files with it, until the child's execve(2): a millisecond, or many on a busy machine.
+const HANDOVER: Duration = Duration::from_secs(5);
+
+/// Whether what wrote itself down as `process` is there no more.
+fn is_gone(process: &str) -> bool {
+    let pid = process.trim().parse().ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+}
+
+/// Keeps a folder to this process while it lives. The kernel lets go of it when the process and every child that is
+/// still to become another program have ended, however they end: whoever has the lock finds what is left by its mark.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
@@ -115,16 +130,22 @@ impl Lock {
         let mut options = OpenOptions::new();
         let mut file =
             options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io_error)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut process = String::new();
-                // A holder that has not written itself down yet is still a holder.
-                let _ = file.read_to_string(&mut process);
-                let process = if process.is_empty() { "unknown".to_owned() } else { process };
-                return Err(LockError::InUse { folder: folder.root.clone(), process });
+        let began = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(cause)) => return Err(io_error(cause)),
             }
-            Err(TryLockError::Error(cause)) => return Err(io_error(cause)),
+            let mut process = String::new();
+            // A holder that has not written itself down yet is still a holder.
+            let _ = file.rewind().and_then(|()| file.read_to_string(&mut process));
+            if is_gone(&process) && began.elapsed() < HANDOVER {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            }
+            let process = if process.is_empty() { "unknown".to_owned() } else { process };
+            return Err(LockError::InUse { folder: folder.root.clone(), process });
         }
         file.set_len(0).and_then(|()| file.rewind()).map_err(io_error)?;
         write!(file, "{}", std::process::id()).map_err(io_error)?;
@@ -150,5 +171,32 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         // The new name is durable when its folder is (fsync(2)).
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_refused_while_its_process_lives_and_handed_over_when_it_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        let first = Lock::take(&folder).unwrap();
+        let began = Instant::now();
+        let refused = Lock::take(&folder).unwrap_err();
+        assert!(refused.to_string().contains(&format!("process {}:", std::process::id())), "{refused}");
+        assert!(began.elapsed() < HANDOVER, "a living process is not waited for");
+        // As after a kill in the middle of a spawn: the lock outlives, for a moment, the process that took it.
+        let mut gone = std::process::Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        fs::write(folder.lock_file(), gone.id().to_string()).unwrap();
+        let child = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(first);
+        });
+        let _second = Lock::take(&folder).unwrap();
+        child.join().unwrap();
+        assert_eq!(fs::read_to_string(folder.lock_file()).unwrap(), std::process::id().to_string());
     }
 }

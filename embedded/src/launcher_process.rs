@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::process::Signal;
-use switchyard_core::job::{Epoch, Holder, Job, JobId, Nonce, StopCause};
+use switchyard_core::job::{Epoch, Holder, Job, JobId, Nonce, Phase, StopCause};
 use switchyard_core::ports::{Desk, LaunchFailed, Launcher, Message, PortError, StopSignal, TaskState, Yard};
 use switchyard_core::route::Venue;
 use switchyard_core::settle;
-use switchyard_worker::process::{MARK, mark, signal_group, sweep};
+use switchyard_worker::command::folder_of;
+use switchyard_worker::process::{MARK, mark, signal_group, signal_process, sweep};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tracing::{debug, error, warn};
 
+use crate::blobs_folder::remove_folder;
 use crate::desk_socket;
 use crate::folder::Folder;
 use crate::ledger_sqlite::SqliteLedger;
@@ -110,13 +112,20 @@ impl ProcessLauncher {
                 (None, _) | (_, None) => None,
             }
         };
-        self.tasks().remove(&run);
         self.0.ledger.forget_holder(&holder(run, self.0.boot));
-        if let (Some(how), Some((yard, _))) = (how, self.0.yard.get())
-            && let Err(error) = settle::task_ended(yard, run.id, run.epoch, &how).await
-        {
-            warn!(job.id = %run.id, %error, "the end of a task is not recorded; the reaper finds out");
+        if let (Some(how), Some((yard, _))) = (how, self.0.yard.get()) {
+            let told = if stop.cause() == Some(StopCause::Drain) && waits(yard, run).await {
+                // It left before it had claimed: nothing failed, and the next start launches it.
+                Ok(())
+            } else {
+                settle::task_ended(yard, run.id, run.epoch, &how).await
+            };
+            if let Err(error) = told {
+                warn!(job.id = %run.id, %error, "the end of a task is not recorded; the reaper finds out");
+            }
         }
+        // Last: whoever closes the yard waits until everything said of its tasks is written.
+        self.tasks().remove(&run);
     }
 
     /// Starts the process, serves its desk, and answers how it ended.
@@ -152,8 +161,9 @@ impl ProcessLauncher {
         let told_to_leave = async {
             stop.raised().await;
             if let Some(leader) = leader {
-                // The task hears it, stops its run, reports, and ends.
-                signal_group(leader, Signal::TERM);
+                // The task hears it, stops its run, reports, and ends. Not its group: a command that it is about to
+                // start is in it until it has one of its own, and would end as if it had failed.
+                signal_process(leader, Signal::TERM);
             }
             tokio::time::sleep(LEAVE).await;
         };
@@ -173,8 +183,13 @@ impl ProcessLauncher {
                 child.wait().await
             }
         };
-        let marked = mark(&inner.yard_id, run);
-        match tokio::task::spawn_blocking(move || sweep(&marked)).await {
+        let (marked, scratch) = (mark(&inner.yard_id, run), folder_of(&inner.folder.scratch(), run));
+        let left = tokio::task::spawn_blocking(move || {
+            let swept = sweep(&marked)?;
+            // The task removes its folder itself, unless it was killed.
+            remove_folder(&scratch).map(|()| swept)
+        });
+        match left.await {
             Ok(Ok(0)) => {}
             Ok(Ok(swept)) => debug!(job.id = %run.id, swept, "swept what a task left"),
             Ok(Err(error)) => error!(job.id = %run.id, %error, "what a task left cannot be swept"),
@@ -182,6 +197,12 @@ impl ProcessLauncher {
         }
         Some(describe_end(ended))
     }
+}
+
+/// Whether the job still waits for somebody to claim it at this epoch.
+async fn waits(yard: &Yard, run: Message) -> bool {
+    let job = yard.ledger.load(run.id).await.ok().flatten();
+    job.is_some_and(|job| job.epoch == run.epoch && job.phase() == Phase::Dispatched)
 }
 
 fn describe_end(ended: std::io::Result<ExitStatus>) -> String {

@@ -126,13 +126,12 @@ async fn run_in(
     };
     let mut capture = Capture::new(command.ambient);
     let (ended, stopped) = watch(command, assignment, &mut child, &mut capture, log).await;
-    if stopped.is_some() || capture.left_open {
-        // Whatever left the group is found by its mark.
-        let swept = mark(command.yard, message);
-        let swept = tokio::task::spawn_blocking(move || process::sweep(&swept)).await;
-        if let Ok(Err(error)) = swept {
-            tracing::error!(job.id = %message.id, %error, "processes of an ended run are left");
-        }
+    // Whatever left the group is found by its mark, however the program ended: a process that closed its output and
+    // left the session shows in no other way.
+    let swept = mark(command.yard, message);
+    let swept = tokio::task::spawn_blocking(move || process::sweep(&swept)).await;
+    if let Ok(Err(error)) = swept {
+        tracing::error!(job.id = %message.id, %error, "processes of an ended run are left");
     }
     match (stopped, ended) {
         (Some(StopCause::Deadline), _) => Outcome::TimedOut,
@@ -156,7 +155,7 @@ async fn watch(
     let deadline = tokio::time::sleep(Duration::try_from(left).unwrap_or(Duration::ZERO));
     let mut stopped = None;
     let mut ended = None;
-    let left_open = {
+    {
         let pump = capture.pump(stdout.as_mut(), stderr.as_mut(), log);
         tokio::pin!(pump, deadline);
         let mut pumped = false;
@@ -198,11 +197,10 @@ async fn watch(
             process::signal_group(leader, Signal::KILL);
         }
         if !pumped {
-            pumped = tokio::time::timeout(LINGER, &mut pump).await.is_ok();
+            // In time or not: whoever holds the pipe still is swept.
+            let _ = tokio::time::timeout(LINGER, &mut pump).await;
         }
-        !pumped
-    };
-    capture.left_open = left_open;
+    }
     let ended = match ended {
         Some(ended) => ended,
         None => child.wait().await,
@@ -284,12 +282,11 @@ struct Capture<'a> {
     kept: usize,
     dropped: bool,
     last_error_line: String,
-    left_open: bool,
 }
 
 impl<'a> Capture<'a> {
     fn new(ambient: &'a dyn Ambient) -> Self {
-        Self { ambient, kept: 0, dropped: false, last_error_line: String::new(), left_open: false }
+        Self { ambient, kept: 0, dropped: false, last_error_line: String::new() }
     }
 
     /// Reads both pipes until both are closed.

@@ -8,14 +8,17 @@ use std::fs;
 use std::io::{self, Read};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use switchyard_core::ports::Message;
 
 /// The name of the variable that marks a run's processes.
 pub const MARK: &str = "SWITCHYARD_RUN";
 
-/// The most of an environment that is read: Linux keeps at most 128 KiB for one variable, and the mark comes early.
-const ENVIRON_BYTES: u64 = 1024 * 1024;
+/// The most of an environment that is read. Linux keeps at most 128 KiB for one variable, and a program gets one that
+/// may be long, its payload.
+const ENVIRON_BYTES: usize = 1024 * 1024;
+/// Looks, 0.1 ms apart, at a process in the middle of an execve(2), which takes about one millisecond.
+const EXEC_LOOKS: u32 = 1000;
 
 /// The mark of one run: the yard, the job and the epoch.
 pub fn mark(yard: &str, run: Message) -> String {
@@ -30,6 +33,14 @@ pub fn signal_group(leader: u32, signal: Signal) {
     }
 }
 
+/// Sends a signal to one process, and not to what it has started. A process that is gone is no error.
+pub fn signal_process(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // Gone already: what was wanted.
+        let _ = kill_process(pid, signal);
+    }
+}
+
 /// Processes whose mark begins with `prefix`, this one left out.
 ///
 /// # Errors
@@ -39,20 +50,42 @@ pub fn marked(prefix: &str) -> io::Result<Vec<u32>> {
     let needle = format!("{MARK}={prefix}").into_bytes();
     let own = std::process::id();
     let mut found = Vec::new();
+    let mut buffer = vec![0; ENVIRON_BYTES];
     for entry in fs::read_dir("/proc")? {
         let Ok(entry) = entry else { continue };
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        if pid != own && environ(pid).is_some_and(|environ| has_variable(&environ, &needle)) {
+        if pid != own && environ(pid, &mut buffer).is_some_and(|environ| has_variable(environ, &needle)) {
             found.push(pid);
         }
     }
     Ok(found)
 }
 
-fn environ(pid: u32) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(format!("/proc/{pid}/environ")).ok()?.take(ENVIRON_BYTES).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+/// The process's environment, as the front of `buffer`.
+fn environ(pid: u32, buffer: &mut [u8]) -> Option<&[u8]> {
+    let mut set_up = 0;
+    for _ in 0..EXEC_LOOKS {
+        let length = read(pid, "environ", buffer)?;
+        // A zombie and a kernel thread have none, and no program either.
+        if length > 0 || fs::read_link(format!("/proc/{pid}/exe")).is_err() {
+            return Some(&buffer[..length]);
+        }
+        // In the middle of an execve(2) the old one is gone and the new one is not there yet. Arguments come with it:
+        // a process that shows some, look after look, was started with an empty one.
+        if read(pid, "cmdline", buffer)? > 0 {
+            set_up += 1;
+        }
+        if set_up == 3 {
+            break;
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    None
+}
+
+/// Reads in one call: between two, the process may have become another program.
+fn read(pid: u32, what: &str, buffer: &mut [u8]) -> Option<usize> {
+    fs::File::open(format!("/proc/{pid}/{what}")).ok()?.read(buffer).ok()
 }
 
 fn has_variable(environ: &[u8], needle: &[u8]) -> bool {
@@ -74,11 +107,7 @@ pub fn sweep(prefix: &str) -> io::Result<usize> {
         }
         swept = swept.max(left.len());
         for pid in left {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
-                && test_kill_process(pid).is_ok()
-            {
-                let _ = kill_process(pid, Signal::KILL);
-            }
+            signal_process(pid, Signal::KILL);
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -118,5 +147,22 @@ mod tests {
         assert_eq!(marked("another-yard:").unwrap(), Vec::<u32>::new());
         assert_eq!(sweep(&format!("{yard}:")).unwrap(), 1);
         assert_eq!(marked(&yard).unwrap(), Vec::<u32>::new());
+    }
+
+    #[test]
+    fn a_process_in_the_middle_of_an_exec_is_not_overlooked() {
+        let yard = format!("exec-{}", std::process::id());
+        let again = r#"exec /bin/sh -c "$0" "$0""#;
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", again, again])
+            .env(MARK, format!("{yard}:job:1"))
+            .stdin(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let looks = (0..300).map(|_| marked(&yard).unwrap()).filter(|found| *found == [child.id()]).count();
+        assert_eq!(sweep(&yard).unwrap(), 1);
+        child.wait().unwrap();
+        assert_eq!(looks, 300);
     }
 }
