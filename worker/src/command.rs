@@ -117,6 +117,7 @@ async fn run_in(
     if let Some(cause) = assignment.stop.cause() {
         return Outcome::Stopped(cause);
     }
+    process::adopt_orphans();
     let mut child = match prepared.spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -127,11 +128,14 @@ async fn run_in(
     let mut capture = Capture::new(command.ambient);
     let (ended, stopped) = watch(command, assignment, &mut child, &mut capture, log).await;
     // Whatever left the group is found by its mark, however the program ended: a process that closed its output and
-    // left the session shows in no other way.
-    let swept = mark(command.yard, message);
-    let swept = tokio::task::spawn_blocking(move || process::sweep(&swept)).await;
-    if let Ok(Err(error)) = swept {
-        tracing::error!(job.id = %message.id, %error, "processes of an ended run are left");
+    // left the session shows as an orphan and in no other way.
+    if stopped.is_some() || process::has_orphans() {
+        let swept = mark(command.yard, message);
+        let swept = tokio::task::spawn_blocking(move || process::sweep(&swept)).await;
+        if let Ok(Err(error)) = swept {
+            tracing::error!(job.id = %message.id, %error, "processes of an ended run are left");
+        }
+        process::has_orphans();
     }
     match (stopped, ended) {
         (Some(StopCause::Deadline), _) => Outcome::TimedOut,

@@ -8,7 +8,11 @@ use std::fs;
 use std::io::{self, Read};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use std::sync::Once;
+
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper, waitpid,
+};
 use switchyard_core::ports::Message;
 
 /// The name of the variable that marks a run's processes.
@@ -90,6 +94,49 @@ fn read(pid: u32, what: &str, buffer: &mut [u8]) -> Option<usize> {
 
 fn has_variable(environ: &[u8], needle: &[u8]) -> bool {
     environ.split(|byte| *byte == 0).any(|variable| variable.starts_with(needle))
+}
+
+/// Makes this process the parent of whatever its runs leave behind (prctl(2), PR_SET_CHILD_SUBREAPER), so that a look
+/// at its own children tells whether there is anything to sweep.
+pub fn adopt_orphans() {
+    static ADOPTING: Once = Once::new();
+    ADOPTING.call_once(|| {
+        if let Err(error) = set_child_subreaper(Some(getpid())) {
+            // Then every run is swept after, which costs a look at every process.
+            tracing::warn!(%error, "orphans of runs go to another parent");
+        }
+    });
+}
+
+/// Whether runs have left processes behind that this process was given. Those that have ended meanwhile are buried.
+///
+/// An orphan becomes a child of the main thread, and a run's own process is a child of the thread that started it,
+/// or has been awaited before this is asked. One small file is read, where a sweep reads one of every process.
+pub fn has_orphans() -> bool {
+    let main = std::process::id();
+    // A kernel without CONFIG_PROC_CHILDREN does not tell: then there may be some.
+    let Ok(children) = fs::read_to_string(format!("/proc/self/task/{main}/children")) else { return true };
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).fold(false, |any, pid| !bury(pid) || any)
+}
+
+/// Takes an ended orphan out of the process table; answers whether it had ended.
+fn bury(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // proc(5): state, parent, group and session follow the name, which may hold anything but ends with the last `)`.
+    let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+    let (state, group, session) = (fields.next(), fields.nth(1), fields.next());
+    let own = Some(pid.to_string());
+    // A process that somebody here started and awaits leads its group, in this process's session: not to be touched.
+    let awaited = group == own.as_deref() && session != own.as_deref();
+    let ended = state.is_none_or(|state| state.is_empty() || state == "Z");
+    if ended
+        && !awaited
+        && let Some(pid) = Pid::from_raw(pid)
+    {
+        // Buried already, or not a child: nothing is left to do.
+        let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+    }
+    ended
 }
 
 /// Kills every process whose mark begins with `prefix`, and waits until they are gone: at most two seconds, in which
