@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use switchyard_core::job::{Failure, StopCause};
@@ -48,7 +48,8 @@ pub struct Command<'a> {
 ///
 /// The program finds in its environment: PATH, HOME (its own folder), LANG, TZ, and SWITCHYARD_JOB_ID,
 /// SWITCHYARD_EPOCH, SWITCHYARD_PAYLOAD (or SWITCHYARD_PAYLOAD_URI when it is over [`ENVIRONMENT_BYTES`]),
-/// SWITCHYARD_RESULT_PATH, SWITCHYARD_DEADLINE (RFC 3339). Nothing of the yard's own environment besides.
+/// SWITCHYARD_RESULT_PATH, SWITCHYARD_DEADLINE (RFC 3339), and SWITCHYARD_RUN, the mark by which whatever it leaves is
+/// found and ended. Nothing of the yard's own environment besides.
 pub async fn run(command: &Command<'_>, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
     let message = Message { id: assignment.job.id, epoch: assignment.job.epoch };
     let folder = command.scratch.join(format!("{}-{}", message.id, message.epoch));
@@ -125,14 +126,16 @@ async fn run_in(
         }
     };
     let mut capture = Capture::new(command.ambient);
+    let (leader, started) = (child.id(), Instant::now());
     let (ended, stopped) = watch(command, assignment, &mut child, &mut capture, log).await;
-    if stopped.is_some() || capture.left_open {
-        // Whatever left the group is found by its mark.
-        let swept = mark(command.yard, message);
-        let swept = tokio::task::spawn_blocking(move || process::sweep(&swept)).await;
-        if let Ok(Err(error)) = swept {
-            tracing::error!(job.id = %message.id, %error, "processes of an ended run are left");
-        }
+    // Whatever left the group is found by its mark: a daemon closes its output, so an open pipe does not tell.
+    let marked = mark(command.yard, message);
+    let sweep = move || match leader {
+        Some(leader) => process::sweep_after(&marked, leader, started.elapsed()),
+        None => process::sweep(&marked),
+    };
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(sweep).await {
+        tracing::error!(job.id = %message.id, %error, "processes of an ended run are left");
     }
     match (stopped, ended) {
         (Some(StopCause::Deadline), _) => Outcome::TimedOut,
@@ -156,7 +159,7 @@ async fn watch(
     let deadline = tokio::time::sleep(Duration::try_from(left).unwrap_or(Duration::ZERO));
     let mut stopped = None;
     let mut ended = None;
-    let left_open = {
+    {
         let pump = capture.pump(stdout.as_mut(), stderr.as_mut(), log);
         tokio::pin!(pump, deadline);
         let mut pumped = false;
@@ -198,11 +201,10 @@ async fn watch(
             process::signal_group(leader, Signal::KILL);
         }
         if !pumped {
-            pumped = tokio::time::timeout(LINGER, &mut pump).await.is_ok();
+            // What comes later is a stray's, and not kept.
+            let _ = tokio::time::timeout(LINGER, &mut pump).await;
         }
-        !pumped
-    };
-    capture.left_open = left_open;
+    }
     let ended = match ended {
         Some(ended) => ended,
         None => child.wait().await,
@@ -284,12 +286,11 @@ struct Capture<'a> {
     kept: usize,
     dropped: bool,
     last_error_line: String,
-    left_open: bool,
 }
 
 impl<'a> Capture<'a> {
     fn new(ambient: &'a dyn Ambient) -> Self {
-        Self { ambient, kept: 0, dropped: false, last_error_line: String::new(), left_open: false }
+        Self { ambient, kept: 0, dropped: false, last_error_line: String::new() }
     }
 
     /// Reads both pipes until both are closed.
