@@ -125,7 +125,11 @@ async fn run_in(
     let mut child = match prepared.spawn() {
         Ok(child) => child,
         Err(error) => {
-            let permanent = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied);
+            // The program, or the payload that became its arguments, is the same at the next attempt.
+            let permanent = matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::ArgumentListTooLong
+            );
             return failed("not_started", format!("cannot start `{}`: {error}", command.program), permanent);
         }
     };
@@ -246,7 +250,10 @@ fn judge(status: ExitStatus, permanent_exits: &[i32], last_error_line: &str, res
 
 /// Reads the result file: none, or JSON of at most [`Body::MAX_BYTES`].
 fn read_result(path: &Path) -> Result<Option<String>, Failure> {
-    let unreadable = |error: io::Error| Failure::new("result_unreadable", format!("the result file: {error}"));
+    let unreadable = |error: io::Error| match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::LOOP) => Failure::new("result_unreadable", "the result is a link, not a file"),
+        _ => Failure::new("result_unreadable", format!("the result file cannot be read: {error}")),
+    };
     // No link is followed and nothing is waited for: the program chose what lies at this path.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let mut options = std::fs::OpenOptions::new();
