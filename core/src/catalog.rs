@@ -201,12 +201,7 @@ impl Catalog {
         let parsed: File = serde_saphyr::from_str(text).map_err(|error| {
             let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
             let message = error.without_snippet().to_string();
-            CatalogError {
-                file: file.to_owned(),
-                line: line as u64,
-                column: column as u64,
-                message: one_line(&message, 400),
-            }
+            CatalogError { file: file.to_owned(), line, column, message: one_line(&message, 400) }
         })?;
         let at =
             |line: u64, column: u64, message: String| CatalogError { file: file.to_owned(), line, column, message };
@@ -222,8 +217,7 @@ impl Catalog {
             let place = spanned.defined;
             let entry = spanned.value;
             let name = one_line(&entry.name, 64);
-            let wrong =
-                |what: String| at(place.line() as u64, place.column() as u64, format!("capability `{name}`: {what}"));
+            let wrong = |what: String| at(place.line(), place.column(), format!("capability `{name}`: {what}"));
             let capability = entry.into_capability(builtins, schemas).map_err(wrong)?;
             if capabilities.insert(capability.name.clone(), Arc::new(capability)).is_some() {
                 return Err(wrong("is listed twice".to_owned()));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::{debug, warn};
 
+use crate::execute::persist;
 use crate::job::{Ending, Failure, Job, Owed, Settlement, State, Step, Venue};
 use crate::ports::{Body, Lane, LaunchFailed, Message, PortError, Saved, Yard};
 use crate::route::{Conditions, Limits, pool_name, route};
@@ -18,6 +19,8 @@ use crate::settle;
 pub const FIRST_LOOK: Duration = Duration::from_secs(60);
 /// Launches that may fail before the job goes to the fleet instead.
 pub const LAUNCHES: u32 = 3;
+/// Tries of one write whose answer does not come: about half a second in all. Whoever called tries longer.
+const SAVES: u32 = 3;
 /// The wait after a first failed launch; doubled by each further one.
 pub const LAUNCH_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -150,7 +153,9 @@ pub(crate) fn legal(stepped: Result<(), crate::job::IllegalStep>) {
 pub async fn commit(yard: &Yard, decided: Decided, result: Option<Body>) -> Result<Saved, PortError> {
     let Decided { job, acts } = decided;
     let job = job.stamped(yard.ambient.nonce());
-    let saved = match yard.ledger.save(job.clone(), result).await? {
+    // The very same write again: whoever decided anew would meet its own decision and take it for another's.
+    let save = || yard.ledger.save(job.clone(), result.clone());
+    let saved = match persist(&*yard.ambient, "save", SAVES, save).await? {
         // Our own nonce: the write took effect, its answer was lost on the way.
         Saved::Refused(Some(current)) if current.nonce == job.nonce => Saved::Saved,
         saved => saved,

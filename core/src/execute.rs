@@ -4,6 +4,7 @@
 //! holds that write to this function.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use event_listener::Event;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use crate::job::{ClaimToken, Holder, Job, Run, State, Step, StopCause, Venue, Watch};
+use crate::job::{ClaimToken, Failure, Holder, Job, Run, State, Step, StopCause, Venue, Watch};
 use crate::ports::{
     Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LogLine, LogSink, Message, Outcome,
     PortError, Refusal, Report, Reported, StopSignal, Voucher,
@@ -27,7 +28,7 @@ pub const LEASE: Duration = Duration::from_secs(60);
 pub const FENCE: Duration = Duration::from_secs(45);
 /// What is added to a run's deadline before the reaper forces its end.
 pub const FORCE_AFTER: Duration = Duration::from_secs(60);
-/// How often a call to the desk is repeated when it may pass.
+/// How often a call to the desk is repeated when it may pass: about 6 s in all.
 const TRIES: u32 = 6;
 
 /// Decides a claim.
@@ -74,6 +75,8 @@ pub fn claim(job: &Job, claim: &Claim, now: Timestamp) -> Result<Job, Refusal> {
                 claim.holder.to_string(),
             ));
             claimed.launch_failures = 0;
+            // It has started in time: what comes after, a retry say, is not a start any more.
+            claimed.work.start_deadline = None;
             claimed.due = Some(match job.route.venue {
                 // These have no beat: the invocation that runs them ends by itself.
                 Venue::Inline | Venue::Function => deadline + FORCE_AFTER,
@@ -131,11 +134,18 @@ impl Runs {
         }
     }
 
-    fn enter(&self, run: Message) -> Entered<'_> {
-        let signal = StopSignal::default();
-        self.lock().insert(run, signal.clone());
-        self.0.1.notify(usize::MAX);
-        Entered { runs: self, run, signal }
+    /// `None` when this holder has that run already: the doorbell rang twice here. A second entry in the first one's
+    /// place would take it out of the beat when it leaves, and the reaper would bury a living run.
+    fn enter(&self, run: Message) -> Option<Entered<'_>> {
+        match self.lock().entry(run) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(place) => {
+                let signal = StopSignal::default();
+                place.insert(signal.clone());
+                self.0.1.notify(usize::MAX);
+                Some(Entered { runs: self, run, signal })
+            }
+        }
     }
 }
 
@@ -198,8 +208,8 @@ pub async fn run(holding: &Holding<'_>, bell: Message, at_most: Option<Duration>
     let asked =
         Claim { id: bell.id, epoch: bell.epoch, holder: holding.holder.clone(), token: voucher.token.hash(), at_most };
     // In the beat's list before the claim: a beat that goes out while the claim's answer is under way must name it.
-    let entered = holding.runs.enter(bell);
-    let claimed = persist(holding.ambient, "claim", || holding.desk.claim(&asked)).await?;
+    let Some(entered) = holding.runs.enter(bell) else { return Ok(Ran::Refused(Refusal::Held)) };
+    let claimed = persist(holding.ambient, "claim", TRIES, || holding.desk.claim(&asked)).await?;
     let (job, payload) = match claimed {
         Claimed::Lost(refusal) => return Ok(Ran::Refused(refusal)),
         Claimed::Won(job, payload) => (*job, payload),
@@ -214,10 +224,12 @@ pub async fn run(holding: &Holding<'_>, bell: Message, at_most: Option<Duration>
             let assignment = Assignment { job, payload, deadline, stop: entered.signal.clone() };
             holding.executor.run(&assignment, &log).await
         }
-        Err(error) => Outcome::Interrupted(format!("its payload could not be read: {error}")),
+        Err(error) if error.retryable => Outcome::Interrupted(format!("its payload could not be read: {error}")),
+        // Given back, it would come again at once, and for ever.
+        Err(error) => Outcome::Failed { failure: Failure::new("payload_lost", error.to_string()), permanent: true },
     };
     let report = Report { voucher, outcome };
-    let reported = persist(holding.ambient, "settle", || holding.desk.settle(&report)).await?;
+    let reported = persist(holding.ambient, "settle", TRIES, || holding.desk.settle(&report)).await?;
     info!(job.id = %bell.id, job.epoch = %bell.epoch, holder = %holding.holder, reported = ?reported, "run ended");
     Ok(Ran::Done(reported))
 }
@@ -226,14 +238,19 @@ async fn fetch(holding: &Holding<'_>, payload: Body) -> Result<String, PortError
     match payload {
         Body::Inline(text) => Ok(text),
         Body::Blob(blob) => {
-            let text = persist(holding.ambient, "read payload", || holding.blobs.get(&blob)).await?;
+            let text = persist(holding.ambient, "read payload", TRIES, || holding.blobs.get(&blob)).await?;
             text.ok_or_else(|| PortError::permanent("read the payload of", blob.job, "there is no such blob"))
         }
     }
 }
 
-/// Repeats a call that may pass, with growing pauses: about 6 s in all.
-async fn persist<T, F, Fut>(ambient: &dyn Ambient, what: &str, mut call: F) -> Result<T, PortError>
+/// Repeats a call that may pass, with growing pauses.
+pub(crate) async fn persist<T, F, Fut>(
+    ambient: &dyn Ambient,
+    what: &str,
+    tries: u32,
+    mut call: F,
+) -> Result<T, PortError>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, PortError>>,
@@ -241,7 +258,7 @@ where
     let mut tried = 1;
     loop {
         match call().await {
-            Err(error) if error.retryable && tried < TRIES => {
+            Err(error) if error.retryable && tried < tries => {
                 warn!(%error, tried, "{what} failed; trying again");
                 ambient.pause(crate::dispatch::backoff(Duration::from_millis(200), tried, ambient.chance())).await;
                 tried += 1;
@@ -341,11 +358,22 @@ mod tests {
         let job = a_job(Venue::Fleet);
         let first = Message { id: job.id, epoch: Epoch(1) };
         let second = Message { id: job.id, epoch: Epoch(2) };
-        let one = runs.enter(first);
-        let two = runs.enter(second);
+        let one = runs.enter(first).unwrap();
+        let two = runs.enter(second).unwrap();
         runs.stop(second, StopCause::Cancel);
         assert_eq!((one.signal.cause(), two.signal.cause()), (None, Some(StopCause::Cancel)));
         drop(two);
         assert_eq!(runs.running(), [first]);
+    }
+
+    #[test]
+    fn a_doorbell_that_rings_twice_here_leaves_the_first_run_in_the_beat() {
+        let runs = Runs::default();
+        let run = Message { id: a_job(Venue::Fleet).id, epoch: Epoch(1) };
+        let first = runs.enter(run).unwrap();
+        assert!(runs.enter(run).is_none());
+        assert_eq!(runs.running(), [run]);
+        drop(first);
+        assert!(runs.enter(run).is_some());
     }
 }

@@ -236,7 +236,8 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-/// What was asked for. Fixed at acceptance.
+/// What was asked for. Fixed at acceptance, but for the pool, which a new dispatch may change, and the start deadline,
+/// which is over once it has started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Work {
     /// The capability that runs.
@@ -255,7 +256,7 @@ pub struct Work {
     pub body_sha256: [u8; 32],
     /// The longest one run may last.
     pub run_timeout: Duration,
-    /// The moment after which it must not start any more.
+    /// The moment after which it must not start any more; none once it has started.
     pub start_deadline: Option<Timestamp>,
     /// Failed attempts after which it fails for good; a manual retry grants as many again.
     pub attempts: u32,

@@ -28,11 +28,11 @@ pub mod ports;
 pub mod wire;
 
 #[cfg(feature = "contract")]
-//pub mod contract;
+pub mod contract;
 #[cfg(feature = "contract")]
 pub mod memory;
 
 #[cfg(test)]
-// mod model;
+mod model;
 #[cfg(test)]
 mod testing;

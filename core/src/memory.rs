@@ -24,6 +24,9 @@ use crate::route::Limits;
 /// How long a received message stays hidden. As on AWS.
 const VISIBILITY: Duration = Duration::from_secs(120);
 
+/// Text in one page of a log, as [`Logs::read`] has it.
+const PAGE_BYTES: usize = 256 * 1024;
+
 /// The home. Clones are the same home.
 #[derive(Clone, Default)]
 pub struct Memory(Arc<Inner>);
@@ -299,6 +302,9 @@ impl Ledger for Memory {
     async fn forget(&self, ids: &[JobId]) -> Result<(), PortError> {
         let mut kept = self.kept();
         for id in ids {
+            if kept.jobs.get(id).is_none_or(|job| !job.is_settled() || job.due.is_some()) {
+                continue;
+            }
             kept.jobs.remove(id);
             kept.payloads.remove(id);
             kept.results.retain(|(job, _), _| job != id);
@@ -410,8 +416,15 @@ impl Logs for Memory {
 
     async fn read(&self, job: JobId, cursor: &str) -> Result<LogPage, PortError> {
         let from = cursor.parse().unwrap_or(0);
-        let lines: Vec<_> =
-            self.kept().logs.get(&job).map(|log| log.iter().skip(from).cloned().collect()).unwrap_or_default();
+        let kept = self.kept();
+        let mut left = PAGE_BYTES;
+        let fits = |(_, line): &&(Epoch, LogLine)| {
+            let fits = left > 0;
+            left = left.saturating_sub(line.text.len());
+            fits
+        };
+        let log = kept.logs.get(&job).map_or(&[][..], Vec::as_slice);
+        let lines: Vec<_> = log.iter().skip(from).take_while(fits).cloned().collect();
         Ok(LogPage { next: (from + lines.len()).to_string(), lines })
     }
 

@@ -236,7 +236,7 @@ pub trait Ledger: Send + Sync {
     async fn last_beat(&self, holder: &Holder) -> Result<Option<Beat>, PortError>;
     /// Jobs settled before this moment that owe nothing.
     async fn forgettable(&self, settled_before: Timestamp, limit: usize) -> Result<Vec<JobId>, PortError>;
-    /// Removes these records for good; their keys are free again.
+    /// Removes those of these records that are still settled and owe nothing, for good; their keys are free again.
     async fn forget(&self, ids: &[JobId]) -> Result<(), PortError>;
 }
 

@@ -16,7 +16,7 @@ use crate::ports::{
     Beat, Body, Claim, Claimed, Desk, LogLine, Message, Order, Outcome, PortError, Report, Reported, Saved, Voucher,
     Yard,
 };
-use crate::route::Limits;
+use crate::route::{Limits, route};
 
 /// Losses without notice after which a job is taken for the reason of them.
 pub const LOSSES: u32 = 4;
@@ -228,15 +228,20 @@ pub fn cancel(mut job: Job, now: Timestamp, by: &str) -> Result<Option<Decided>,
 ///
 /// # Errors
 ///
-/// The job, unchanged: it has not ended, or it succeeded.
-pub fn retry(mut job: Job, limits: &Limits, now: Timestamp, by: &str) -> Result<Decided, Box<Job>> {
+/// The job, unchanged: it has not ended, or it succeeded, or no venue can run it any more.
+pub fn retry(job: Job, limits: &Limits, now: Timestamp, by: &str) -> Result<Decided, Box<Job>> {
     match &job.state {
         State::Settled(settlement) if settlement.ending != Ending::Succeeded => {
-            job.attempts_allowed = job.attempts_spent + job.work.attempts;
-            (job.interruptions, job.losses, job.launch_failures) = (0, 0, 0);
+            let mut again = job.clone();
+            again.attempts_allowed = job.attempts_spent + job.work.attempts;
+            (again.interruptions, again.losses, again.launch_failures) = (0, 0, 0);
             // The old deadline has passed or means nothing now: whoever retries by hand wants it to run.
-            job.work.start_deadline = None;
-            Ok(dispatch::again(job, limits, now, "retried", by))
+            again.work.start_deadline = None;
+            // Pinned to inline, or the yard has become smaller: an ended job cannot fail once more.
+            match route(&again.work.needs, &dispatch::conditions(&again), limits) {
+                Ok(_) => Ok(dispatch::again(again, limits, now, "retried", by)),
+                Err(_) => Err(Box::new(job)),
+            }
         }
         State::Settled(_) | State::Delayed { .. } | State::Dispatched { .. } | State::Running(_) => Err(Box::new(job)),
     }
@@ -386,7 +391,9 @@ pub async fn task_ended(yard: &Yard, id: JobId, epoch: Epoch, how: &str) -> Resu
 /// It could not be done or struck out; `due` brings the reaper back to it.
 pub async fn pay(yard: &Yard, job: &Job, owed: &Owed) -> Result<(), PortError> {
     match owed {
-        Owed::Announce(_) => yard.herald.announce(job).await?,
+        Owed::Announce(epoch) if job.is_settled() && job.epoch == *epoch => yard.herald.announce(job).await?,
+        // Retried meanwhile: what would have been announced is not so any more, and the next end is announced.
+        Owed::Announce(_) => {}
         Owed::StopTask { venue, epoch } => yard.launcher.stop(job.id, *epoch, *venue).await?,
     }
     for _ in 0..ROUNDS {
@@ -446,7 +453,7 @@ impl Desk for YardDesk {
 }
 
 /// What a holder must be told about a run it says it runs.
-fn order(run: Message, holder: &crate::job::Holder, job: Option<&Job>) -> Option<Order> {
+pub(crate) fn order(run: Message, holder: &crate::job::Holder, job: Option<&Job>) -> Option<Order> {
     let stale = Some(Order { run, cause: StopCause::Stale });
     let Some(job) = job else { return stale };
     match &job.state {
@@ -549,6 +556,15 @@ mod tests {
         assert!(matches!(retried.acts[..], [Act::Ring(..)]));
         let done = decide(&a_running_job(Venue::Fleet, 1), &Outcome::Succeeded(None)).job;
         assert!(retry(done, &Limits::one_machine(8192), at(200), "local").is_err(), "a success is final");
+    }
+
+    #[test]
+    fn an_ended_job_that_no_venue_can_run_any_more_stays_as_it_ended() {
+        let mut job = a_running_job(Venue::Inline, 1);
+        job.work.needs.only = vec![Venue::Inline];
+        let dead = decide(&job, &failed(true)).job;
+        let refused = retry(dead.clone(), &Limits::one_machine(8192), at(200), "local");
+        assert_eq!(refused, Err(Box::new(dead)));
     }
 
     #[test]

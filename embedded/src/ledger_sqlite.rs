@@ -188,14 +188,10 @@ fn load(connection: &Connection, id: JobId) -> rusqlite::Result<Option<Job>> {
 }
 
 fn body(connection: &Connection, id: JobId, epoch: Epoch) -> rusqlite::Result<Option<Body>> {
-    let mut statement = connection.prepare_cached("SELECT body FROM bodies WHERE job = ?1 AND epoch = ?2")?;
+    let sql = "SELECT body FROM bodies WHERE job = (SELECT seq FROM jobs WHERE id = ?1) AND epoch = ?2";
+    let mut statement = connection.prepare_cached(sql)?;
     let read = |row: &Row<'_>| wire::decode_body(row.get_ref(0)?.as_str()?).map_err(unreadable);
     statement.query_row(params![id.as_bytes(), epoch.0], read).optional()
-}
-
-fn put_body(connection: &Connection, id: JobId, epoch: Epoch, body: &str) -> rusqlite::Result<()> {
-    let sql = "INSERT OR REPLACE INTO bodies (job, epoch, body) VALUES (?1, ?2, ?3)";
-    connection.prepare_cached(sql)?.execute(params![id.as_bytes(), epoch.0, body]).map(drop)
 }
 
 /// A new job with its texts already made: the writer thread only writes.
@@ -224,7 +220,8 @@ fn insert(connection: &Connection, new: &Row1) -> rusqlite::Result<Acceptance> {
         record
     ];
     if connection.prepare_cached(sql)?.execute(values)? == 1 {
-        put_body(connection, *id, Epoch(0), &new.payload)?;
+        let sql = "INSERT INTO bodies (job, epoch, body) VALUES (?1, 0, ?2)";
+        connection.prepare_cached(sql)?.execute(params![connection.last_insert_rowid(), new.payload])?;
         return Ok(Acceptance::Accepted);
     }
     let existing = load(connection, *id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
@@ -238,7 +235,9 @@ fn update(connection: &Connection, columns: &Columns, result: Option<&str>) -> r
     let values = params![id.as_bytes(), revision, phase.as_str(), due, lane, rang, epoch.0, settled, record];
     if connection.prepare_cached(sql)?.execute(values)? == 1 {
         if let Some(result) = result {
-            put_body(connection, *id, *epoch, result)?;
+            let sql = "INSERT OR REPLACE INTO bodies (job, epoch, body)
+                       SELECT seq, ?2, ?3 FROM jobs WHERE id = ?1";
+            connection.prepare_cached(sql)?.execute(params![id.as_bytes(), epoch.0, result])?;
         }
         return Ok(Saved::Saved);
     }
@@ -512,8 +511,10 @@ impl Ledger for SqliteLedger {
         let subject = format!("{} jobs", ids.len());
         let write = move |connection: &Connection| {
             for id in ids {
-                connection.prepare_cached("DELETE FROM jobs WHERE id = ?1")?.execute([id.as_bytes()])?;
-                connection.prepare_cached("DELETE FROM bodies WHERE job = ?1")?.execute([id.as_bytes()])?;
+                let sql = "DELETE FROM jobs WHERE id = ?1 AND settled IS NOT NULL AND due IS NULL RETURNING seq";
+                let seq: Option<i64> =
+                    connection.prepare_cached(sql)?.query_row([id.as_bytes()], |row| row.get(0)).optional()?;
+                connection.prepare_cached("DELETE FROM bodies WHERE job = ?1")?.execute([seq])?;
             }
             Ok(())
         };

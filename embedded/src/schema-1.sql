@@ -1,6 +1,6 @@
 -- Job records. `record` is the truth (core/src/wire.rs); the other columns are copied out of it for indexes.
 CREATE TABLE jobs (
-    seq        INTEGER PRIMARY KEY,
+    seq        INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: bodies go by it
     id         BLOB NOT NULL UNIQUE,
     revision   INTEGER NOT NULL,
     phase      TEXT NOT NULL,
@@ -19,9 +19,10 @@ CREATE INDEX jobs_due ON jobs (due) WHERE due IS NOT NULL;
 CREATE INDEX jobs_lane ON jobs (lane, rang, id, epoch) WHERE lane IS NOT NULL;
 CREATE INDEX jobs_settled ON jobs (settled) WHERE settled IS NOT NULL AND due IS NULL;
 
--- Payloads (epoch 0) and results (the epoch that made them): written once, never rewritten with the record.
+-- Payloads (epoch 0) and results (the epoch that made them): written once, never rewritten with the record. By the
+-- job's row number and not by its id, so that new ones lie side by side and a commit touches few pages.
 CREATE TABLE bodies (
-    job   BLOB NOT NULL,
+    job   INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
     body  TEXT NOT NULL,
     PRIMARY KEY (job, epoch)

@@ -254,10 +254,15 @@ fn write_groups(connection: &Connection, queue: &mpsc::Receiver<Operation>) {
     let mut group = Vec::new();
     while let Ok(first) = queue.recv() {
         group.push(first);
-        while group.len() < GROUP
-            && let Ok(next) = queue.try_recv()
-        {
-            group.push(next);
+        // Two looks: whoever the last commit answered is about to send the next operation, and a commit shared is an
+        // fsync saved. Giving way costs a microsecond where nobody comes.
+        for _ in 0..2 {
+            while group.len() < GROUP
+                && let Ok(next) = queue.try_recv()
+            {
+                group.push(next);
+            }
+            std::thread::yield_now();
         }
         write_group(connection, &mut group);
     }

@@ -1,0 +1,50 @@
+//! The contract suite on this home: SQLite, folders, and a launcher that starts nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchyard_core::catalog::Catalog;
+use switchyard_core::contract::Case;
+use switchyard_core::contract_suite;
+use switchyard_core::ports::{Ambient, Yard};
+use switchyard_core::route::Limits;
+use switchyard_embedded::blobs_folder::FolderBlobs;
+use switchyard_embedded::folder::Folder;
+use switchyard_embedded::herald_file::FileHerald;
+use switchyard_embedded::lanes_sqlite::SqliteLanes;
+use switchyard_embedded::launcher_process::{ProcessLauncher, TaskProgram};
+use switchyard_embedded::ledger_sqlite::SqliteLedger;
+use switchyard_embedded::logs_folder::FolderLogs;
+use switchyard_embedded::store::Store;
+use switchyard_worker::system::System;
+
+fn on_sqlite(case: Case) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        let ambient: Arc<dyn Ambient> = Arc::new(System);
+        let store = Arc::new(Store::open(&folder.database()).unwrap());
+        let ledger = SqliteLedger::new(Arc::clone(&store), Arc::clone(&ambient));
+        // It serves no yard: a launch is noted, and no process starts.
+        let task = TaskProgram { program: "/bin/false".into(), args: vec![] };
+        let launcher =
+            ProcessLauncher::new(task, 1, "contract".into(), ambient.nonce(), folder.clone(), ledger.clone());
+        let yard = Yard {
+            ledger: Arc::new(ledger.clone()),
+            lanes: Arc::new(SqliteLanes::new(ledger)),
+            launcher: Arc::new(launcher),
+            blobs: Arc::new(FolderBlobs::new(&folder)),
+            logs: Arc::new(FolderLogs::new(&folder)),
+            herald: Arc::new(FileHerald::new(&folder)),
+            ambient,
+            catalog: Arc::new(Catalog::default()),
+            limits: Limits::one_machine(8192),
+            retention: Duration::from_secs(3600),
+        };
+        case(&yard).await;
+        store.close();
+    });
+}
+
+contract_suite!(on_sqlite);
