@@ -525,6 +525,8 @@ fn yards_that_do_not_open() -> String {
     start(&mut told, "a schema that is not JSON");
 
     let whole = std::fs::read(home.database()).unwrap();
+    let log = std::fs::metadata(home.data().join("yard.db-wal")).map_or(0, |file| file.len());
+    assert_eq!(log, 0, "a yard that was stopped in order leaves everything in the one file that people copy");
     std::fs::write(home.database(), b"this is not a database, whatever its name says".repeat(300)).unwrap();
     told.failure("a database that is garbage", &fails(&home, |_| {}), 8);
     let mut torn = whole.clone();
