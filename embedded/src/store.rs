@@ -53,6 +53,15 @@ pub enum OpenError {
         #[source]
         cause: rusqlite::Error,
     },
+    /// There is no room to make it, or to bring it up to date.
+    #[error("cannot open {file}: the disk is full: make room and start again")]
+    Full {
+        /// The file.
+        file: PathBuf,
+        /// What SQLite says.
+        #[source]
+        cause: rusqlite::Error,
+    },
     /// Anything else.
     #[error("cannot open {file}")]
     Sqlite {
@@ -70,6 +79,7 @@ impl OpenError {
         match cause.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt { file, cause },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked { file, cause },
+            Some(ErrorCode::DiskFull) => Self::Full { file, cause },
             _ => Self::Sqlite { file, cause },
         }
     }
