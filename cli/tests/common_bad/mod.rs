@@ -74,10 +74,6 @@ impl Home {
         self.path().join("data")
     }
 
-    pub(crate) fn database(&self) -> PathBuf {
-        self.data().join("yard.db")
-    }
-
     pub(crate) fn policies(&self) -> PathBuf {
         self.path().join("policies")
     }
@@ -123,11 +119,6 @@ impl Home {
         let address = url.unwrap_or_else(|| panic!("the yard did not open: {line}{}", self.log())).0.to_owned();
         let token = std::fs::read_to_string(self.data().join("token")).unwrap();
         Yard { home: self, child, address, token, _stdout: stdout }
-    }
-
-    /// Runs a command of the program to its end.
-    pub(crate) fn run(&self, args: &[&str]) -> Ended {
-        Ended::of(self.switchyard().args(args))
     }
 }
 
@@ -287,22 +278,6 @@ impl Yard<'_> {
         eventually("it runs", || Some(self.job(id)).filter(|job| job["state"] == "running"))
     }
 
-    /// All lines of a job's log, as (stream, text).
-    pub(crate) fn lines(&self, id: &str) -> Vec<(String, String)> {
-        let mut lines = Vec::new();
-        let mut cursor = String::new();
-        loop {
-            let page = self.get(&format!("/v1/jobs/{id}/logs?cursor={cursor}")).json();
-            for line in page["lines"].as_array().unwrap() {
-                lines.push((line["stream"].as_str().unwrap().to_owned(), line["text"].as_str().unwrap().to_owned()));
-            }
-            if page["done"] == true {
-                return lines;
-            }
-            cursor = page["next"].as_str().unwrap().to_owned();
-        }
-    }
-
     /// Every job there is, by id and revision-bearing state.
     pub(crate) fn jobs(&self) -> Vec<(String, String)> {
         let page = self.get("/v1/jobs?limit=500").json();
@@ -351,29 +326,4 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
         assert!(Instant::now() < until, "not within ten seconds: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// `text` without what differs from run to run: ids, ports and this home's paths.
-pub(crate) fn redacted(text: &str, home: &Home) -> String {
-    let text = text.replace(&home.path().display().to_string(), "[home]");
-    let mut out = String::new();
-    let mut rest = text.as_str();
-    while let Some(start) = rest.find(|c: char| c.is_ascii_hexdigit()) {
-        let word = &rest[start..];
-        let length = word.find(|c: char| !c.is_ascii_hexdigit() && c != '-').unwrap_or(word.len());
-        out.push_str(&rest[..start]);
-        let word = &word[..length];
-        let is_id = length == 36 && word.bytes().filter(|byte| *byte == b'-').count() == 4;
-        // The example that a message gives stays.
-        out.push_str(if is_id && word != "01890a5d-ac96-774b-bcce-b302099a8057" { "[id]" } else { word });
-        rest = &rest[start + length..];
-    }
-    out.push_str(rest);
-    let mut parts = out.split("127.0.0.1:");
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        out.push_str("127.0.0.1:[port]");
-        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
-    }
-    out
 }
