@@ -7,7 +7,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
@@ -109,8 +110,18 @@ fn wait(seconds: Option<u64>) -> Result<Duration, Problem> {
     }
 }
 
-fn job_id(text: &str) -> Result<JobId, Problem> {
-    text.parse().map_err(|error| invalid("id", error))
+/// The job id in a path.
+pub(crate) struct Id(JobId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| invalid("id", "it is not UTF-8 once decoded"))?;
+        text.parse().map(Self).map_err(|error| invalid("id", error))
+    }
 }
 
 fn not_found(id: JobId) -> Problem {
@@ -231,33 +242,28 @@ async fn result_text(api: &Api, job: &Job) -> Result<Option<String>, Problem> {
 /// GET /v1/jobs/{id}
 pub(crate) async fn show(
     State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
+    Id(id): Id,
     wait_query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Json<JobAnswer>, Problem> {
-    let id = job_id(&id)?;
     let patience = wait(query(wait_query)?.wait)?;
     let job = until_settled(&api, id, patience).await?.ok_or_else(|| not_found(id))?;
     let result = if patience.is_zero() { None } else { result_of(&api, &job).await? };
     Ok(Json(JobAnswer { job: JobView::from(&job), result }))
 }
 
-async fn load(api: &Api, id: &str) -> Result<Job, Problem> {
-    let id = job_id(id)?;
+async fn load(api: &Api, id: JobId) -> Result<Job, Problem> {
     api.yard.ledger.load(id).await?.ok_or_else(|| not_found(id))
 }
 
 /// GET /v1/jobs/{id}/timeline
-pub(crate) async fn timeline(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-) -> Result<Json<TimelineAnswer>, Problem> {
-    let job = load(&api, &id).await?;
+pub(crate) async fn timeline(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Json<TimelineAnswer>, Problem> {
+    let job = load(&api, id).await?;
     Ok(Json(TimelineAnswer { timeline: job.timeline.iter().map(EntryView::from).collect() }))
 }
 
 /// GET /v1/jobs/{id}/result
-pub(crate) async fn result(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let job = load(&api, &id).await?;
+pub(crate) async fn result(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Problem> {
+    let job = load(&api, id).await?;
     match result_text(&api, &job).await? {
         Some(text) => Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response()),
         None => {
@@ -316,12 +322,12 @@ fn read_cursor(cursor: &str) -> Result<(Timestamp, JobId), Problem> {
 /// GET /v1/jobs/{id}/logs
 pub(crate) async fn logs(
     State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
+    Id(id): Id,
     logs_query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Json<LogsPage>, Problem> {
     let LogsQuery { cursor, wait: seconds } = query(logs_query)?;
     let until = tokio::time::Instant::now() + wait(seconds)?;
-    let mut job = load(&api, &id).await?;
+    let mut job = load(&api, id).await?;
     loop {
         // The job before its log: what it printed last is there when it has ended.
         let page = api.yard.logs.read(job.id, &cursor).await?;
@@ -339,16 +345,16 @@ pub(crate) async fn logs(
 }
 
 /// POST /v1/jobs/{id}/cancel
-pub(crate) async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let job = settle::cancel_job(&api.yard, job_id(&id)?, CALLER).await?;
+pub(crate) async fn cancel(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Problem> {
+    let job = settle::cancel_job(&api.yard, id, CALLER).await?;
     // Accepted, not done: a run is asked to end, and its holder settles.
     let status = if job.is_settled() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(JobView::from(&job))).into_response())
 }
 
 /// POST /v1/jobs/{id}/retry
-pub(crate) async fn retry(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let job = settle::retry_job(&api.yard, job_id(&id)?, CALLER).await?;
+pub(crate) async fn retry(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Problem> {
+    let job = settle::retry_job(&api.yard, id, CALLER).await?;
     Ok((StatusCode::ACCEPTED, Json(JobView::from(&job))).into_response())
 }
 

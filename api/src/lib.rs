@@ -1,5 +1,6 @@
 //! One HTTP router for every home: it reads a request, calls a room, and shows what came of it.
 
+mod body;
 mod events;
 mod jobs;
 pub mod problem;
@@ -115,6 +116,7 @@ pub fn router(api: Arc<Api>) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method")
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(middleware::from_fn(body::read_on))
         .layer(CatchPanicLayer::custom(|_| {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "a defect; the log says more").into_response()
         }))

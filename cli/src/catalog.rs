@@ -29,23 +29,25 @@ pub(crate) fn load(policies: Option<&Path>) -> Result<Arc<Catalog>, Failure> {
             .map_err(|error| Failure::CannotOpen(error.into()))
     };
     let Some(folder) = policies else {
-        let schemas = BUILT_IN_SCHEMAS.iter().map(|(name, text)| read_schema(name, text));
-        return parse("policies/capabilities.yaml", BUILT_IN, &schemas.collect::<Result<_, _>>()?);
+        let schemas = BUILT_IN_SCHEMAS.iter().map(|(name, text)| Ok(((*name).to_owned(), read_schema(name, text)?)));
+        return parse("policies/capabilities.yaml", BUILT_IN, &schemas.collect::<Result<_, Failure>>()?);
     };
     let file = folder.join("capabilities.yaml");
-    let text = std::fs::read_to_string(&file)
-        .map_err(|cause| Failure::io(format!("read the catalog {}", file.display()), cause))?;
+    let unreadable = |what: &str, path: &Path, cause: std::io::Error| {
+        Failure::CannotOpen(format!("cannot read the {what} {}: {cause}", path.display()).into())
+    };
+    let text = std::fs::read_to_string(&file).map_err(|cause| unreadable("catalog", &file, cause))?;
     let mut schemas = BTreeMap::new();
     let schema_folder = folder.join("schemas");
     if schema_folder.is_dir() {
-        let failed = |cause| Failure::io(format!("read the schemas in {}", schema_folder.display()), cause);
+        let failed = |cause| unreadable("schemas in", &schema_folder, cause);
         for entry in std::fs::read_dir(&schema_folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if name.ends_with(".json") {
-                let text = std::fs::read_to_string(&path).map_err(failed)?;
-                let (name, schema) = read_schema(&format!("schemas/{name}"), &text)?;
-                schemas.insert(name, schema);
+                let text = std::fs::read_to_string(&path).map_err(|cause| unreadable("schema", &path, cause))?;
+                let schema = read_schema(&path.display().to_string(), &text)?;
+                schemas.insert(format!("schemas/{name}"), schema);
             }
         }
     }
@@ -63,9 +65,14 @@ pub(crate) fn check(folder: &Path) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn read_schema(name: &str, text: &str) -> Result<(String, Value), Failure> {
-    let wrong = |error| Failure::CannotOpen(format!("{name}: not JSON: {error}").into());
-    serde_json::from_str(text).map(|schema| (name.to_owned(), schema)).map_err(wrong)
+fn read_schema(file: &str, text: &str) -> Result<Value, Failure> {
+    serde_json::from_str(text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let error = error.to_string();
+        // serde_json ends its messages with the place; here it stands in front, as in the catalog's.
+        let reason = error.split(" at line ").next().unwrap_or(&error);
+        Failure::CannotOpen(format!("{file}:{line}:{column}: not JSON: {reason}").into())
+    })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use event_listener::Event;
+use futures_lite::future;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
@@ -262,18 +263,34 @@ impl LogSink for DeskLog<'_> {
 /// when no beat was acknowledged for [`FENCE`]. Returns when there are no runs; `counter` goes on from call to call.
 pub async fn beat_while_running(holding: &Holding<'_>, counter: &mut u64) {
     let mut acknowledged = holding.ambient.now();
+    let mut patience = BEAT;
     while !holding.runs.is_empty() {
         *counter += 1;
+        // Listening before listing: a run that enters in between is not missed.
+        let entered = holding.runs.0.1.listen();
         let beat = Beat { holder: holding.holder.clone(), counter: *counter, running: holding.runs.running() };
         let sent = holding.ambient.now();
-        match holding.desk.beat(&beat, BEAT).await {
-            Ok(orders) => {
+        let asking = async { Some(holding.desk.beat(&beat, patience).await) };
+        let overtaken = async {
+            if patience.is_zero() {
+                future::pending::<()>().await;
+            }
+            entered.await;
+            None
+        };
+        let answered = future::or(asking, overtaken).await;
+        // An answer held back for runs that were listed brings no order for one that began since. The next beat names
+        // it too, and is answered at once: a holder that begins runs all the time must still be acknowledged.
+        patience = if answered.is_some() { BEAT } else { Duration::ZERO };
+        match answered {
+            None => {}
+            Some(Ok(orders)) => {
                 acknowledged = sent;
                 for order in orders {
                     holding.runs.stop(order.run, order.cause);
                 }
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 warn!(holder = %holding.holder, %error, "no answer to a beat");
                 if holding.ambient.now() > acknowledged + FENCE {
                     holding.runs.stop_all(StopCause::Stale);

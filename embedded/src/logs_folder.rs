@@ -75,19 +75,22 @@ fn read_page(folder: &Path, from_epoch: u32, from_offset: u64) -> io::Result<Log
     for epoch in epochs {
         let mut offset = if epoch == from_epoch { from_offset } else { 0 };
         let mut file = File::open(folder.join(format!("{epoch}.ndjson")))?;
+        // A cursor comes back from outside: one beyond the end, or within a line, is a place like any other.
+        offset = offset.min(file.metadata()?.len());
         file.seek(SeekFrom::Start(offset))?;
         let mut reader = BufReader::new(file);
-        let mut line = String::new();
+        let mut line = Vec::new();
         while bytes < PAGE_BYTES {
             line.clear();
-            let read = reader.read_line(&mut line)?;
+            let read = reader.read_until(b'\n', &mut line)?;
             // The end, or a line that is still being written.
-            if read == 0 || !line.ends_with('\n') {
+            if read == 0 || !line.ends_with(b"\n") {
                 break;
             }
             offset += read as u64;
             bytes += read as u64;
-            if let Ok(line) = wire::decode_line(&line) {
+            // Half a line, left by a full disk or a crash, may end within a character: it hides itself and no other.
+            if let Some(line) = str::from_utf8(&line).ok().and_then(|line| wire::decode_line(line).ok()) {
                 page.lines.push((Epoch(epoch), line));
             }
         }
@@ -97,4 +100,41 @@ fn read_page(folder: &Path, from_epoch: u32, from_offset: u64) -> io::Result<Log
         }
     }
     Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use switchyard_core::job::Nonce;
+    use switchyard_core::ports::Stream;
+
+    use super::*;
+
+    fn line(text: &str) -> LogLine {
+        LogLine { at: Timestamp::UNIX_EPOCH, stream: Stream::Stdout, text: text.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_torn_line_hides_no_other_and_no_cursor_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        let logs = FolderLogs { root: root.path().to_owned() };
+        let job = JobId::keyed("tests", &Nonce(1).to_string());
+        logs.append(job, Epoch(1), &[line("one €")]).await.unwrap();
+        let file = root.path().join(job.to_string()).join("1.ndjson");
+        let mut bytes = fs::read(&file).unwrap();
+        // The disk was full within the first byte of a character; later there was room again.
+        let torn = bytes.iter().position(|byte| *byte > 0x7f).unwrap() + 1;
+        bytes.extend_from_within(..torn);
+        fs::write(&file, &bytes).unwrap();
+        logs.append(job, Epoch(1), &[line("two"), line("three")]).await.unwrap();
+        let page = logs.read(job, "").await.unwrap();
+        let texts: Vec<&str> = page.lines.iter().map(|(_, line)| line.text.as_str()).collect();
+        assert_eq!(texts, ["one €", "three"]);
+        for offset in 0..bytes.len() {
+            logs.read(job, &format!("1.{offset}")).await.unwrap();
+        }
+        for cursor in ["1.18446744073709551615", "1.9999", "9.0", "x", ".", "-1.-1"] {
+            logs.read(job, cursor).await.unwrap();
+        }
+    }
 }

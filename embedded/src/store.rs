@@ -53,6 +53,15 @@ pub enum OpenError {
         #[source]
         cause: rusqlite::Error,
     },
+    /// There is no room to make it, or to bring it up to date.
+    #[error("cannot open {file}: the disk is full: make room and start again")]
+    Full {
+        /// The file.
+        file: PathBuf,
+        /// What SQLite says.
+        #[source]
+        cause: rusqlite::Error,
+    },
     /// Anything else.
     #[error("cannot open {file}")]
     Sqlite {
@@ -70,6 +79,7 @@ impl OpenError {
         match cause.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt { file, cause },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked { file, cause },
+            Some(ErrorCode::DiskFull) => Self::Full { file, cause },
             _ => Self::Sqlite { file, cause },
         }
     }
@@ -272,6 +282,11 @@ fn write_groups(connection: &Connection, queue: &mpsc::Receiver<Operation>) {
             std::thread::yield_now();
         }
         write_group(connection, &mut group);
+    }
+    // Whoever copies the file of a yard that was stopped gets everything: SQLite would do this at the last close, but
+    // the last to close is a reader, and readers cannot write.
+    if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+        tracing::warn!(%error, "the log is not folded into the database; the next start reads both");
     }
 }
 

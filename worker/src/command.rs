@@ -16,8 +16,12 @@ use tokio::process::Child;
 
 use crate::process::{self, MARK, mark};
 
-/// Output kept of one run, both streams together: 10 MiB. More is read and dropped, so that the program goes on.
+/// Output kept of one run, both streams together, as a log stores it: 10 MiB. More is read and dropped, so that the
+/// program goes on.
 pub const OUTPUT_BYTES: usize = 10 * 1024 * 1024;
+/// What a log stores with every line beside its text: the time, the stream and the JSON around them, 41 bytes and a
+/// few to spare. Without it ten million empty lines would count as nothing.
+const LINE_COST: usize = 48;
 /// The longest line kept in one piece: 16 KiB. Longer ones are cut into several.
 pub const LINE_BYTES: usize = 16 * 1024;
 /// The largest payload handed over in the environment. Linux takes 128 KiB for one variable (execve(2)).
@@ -48,7 +52,8 @@ pub struct Command<'a> {
 ///
 /// The program finds in its environment: PATH, HOME (its own folder), LANG, TZ, and SWITCHYARD_JOB_ID,
 /// SWITCHYARD_EPOCH, SWITCHYARD_PAYLOAD (or SWITCHYARD_PAYLOAD_URI when it is over [`ENVIRONMENT_BYTES`]),
-/// SWITCHYARD_RESULT_PATH, SWITCHYARD_DEADLINE (RFC 3339). Nothing of the yard's own environment besides.
+/// SWITCHYARD_RESULT_PATH, SWITCHYARD_DEADLINE (RFC 3339), and SWITCHYARD_RUN, the mark by which whatever it leaves is
+/// found and ended. Nothing of the yard's own environment besides.
 pub async fn run(command: &Command<'_>, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
     let message = Message { id: assignment.job.id, epoch: assignment.job.epoch };
     let folder = command.scratch.join(format!("{}-{}", message.id, message.epoch));
@@ -121,7 +126,11 @@ async fn run_in(
     let mut child = match prepared.spawn() {
         Ok(child) => child,
         Err(error) => {
-            let permanent = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied);
+            // The program, or the payload that became its arguments, is the same at the next attempt.
+            let permanent = matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::ArgumentListTooLong
+            );
             return failed("not_started", format!("cannot start `{}`: {error}", command.program), permanent);
         }
     };
@@ -201,7 +210,7 @@ async fn watch(
             process::signal_group(leader, Signal::KILL);
         }
         if !pumped {
-            // In time or not: whoever holds the pipe still is swept.
+            // What comes later is a stray's, and not kept.
             let _ = tokio::time::timeout(LINGER, &mut pump).await;
         }
     }
@@ -242,7 +251,10 @@ fn judge(status: ExitStatus, permanent_exits: &[i32], last_error_line: &str, res
 
 /// Reads the result file: none, or JSON of at most [`Body::MAX_BYTES`].
 fn read_result(path: &Path) -> Result<Option<String>, Failure> {
-    let unreadable = |error: io::Error| Failure::new("result_unreadable", format!("the result file: {error}"));
+    let unreadable = |error: io::Error| match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::LOOP) => Failure::new("result_unreadable", "the result is a link, not a file"),
+        _ => Failure::new("result_unreadable", format!("the result file cannot be read: {error}")),
+    };
     // No link is followed and nothing is waited for: the program chose what lies at this path.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let mut options = std::fs::OpenOptions::new();
@@ -327,15 +339,18 @@ impl<'a> Capture<'a> {
         let at = self.ambient.now();
         let mut lines = Vec::with_capacity(texts.len());
         for text in texts {
-            if self.kept + text.len() > OUTPUT_BYTES {
-                if !self.dropped {
-                    self.dropped = true;
-                    let text = format!("output cut: a run's log keeps {} MiB", OUTPUT_BYTES / 1024 / 1024);
-                    lines.push(LogLine { at, stream: Stream::Yard, text });
-                }
-                continue;
+            // Once cut, cut: a shorter line that would still fit must not pass for what came next.
+            if self.dropped {
+                break;
             }
-            self.kept += text.len() + 1;
+            let bytes = stored_bytes(&text);
+            if self.kept + bytes > OUTPUT_BYTES {
+                self.dropped = true;
+                let text = format!("output cut: a run's log keeps {} MiB", OUTPUT_BYTES / 1024 / 1024);
+                lines.push(LogLine { at, stream: Stream::Yard, text });
+                break;
+            }
+            self.kept += bytes;
             lines.push(LogLine { at, stream, text });
         }
         if !lines.is_empty() {
@@ -367,10 +382,11 @@ impl Lines {
         let mut start = 0;
         while start < self.pending.len() {
             let rest = &self.pending[start..];
-            let end = rest.iter().take(LINE_BYTES).position(|byte| *byte == b'\n');
+            // One more than a line: an end right behind the longest line is that line's own.
+            let end = rest.iter().take(LINE_BYTES + 1).position(|byte| *byte == b'\n');
             let (length, skip) = match end {
                 Some(end) => (end, 1),
-                None if rest.len() >= LINE_BYTES => (LINE_BYTES, 0),
+                None if rest.len() > LINE_BYTES => (whole_characters(&rest[..=LINE_BYTES]), 0),
                 None if all => (rest.len(), 0),
                 None => break,
             };
@@ -380,6 +396,24 @@ impl Lines {
         self.pending.drain(..start);
         lines
     }
+}
+
+/// Where to cut `bytes`, at most one before its end, so that no character of UTF-8 is cut in two. What is no UTF-8 is
+/// cut anywhere.
+fn whole_characters(bytes: &[u8]) -> usize {
+    let most = bytes.len() - 1;
+    // A character has at most three bytes after its first, and each of these begins with the bits 10 (RFC 3629).
+    (most.saturating_sub(3)..=most).rev().find(|at| bytes[*at] & 0xc0 != 0x80).unwrap_or(most)
+}
+
+/// What a line takes in a log: its text as JSON writes it, and what stands around it.
+fn stored_bytes(text: &str) -> usize {
+    let written = |byte: u8| match byte {
+        b'"' | b'\\' => 2,
+        0..=0x1f => 6,
+        _ => 1,
+    };
+    LINE_COST + text.bytes().map(written).sum::<usize>()
 }
 
 /// The folder a run of `message` works in: for whoever looks after it from outside.

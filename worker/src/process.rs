@@ -24,9 +24,9 @@ const ENVIRON_BYTES: usize = 1024 * 1024;
 /// Looks, 0.1 ms apart, at a process in the middle of an execve(2), which takes about one millisecond.
 const EXEC_LOOKS: u32 = 1000;
 
-/// The mark of one run: the yard, the job and the epoch.
+/// The mark of one run: the yard, the job and the epoch. It ends with a colon, so that no epoch's mark begins another's.
 pub fn mark(yard: &str, run: Message) -> String {
-    format!("{yard}:{}:{}", run.id, run.epoch)
+    format!("{yard}:{}:{}:", run.id, run.epoch)
 }
 
 /// Sends a signal to the process group that `leader` leads. A group that is gone is no error.
