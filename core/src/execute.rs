@@ -282,10 +282,15 @@ pub async fn beat_while_running(holding: &Holding<'_>, counter: &mut u64) {
         // An answer held back for runs that were listed brings no order for one that began since. The next beat names
         // it too, and is answered at once: a holder that begins runs all the time must still be acknowledged.
         patience = if answered.is_some() { BEAT } else { Duration::ZERO };
+        let mut longest_pause = Duration::from_secs(1);
         match answered {
             None => {}
             Some(Ok(orders)) => {
                 acknowledged = sent;
+                // A desk that had nothing to say and did not wait for something is asked again when a beat is due.
+                if orders.is_empty() {
+                    longest_pause = BEAT;
+                }
                 for order in orders {
                     holding.runs.stop(order.run, order.cause);
                 }
@@ -300,7 +305,7 @@ pub async fn beat_while_running(holding: &Holding<'_>, counter: &mut u64) {
         // A desk that answered early is not asked again at once: a stopped run needs a moment to end.
         let spent = holding.ambient.now().duration_since(sent).unsigned_abs();
         let rest = if spent >= BEAT { Duration::ZERO } else { BEAT - spent };
-        let pause = if holding.runs.is_empty() { Duration::ZERO } else { rest.min(Duration::from_secs(1)) };
+        let pause = if holding.runs.is_empty() { Duration::ZERO } else { rest.min(longest_pause) };
         if !pause.is_zero() {
             holding.ambient.pause(pause).await;
         }
