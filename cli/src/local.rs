@@ -14,6 +14,7 @@ use switchyard_embedded::home::{Home, Setup};
 use switchyard_embedded::launcher_process::TaskProgram;
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::fleet::{Fleet, work};
+use switchyard_worker::scratch::Scratch;
 use switchyard_worker::system::System;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -79,9 +80,10 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let cannot_open = |error: switchyard_embedded::home::HomeError| Failure::CannotOpen(error.into());
     let home = Home::open(root, setup, Arc::clone(&ambient)).await.map_err(cannot_open)?;
     let token = token(&home.folder, ambient.as_ref())?;
+    let slots = local.slots.map_or(processors, usize::from);
     let executor: Arc<dyn Executor> = Arc::new(LocalExecutor {
         catalog,
-        scratch: home.folder.scratch(),
+        scratch: Scratch::new(&home.folder.scratch(), slots),
         yard: home.id.clone(),
         ambient: Arc::clone(&ambient),
     });
@@ -94,9 +96,8 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         ambient: Arc::clone(&ambient),
         holder: Holder::new("worker", home.boot),
         pool: "standard".to_owned(),
-        slots: local.slots.map_or(processors, usize::from),
+        slots,
     };
-    let slots = fleet.slots;
     let worker = tokio::spawn(work(Arc::new(fleet), leave.clone()));
     let api = Api {
         yard: home.yard.clone(),

@@ -10,6 +10,7 @@ use switchyard_embedded::blobs_folder::FolderBlobs;
 use switchyard_embedded::desk_socket::SocketDesk;
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::once;
+use switchyard_worker::scratch::Scratch;
 use switchyard_worker::system::System;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,7 +49,7 @@ pub(crate) fn run(worker: &Worker) -> Result<u8, Failure> {
         let ambient = System;
         let executor = LocalExecutor {
             catalog,
-            scratch: worker.scratch.clone(),
+            scratch: Scratch::new(&worker.scratch, 0),
             yard: worker.yard.clone(),
             ambient: Arc::new(ambient),
         };

@@ -14,6 +14,7 @@ use switchyard_core::job::Epoch;
 use switchyard_core::ports::{Ambient, Assignment, Executor, LogLine, LogSink, Outcome, StopSignal};
 use switchyard_core::route::{Conditions, Limits};
 use switchyard_worker::executor::LocalExecutor;
+use switchyard_worker::scratch::Scratch;
 use switchyard_worker::system::System;
 
 struct Nowhere;
@@ -48,7 +49,7 @@ async fn bench(jobs: usize, concurrency: usize) {
     std::fs::create_dir_all(&scratch).expect("a scratch folder");
     let executor = Arc::new(LocalExecutor {
         catalog: Arc::clone(&catalog),
-        scratch: scratch.clone(),
+        scratch: Scratch::new(&scratch, concurrency),
         yard: "bench".to_owned(),
         ambient: Arc::new(System),
     });

@@ -2,9 +2,9 @@
 //! end that is certain.
 
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 
 use crate::process::{self, MARK, mark};
+use crate::scratch::Scratch;
 
 /// Output kept of one run, both streams together, as a log stores it: 10 MiB. More is read and dropped, so that the
 /// program goes on.
@@ -40,8 +41,8 @@ pub struct Command<'a> {
     pub grace: Duration,
     /// Exit codes after which another attempt is pointless.
     pub permanent_exits: &'a [i32],
-    /// The folder in which the run's own is made.
-    pub scratch: &'a Path,
+    /// Where its folder comes from.
+    pub scratch: &'a Scratch,
     /// The yard's id, for the mark.
     pub yard: &'a str,
     /// Time.
@@ -56,32 +57,16 @@ pub struct Command<'a> {
 /// found and ended. Nothing of the yard's own environment besides.
 pub async fn run(command: &Command<'_>, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
     let message = Message { id: assignment.job.id, epoch: assignment.job.epoch };
-    let folder = command.scratch.join(format!("{}-{}", message.id, message.epoch));
-    let outcome = match make_folder(&folder) {
-        Ok(()) => run_in(command, assignment, message, &folder, log).await,
+    let folder = match command.scratch.take(message) {
+        Ok(folder) => folder,
         // Another attempt may find room again.
-        Err(error) => failed("no_scratch_folder", format!("cannot make the run's folder: {error}"), false),
+        Err(error) => return failed("no_scratch_folder", format!("cannot make the run's folder: {error}"), false),
     };
-    if let Err(error) = std::fs::remove_dir_all(&folder)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(job.id = %message.id, folder = %folder.display(), %error, "the run's folder is left behind");
+    let outcome = run_in(command, assignment, message, &folder, log).await;
+    if let Err(error) = command.scratch.give_back(folder) {
+        tracing::warn!(job.id = %message.id, %error, "the run's folder is left behind");
     }
     outcome
-}
-
-fn make_folder(folder: &Path) -> io::Result<()> {
-    // A folder of this name is from a run of the same epoch that was killed with the yard: nothing reads it.
-    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            std::fs::remove_dir_all(folder)?;
-            std::fs::DirBuilder::new().mode(0o700).create(folder)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            std::fs::DirBuilder::new().mode(0o700).recursive(true).create(folder)
-        }
-        made => made,
-    }
 }
 
 async fn run_in(
@@ -414,9 +399,4 @@ fn stored_bytes(text: &str) -> usize {
         _ => 1,
     };
     LINE_COST + text.bytes().map(written).sum::<usize>()
-}
-
-/// The folder a run of `message` works in: for whoever looks after it from outside.
-pub fn folder_of(scratch: &Path, message: Message) -> PathBuf {
-    scratch.join(format!("{}-{}", message.id, message.epoch))
 }

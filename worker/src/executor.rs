@@ -1,6 +1,5 @@
 //! The executor of one machine: a job's capability says whether a built-in or a command runs.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,14 +8,15 @@ use switchyard_core::catalog::{Catalog, Program};
 use switchyard_core::job::Failure;
 use switchyard_core::ports::{Ambient, Assignment, Executor, LogSink, Outcome};
 
+use crate::scratch::Scratch;
 use crate::{builtin, command};
 
 /// Runs built-ins in this process and commands as processes of their own.
 pub struct LocalExecutor {
     /// What may run.
     pub catalog: Arc<Catalog>,
-    /// The folder in which each run gets one of its own.
-    pub scratch: PathBuf,
+    /// Where the runs' folders come from.
+    pub scratch: Scratch,
     /// The yard's id: the first part of every process's mark.
     pub yard: String,
     /// Time.

@@ -9,4 +9,5 @@ pub mod executor;
 pub mod fleet;
 pub mod once;
 pub mod process;
+pub mod scratch;
 pub mod system;

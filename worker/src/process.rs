@@ -115,8 +115,14 @@ pub fn adopt_orphans() {
 pub fn has_orphans() -> bool {
     let main = std::process::id();
     // A kernel without CONFIG_PROC_CHILDREN does not tell: then there may be some.
-    let Ok(children) = fs::read_to_string(format!("/proc/self/task/{main}/children")) else { return true };
-    children.split_whitespace().filter_map(|pid| pid.parse().ok()).fold(false, |any, pid| !bury(pid) || any)
+    let mut buffer = [0; 4096];
+    let file = fs::File::open(format!("/proc/self/task/{main}/children"));
+    let Ok(length) = file.and_then(|mut file| file.read(&mut buffer)) else { return true };
+    let mut any = false;
+    for pid in String::from_utf8_lossy(&buffer[..length]).split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        any |= !bury(pid);
+    }
+    any
 }
 
 /// Takes an ended orphan out of the process table; answers whether it had ended.

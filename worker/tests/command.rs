@@ -21,6 +21,7 @@ use switchyard_core::wire;
 use switchyard_worker::command::{LINE_BYTES, OUTPUT_BYTES};
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::process::{marked, sweep};
+use switchyard_worker::scratch::Scratch;
 use switchyard_worker::system::System;
 
 const CATALOG: &str = r#"
@@ -123,8 +124,12 @@ async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
     let job = execute::claim(&prepared.job, &claim, System.now()).unwrap();
     let deadline = System.now() + job.work.run_timeout;
     let assignment = Assignment { job, payload: prepared.payload, deadline, stop };
-    let executor =
-        LocalExecutor { catalog, scratch: scratch.path().to_owned(), yard: yard.clone(), ambient: Arc::new(System) };
+    let executor = LocalExecutor {
+        catalog,
+        scratch: Scratch::new(scratch.path(), 0),
+        yard: yard.clone(),
+        ambient: Arc::new(System),
+    };
     let log = Kept::default();
     let started = Instant::now();
     let outcome = executor.run(&assignment, &log).await;
