@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchyard_core::intake::{self, Prepared, Rejected, Sender, Taken};
-use switchyard_core::job::{Job, JobId, Phase, State as JobState};
+use switchyard_core::job::{Job, JobId, Phase, State as JobState, one_line};
 use switchyard_core::ports::{Body, Message, PortError};
 use switchyard_core::wire::{EntryView, JobView, LogView};
 use switchyard_core::{ports, settle};
@@ -70,26 +70,30 @@ pub struct LogsPage {
     pub done: bool,
 }
 
+/// Numbers are taken as texts, so that a wrong one is refused in this router's words.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct WaitQuery {
-    wait: Option<u64>,
+    wait: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ListQuery {
     state: Option<String>,
     capability: Option<String>,
     label: Option<String>,
     since: Option<String>,
-    limit: Option<usize>,
+    limit: Option<String>,
     cursor: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct LogsQuery {
     #[serde(default)]
     cursor: String,
-    wait: Option<u64>,
+    wait: Option<String>,
 }
 
 pub(crate) fn invalid(field: &str, message: impl std::fmt::Display) -> Problem {
@@ -97,17 +101,25 @@ pub(crate) fn invalid(field: &str, message: impl std::fmt::Display) -> Problem {
 }
 
 fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
-    query
-        .map(|Query(query)| query)
-        .map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", rejection.body_text()))
+    query.map(|Query(query)| query).map_err(|rejection| {
+        let text = rejection.body_text();
+        // The reason follows the framework's own words; a name in it is the caller's.
+        let reason = text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason);
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", one_line(reason, 300))
+    })
 }
 
-fn wait(seconds: Option<u64>) -> Result<Duration, Problem> {
-    match seconds {
-        None => Ok(Duration::ZERO),
-        Some(seconds) if seconds <= WAIT_SECONDS => Ok(Duration::from_secs(seconds)),
-        Some(_) => Err(invalid("wait", format!("expected 0 to {WAIT_SECONDS} seconds"))),
+/// A number of a query, within what it may be.
+fn number(field: &str, text: Option<String>, may_be: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    match text.parse() {
+        Ok(number) if may_be.contains(&number) => Ok(Some(number)),
+        Ok(_) | Err(_) => Err(invalid(field, format!("expected a number from {} to {}", may_be.start(), may_be.end()))),
     }
+}
+
+fn wait(seconds: Option<String>) -> Result<Duration, Problem> {
+    Ok(Duration::from_secs(number("wait", seconds, 0..=WAIT_SECONDS)?.unwrap_or_default()))
 }
 
 /// The job id in a path.
@@ -280,10 +292,7 @@ pub(crate) async fn list(
     list_query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<JobsPage>, Problem> {
     let query = query(list_query)?;
-    let limit = query.limit.unwrap_or(PAGE);
-    if !(1..=500).contains(&limit) {
-        return Err(invalid("limit", "expected 1 to 500"));
-    }
+    let limit = number("limit", query.limit, 1..=500)?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(PAGE);
     let label = match &query.label {
         None => None,
         Some(label) => {

@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use switchyard_core::intake::Rejected;
-use switchyard_core::ports::PortError;
+use switchyard_core::ports::{PortError, describe};
 use switchyard_core::settle::AskError;
 
 /// A problem document.
@@ -59,13 +59,8 @@ impl From<Rejected> for Problem {
 
 impl From<PortError> for Problem {
     fn from(error: PortError) -> Self {
-        // The chain is told once, here: the log has it whole, the caller what to do.
-        let mut chain = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(error) = cause {
-            chain = format!("{chain}: {error}");
-            cause = error.source();
-        }
+        // The chain is told once, here: to the log, and to the caller.
+        let chain = describe(&error);
         tracing::error!(error = %chain, retryable = error.retryable, "the home failed");
         if error.retryable {
             Self::new(StatusCode::SERVICE_UNAVAILABLE, "try_again", chain)
@@ -92,7 +87,7 @@ impl From<BytesRejection> for Problem {
             return Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",
-                format!("at most {most} bytes are taken"),
+                format!("the body is too large: at most {most} bytes are taken"),
             );
         }
         Self::new(StatusCode::BAD_REQUEST, "body_unreadable", "the body could not be read to its end")

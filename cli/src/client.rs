@@ -72,9 +72,11 @@ impl Client {
         let url = format!("{}{path}", self.url);
         let mut request = Request::builder().method(method).uri(&url).header("accept", "application/json");
         if !self.token.is_empty() {
+            check_header("the token", &self.token)?;
             request = request.header("authorization", format!("Bearer {}", self.token));
         }
         if let Some(key) = key {
+            check_header("--key", key)?;
             request = request.header("idempotency-key", key);
         }
         let sent = match body {
@@ -98,6 +100,14 @@ impl Client {
             ))
         }
     }
+}
+
+/// Says that a value cannot stand in a header, without repeating it.
+fn check_header(what: &str, value: &str) -> Result<(), Failure> {
+    if value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        return Ok(());
+    }
+    Err(Failure::BadInput(format!("{what} holds what a header cannot: expected printable ASCII characters")))
 }
 
 fn bad_request(url: &str, error: &ureq::http::Error) -> Failure {

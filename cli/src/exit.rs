@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use switchyard_api::Problem;
+use switchyard_core::job::one_line;
 
 /// The list that `--help` ends with.
 pub(crate) const EXIT_CODES: &str = "Exit codes:
@@ -53,7 +54,7 @@ pub(crate) enum Failure {
         cause: std::io::Error,
     },
     /// The yard cannot be opened.
-    #[error("{}", describe(.0.as_ref()))]
+    #[error("{}", switchyard_core::ports::describe(.0.as_ref()))]
     CannotOpen(Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -63,9 +64,9 @@ impl Failure {
         Self::Io { what: what.into(), cause }
     }
 
-    /// What is printed.
+    /// What is printed, in one line: what others wrote into a message must not drive the terminal.
     pub(crate) fn describe(&self) -> String {
-        self.to_string()
+        one_line(&self.to_string(), 4000)
     }
 
     /// What the program exits with, as [`EXIT_CODES`] lists.
@@ -84,9 +85,4 @@ impl Failure {
             Self::CannotOpen(_) => 8,
         }
     }
-}
-
-/// An error and its causes, in one line.
-pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    switchyard_worker::builtin::describe(error)
 }

@@ -232,6 +232,33 @@ fn a_failed_fsync_ends_the_yard_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
+fn an_fsync_that_fails_when_the_log_is_written_into_the_file_ends_the_yard_too() {
+    let (home, disk) = (Home::new(), Disk::new());
+    let mut yard = disk.start(&home);
+    let failing = disk.set("fail-file");
+    let script = "x".repeat(60_000);
+    let mut acknowledged = BTreeSet::new();
+    // 16 MiB of log are about 300 such jobs.
+    for n in 0..1000 {
+        let body = json!({ "capability": "sh", "payload": { "script": script }, "delay_seconds": 3600 });
+        match submit(&yard, &(format!("large-{n}"), body)) {
+            Ok(answer) if answer.status == 202 => drop(acknowledged.insert(id_of(&answer))),
+            Ok(_) | Err(_) => break,
+        }
+    }
+    assert_eq!(yard.ended_within(Duration::from_secs(10)), Some(Some(74)), "{}", home.log());
+    drop((yard, failing));
+    assert!(acknowledged.len() > 100, "{}", acknowledged.len());
+    let kept = ids(&home.start());
+    assert!(
+        acknowledged.is_subset(&kept),
+        "{} of {} are lost",
+        acknowledged.difference(&kept).count(),
+        acknowledged.len()
+    );
+}
+
+#[test]
 fn a_full_disk_refuses_loses_nothing_and_is_over_when_there_is_room() {
     let (home, disk) = (Home::new(), Disk::new());
     let mut yard = disk.start(&home);

@@ -202,6 +202,8 @@ impl Catalog {
         let parsed: File = serde_saphyr::from_str(text).map_err(|error| {
             let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
             let message = error.without_snippet().to_string();
+            // The place stands in front already.
+            let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
             CatalogError { file: file.to_owned(), line, column, message: one_line(&message, 400) }
         })?;
         let at =

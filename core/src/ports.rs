@@ -79,6 +79,22 @@ impl PortError {
     }
 }
 
+/// An error and its causes, in one line. A cause that says again what was said already is left out: some libraries'
+/// errors repeat theirs.
+pub fn describe(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line
+}
+
 /// The `n`-th pause (from 1) of a doubling series that starts at `first`: between half and all of it, so that jobs
 /// which failed together do not return together; at most an hour.
 pub fn backoff(first: Duration, n: u32, chance: u64) -> Duration {

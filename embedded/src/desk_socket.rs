@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use switchyard_core::ports::{
-    Beat, Claim, Claimed, Desk, LogLine, Message, Order, PortError, Report, Reported, Voucher,
+    Beat, Claim, Claimed, Desk, LogLine, Message, Order, PortError, Report, Reported, Voucher, describe,
 };
 use switchyard_core::wire::{self, DeskAnswer, DeskCall};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -113,10 +113,7 @@ async fn answer(desk: &dyn Desk, call: DeskCall) -> DeskAnswer {
         DeskCall::Log(voucher, lines) => desk.log(&voucher, &lines).await.map(|()| DeskAnswer::Logged),
         DeskCall::Settle(report) => desk.settle(&report).await.map(DeskAnswer::Reported),
     };
-    answered.unwrap_or_else(|error| DeskAnswer::Failed {
-        message: switchyard_worker::builtin::describe(&error),
-        retryable: error.retryable,
-    })
+    answered.unwrap_or_else(|error| DeskAnswer::Failed { message: describe(&error), retryable: error.retryable })
 }
 
 type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<DeskAnswer>>>>>;

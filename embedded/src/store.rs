@@ -6,10 +6,12 @@
 //! keeps of the pages is unknown, and a later fsync may report success without them.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use switchyard_core::ports::PortError;
 use tokio::sync::oneshot;
@@ -21,6 +23,9 @@ const MIGRATIONS: &[&str] = &[include_str!("schema-1.sql")];
 const GROUP: usize = 1024;
 /// How long another program's lock on the file is waited for.
 const BUSY: Duration = Duration::from_secs(5);
+/// Pages of log, of 4 KiB each, after which they are written into the file: a checkpoint's own fsyncs are then few
+/// beside the commits'.
+const CHECKPOINT_PAGES: i32 = 4096;
 
 /// Why a database cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -145,15 +150,22 @@ impl Store {
         // No mutexes of SQLite's own: each connection is one thread's at a time, by a lock or by being moved.
         let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let create = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        let writer = Connection::open_with_flags(file, create).map_err(fail)?;
+        let mut writer = Connection::open_with_flags(file, create).map_err(fail)?;
         writer.busy_timeout(BUSY).map_err(fail)?;
         let version = user_version(&writer).map_err(fail)?;
         if version > MIGRATIONS.len() {
             return Err(OpenError::Newer { file: file.to_owned(), found: version, known: MIGRATIONS.len() });
         }
         writer.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").map_err(fail)?;
-        // 16 MiB of log between checkpoints: a checkpoint's own fsyncs are then few beside the commits'.
-        writer.execute_batch("PRAGMA wal_autocheckpoint = 4096; PRAGMA cache_size = -8192;").map_err(fail)?;
+        writer.execute_batch("PRAGMA cache_size = -8192;").map_err(fail)?;
+        // In place of SQLite's own checkpoints, which tell nobody when their fsync fails.
+        let log_pages = Arc::new(AtomicI32::new(0));
+        let pages = Arc::clone(&log_pages);
+        let told = writer.wal_hook(Some(move |_: &mut Wal, now: i32| {
+            pages.store(now, Ordering::Relaxed);
+            Ok(())
+        }));
+        told.map_err(fail)?;
         for (done, step) in MIGRATIONS.iter().enumerate().skip(version) {
             let next = done + 1;
             writer
@@ -172,7 +184,9 @@ impl Store {
         };
         let readers = (0..2).map(|_| reader()).collect::<Result<_, rusqlite::Error>>().map_err(fail)?;
         let (operations, queue) = mpsc::channel();
-        let writer = std::thread::Builder::new().name("writer".to_owned()).spawn(move || write_groups(&writer, &queue));
+        let writer = std::thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn(move || write_groups(&writer, &queue, &log_pages));
         let writer = writer.map_err(|error| fail(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?;
         Ok(Self { operations: Mutex::new(Some(operations)), writer: Mutex::new(Some(writer)), readers })
     }
@@ -267,7 +281,7 @@ fn step(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-fn write_groups(connection: &Connection, queue: &mpsc::Receiver<Operation>) {
+fn write_groups(connection: &Connection, queue: &mpsc::Receiver<Operation>, log_pages: &AtomicI32) {
     let mut group = Vec::new();
     while let Ok(first) = queue.recv() {
         group.push(first);
@@ -282,6 +296,9 @@ fn write_groups(connection: &Connection, queue: &mpsc::Receiver<Operation>) {
             std::thread::yield_now();
         }
         write_group(connection, &mut group);
+        if log_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES {
+            checkpoint(connection);
+        }
     }
     // Whoever copies the file of a yard that was stopped gets everything: SQLite would do this at the last close, but
     // the last to close is a reader, and readers cannot write.
@@ -325,17 +342,33 @@ fn write_group(connection: &Connection, group: &mut Vec<Operation>) {
 
 fn commit(connection: &Connection) -> Result<(), StoreError> {
     let Err(error) = step(connection, "COMMIT") else { return Ok(()) };
-    if is_failed_fsync(&error) {
-        tracing::error!(%error, "an fsync failed: what is on the disk is unknown; the yard ends and recovers at its next start");
-        // EX_IOERR of sysexits.h.
-        std::process::exit(74);
-    }
+    end_if_fsync_failed(&error);
     if !connection.is_autocommit()
         && let Err(error) = step(connection, "ROLLBACK")
     {
         tracing::error!(%error, "a failed commit could not be rolled back");
     }
     Err(StoreError::new(&error))
+}
+
+/// Writes the log into the file, as far as no reader is in the way; the next commit tries again for the rest.
+fn checkpoint(connection: &Connection) {
+    let done = connection
+        .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")
+        .and_then(|mut statement| statement.query_row([], |_| Ok(())));
+    if let Err(error) = done {
+        // Were the log begun anew after this, the pages that the kernel dropped would be gone.
+        end_if_fsync_failed(&error);
+        tracing::warn!(%error, "the log was not written into the database; it is kept, and tried again");
+    }
+}
+
+fn end_if_fsync_failed(error: &rusqlite::Error) {
+    if is_failed_fsync(error) {
+        tracing::error!(%error, "an fsync failed: what is on the disk is unknown; the yard ends and recovers at its next start");
+        // EX_IOERR of sysexits.h.
+        std::process::exit(74);
+    }
 }
 
 fn is_failed_fsync(error: &rusqlite::Error) -> bool {

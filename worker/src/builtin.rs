@@ -3,6 +3,7 @@
 use serde_json::Value;
 use switchyard_core::finding::triage;
 use switchyard_core::job::Failure;
+use switchyard_core::ports::describe;
 
 /// Every built-in there is: what `run: { builtin: … }` may name.
 pub const NAMES: &[&str] = &["finding-triage"];
@@ -17,18 +18,6 @@ pub fn run(name: &str, payload: &Value) -> Result<Value, Failure> {
         "finding-triage" => triage::run(payload).map_err(|error| Failure::new("invalid_finding", describe(&error))),
         other => Err(Failure::new("unknown_builtin", format!("this program has no built-in `{other}`"))),
     }
-}
-
-/// An error and its causes, in one line.
-pub fn describe(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
 }
 
 #[cfg(test)]

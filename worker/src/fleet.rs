@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use switchyard_core::execute::{self, Holding, Ran, Runs};
 use switchyard_core::job::{Holder, StopCause, Tier};
-use switchyard_core::ports::{Ambient, Blobs, Desk, Executor, Lane, Lanes, PortError, Received, StopSignal};
+use switchyard_core::ports::{Ambient, Blobs, Desk, Executor, Lane, Lanes, PortError, Received, StopSignal, describe};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
@@ -111,7 +111,7 @@ async fn answer(fleet: &Fleet, runs: &Runs, received: Received) {
         }
         Ok(Ran::Done(_) | Ran::Refused(_)) => {}
         Err(error) => {
-            error!(job.id = %received.message.id, error = %crate::builtin::describe(&error), "run not reported; the reaper finds out");
+            error!(job.id = %received.message.id, error = %describe(&error), "run not reported; the reaper finds out");
             give_back(fleet, &received).await;
         }
     }

@@ -3,6 +3,7 @@
  *
  *   hold        while it is there, an fsync waits
  *   fail-fsync  while it is there, an fsync fails with EIO
+ *   fail-file   while it is there, an fsync of yard.db itself, not of its log, fails with EIO
  *   full        while it is there, a write fails with ENOSPC
  *
  * and says there what it did: a byte more in `fsyncs` for each fsync asked for, in `held` for each that had to wait,
@@ -49,15 +50,16 @@ static int ends_with(const char *text, size_t length, const char *end) {
     return length >= size && memcmp(text + length - size, end, size) == 0;
 }
 
-static int is_database(int file) {
+static int is_named(int file, const char *end) {
     char link[64], path[PATH_MAX];
     int before = errno;
     snprintf(link, sizeof link, "/proc/self/fd/%d", file);
     ssize_t length = readlink(link, path, sizeof path);
     errno = before;
-    return length > 0 &&
-           (ends_with(path, (size_t)length, "/yard.db") || ends_with(path, (size_t)length, "/yard.db-wal"));
+    return length > 0 && ends_with(path, (size_t)length, end);
 }
+
+static int is_database(int file) { return is_named(file, "/yard.db") || is_named(file, "/yard.db-wal"); }
 
 static int gated_sync(long number, int file) {
     if (is_database(file)) {
@@ -66,7 +68,7 @@ static int gated_sync(long number, int file) {
             count("held");
             while (says("hold")) usleep(1000);
         }
-        if (says("fail-fsync")) {
+        if (says("fail-fsync") || (says("fail-file") && !is_named(file, "/yard.db-wal"))) {
             errno = EIO;
             return -1;
         }
