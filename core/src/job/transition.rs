@@ -11,11 +11,11 @@ use super::{Ending, JobId, one_line};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// See [`State::Delayed`].
+    /// See [`super::State::Delayed`].
     Delayed,
-    /// See [`State::Dispatched`].
+    /// See [`super::State::Dispatched`].
     Dispatched,
-    /// See [`State::Running`].
+    /// See [`super::State::Running`].
     Running,
     /// See [`Ending::Succeeded`].
     Succeeded,
