@@ -39,6 +39,37 @@ struct Weather {
 }
 
 /// Jobs flow while the yard is killed at random moments and started again at once.
+/// How often the threads of a process have been switched onto a processor (proc(5), `/proc/pid/task/tid/status`).
+fn switches(pid: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of_task = |status: String| -> u64 {
+        let counts = status.lines().filter(|line| line.contains("ctxt_switches"));
+        counts.filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok()).sum()
+    };
+    tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok()).map(of_task).sum()
+}
+
+#[test]
+fn a_yard_with_nothing_to_do_does_nothing() {
+    let mut yard = Yard::open(2, 2);
+    let client = yard.client();
+    let quick = |key: &str| client.submit(key, &json!({ "capability": "quick", "payload": {} })).0;
+    client.settled(&quick("first"));
+    // One that waits for its moment is one timer, and no reason to look again and again.
+    client.submit("later", &json!({ "capability": "quick", "payload": {}, "delay_seconds": 3600 }));
+    // The last beat of the worker may still be waiting for its answer: a quarter of a minute, once.
+    std::thread::sleep(Duration::from_secs(1));
+    let before = switches(yard.pid());
+    std::thread::sleep(Duration::from_secs(4));
+    let woken = switches(yard.pid()) - before;
+    println!("switches of an idle yard in 4 s: {woken}");
+    // A loop that polled once a second would be seen: each round wakes more than one thread.
+    assert!(woken < 8, "an idle yard was switched onto a processor {woken} times in 4 s");
+    // And it is awake at once when there is something to do.
+    client.settled(&quick("second"));
+    yard.close_and_leave_nothing();
+}
+
 #[test]
 fn a_yard_killed_again_and_again_keeps_every_job_it_accepted() {
     let seed = Chance::seed();
