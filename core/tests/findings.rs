@@ -213,8 +213,13 @@ fn check(finding: &Finding) {
     assert!(printable(&triage.summary));
 }
 
+/// 2,000 mutated events, or as many as PROPTEST_CASES says: `make soak` asks for more.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_is_done_to_an_event_it_is_read_within_bounds(
