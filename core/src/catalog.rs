@@ -18,6 +18,10 @@ use crate::route::{Needs, Packaging};
 /// hour is for getting the job back.
 pub const RUN_TIMEOUT_MAX: Duration = Duration::from_secs(11 * 3600);
 
+/// The longest a process may have between SIGTERM and SIGKILL: 30 s, as ECS gives (StopTask), and half of what the
+/// reaper waits before it forces an end. Were it longer, a forced job could be retried while its first run still lived.
+pub const GRACE_MAX: Duration = Duration::from_secs(30);
+
 /// Everything that may run, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
@@ -285,8 +289,8 @@ impl Entry {
         if timeout.is_zero() || timeout > RUN_TIMEOUT_MAX {
             return Err(format!("needs.timeout_seconds: expected 1 to {}", RUN_TIMEOUT_MAX.as_secs()));
         }
-        if self.needs.grace_seconds > 120 {
-            return Err("needs.grace_seconds: expected at most 120, the notice a spot instance gets".to_owned());
+        if self.needs.grace_seconds > GRACE_MAX.as_secs() {
+            return Err(format!("needs.grace_seconds: expected at most {}", GRACE_MAX.as_secs()));
         }
         if !(1..=100).contains(&self.retry.attempts) {
             return Err("retry.attempts: expected 1 to 100".to_owned());

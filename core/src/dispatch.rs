@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tracing::{debug, warn};
 
 use crate::job::{Ending, Failure, Job, JobId, Owed, ResultRef, Settlement, State, Step, TokenHash};
-use crate::ports::{Body, Lane, LaunchFailed, Message, PortError, Saved, Yard, backoff, persist};
+use crate::ports::{Body, Lane, LaunchFailed, LaunchFailure, Message, PortError, Saved, Yard, backoff, persist};
 use crate::route::{Conditions, Limits, Venue, pool_name, route};
 
 /// How long a dispatched job waits before the reaper looks for the first time. A minute: a Fargate task takes 50 to
@@ -151,7 +151,10 @@ pub fn delay(mut job: Job, until: Timestamp, now: Timestamp, reason: &str, detai
 
 /// Decides what follows a failed launch: another try after a pause, the fleet, or the end.
 pub fn launch_failed(mut job: Job, failed: &LaunchFailed, limits: &Limits, now: Timestamp, chance: u64) -> Decided {
-    job.launch_failures = if failed.retryable { job.launch_failures + 1 } else { job.launch_failures.max(LAUNCHES) };
+    job.launch_failures = match failed.kind {
+        LaunchFailure::NoPlace | LaunchFailure::Passing => job.launch_failures + 1,
+        LaunchFailure::Permanent => job.launch_failures.max(LAUNCHES),
+    };
     if job.launch_failures < LAUNCHES {
         let pause = backoff(LAUNCH_BACKOFF, job.launch_failures, chance);
         return delay(job, now + pause, now, "launch_failed", &failed.message);
@@ -193,6 +196,10 @@ pub async fn carry_out(yard: &Yard, job: Job, acts: Vec<Act>) {
             }
             Act::Launch(venue, _) => match yard.launcher.launch(&job).await {
                 Ok(()) => debug!(job.id = %job.id, job.epoch = %job.epoch, venue = %venue, "launched"),
+                // It stays as it is, and the reaper launches it when it is due: no try is counted.
+                Err(failed) if failed.kind == LaunchFailure::NoPlace => {
+                    debug!(job.id = %job.id, job.epoch = %job.epoch, reason = %failed, "not launched yet");
+                }
                 Err(failed) => {
                     let decided =
                         launch_failed(job.clone(), &failed, &yard.limits, yard.ambient.now(), yard.ambient.chance());
@@ -265,7 +272,7 @@ mod tests {
     #[test]
     fn a_failed_launch_waits_then_falls_back_to_the_fleet() {
         let mut job = a_job(Venue::Fargate);
-        let throttled = LaunchFailed { message: "no capacity".into(), retryable: true };
+        let throttled = LaunchFailed { message: "no capacity".into(), kind: LaunchFailure::Passing };
         let limits = Limits::one_machine(1024);
         for failures in 1..LAUNCHES {
             let decided = launch_failed(job, &throttled, &limits, at(0), 0);
@@ -282,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_launch_that_can_never_work_goes_to_the_fleet_at_once_or_ends() {
-        let never = LaunchFailed { message: "no such program".into(), retryable: false };
+        let never = LaunchFailed { message: "no such program".into(), kind: LaunchFailure::Permanent };
         let limits = Limits::one_machine(1024);
         let decided = launch_failed(a_job(Venue::Fargate), &never, &limits, at(0), 0);
         assert_eq!(decided.job.route.venue, Venue::Fleet);

@@ -28,6 +28,8 @@ pub const LEASE: Duration = Duration::from_secs(60);
 /// A holder that cannot get a beat acknowledged for so long ends its own runs, before anybody can bury it: the
 /// lease less 15 s.
 pub const FENCE: Duration = Duration::from_secs(45);
+/// What a desk may take for its answer beyond the patience it was given.
+const OVERDUE: Duration = Duration::from_secs(10);
 /// What is added to a run's deadline before the reaper forces its end.
 pub const FORCE_AFTER: Duration = Duration::from_secs(60);
 /// How often a call to the desk is repeated when it may pass: about 6 s in all.
@@ -270,7 +272,13 @@ pub async fn beat_while_running(holding: &Holding<'_>, counter: &mut u64) {
         let entered = holding.runs.0.1.listen();
         let beat = Beat { holder: holding.holder.clone(), counter: *counter, running: holding.runs.running() };
         let sent = holding.ambient.now();
+        let held = !patience.is_zero();
         let asking = async { Some(holding.desk.beat(&beat, patience).await) };
+        // A desk that holds its answer longer than it was allowed to has not answered.
+        let silence = async {
+            holding.ambient.pause(patience + OVERDUE).await;
+            Some(Err(PortError::retryable("beat at", "the desk", "it does not answer")))
+        };
         let overtaken = async {
             if patience.is_zero() {
                 future::pending::<()>().await;
@@ -278,7 +286,7 @@ pub async fn beat_while_running(holding: &Holding<'_>, counter: &mut u64) {
             entered.await;
             None
         };
-        let answered = future::or(asking, overtaken).await;
+        let answered = future::or(asking, future::or(overtaken, silence)).await;
         // An answer held back for runs that were listed brings no order for one that began since. The next beat names
         // it too, and is answered at once: a holder that begins runs all the time must still be acknowledged.
         patience = if answered.is_some() { BEAT } else { Duration::ZERO };
@@ -287,8 +295,8 @@ pub async fn beat_while_running(holding: &Holding<'_>, counter: &mut u64) {
             None => {}
             Some(Ok(orders)) => {
                 acknowledged = sent;
-                // A desk that had nothing to say and did not wait for something is asked again when a beat is due.
-                if orders.is_empty() {
+                // A desk that could have waited for something to say and did not is asked again when a beat is due.
+                if orders.is_empty() && held {
                     longest_pause = BEAT;
                 }
                 for order in orders {

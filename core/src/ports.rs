@@ -341,8 +341,19 @@ pub trait Lanes: Send + Sync {
 pub struct LaunchFailed {
     /// What the venue said.
     pub message: String,
-    /// Whether another try can help: no capacity, a throttle. Else the venue will never take it.
-    pub retryable: bool,
+    /// Whether, and how, another try can help.
+    pub kind: LaunchFailure,
+}
+
+/// Whether a launch that did not happen can be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaunchFailure {
+    /// Too many wait before it already: nothing is wrong with it, and it waits in the ledger for its next look.
+    NoPlace,
+    /// No capacity, a throttle: another try can help, and some in vain lead elsewhere.
+    Passing,
+    /// The venue will never take it.
+    Permanent,
 }
 
 /// What a launcher knows of a task.

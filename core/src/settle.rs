@@ -11,7 +11,7 @@ use tracing::info;
 use crate::dispatch::{self, Decided, ROUNDS, commit, end, overtaken};
 use crate::job::{Ending, Epoch, Failure, Job, JobId, Owed, ResultRef, State, Stop, StopCause, TokenHash};
 use crate::ports::{
-    Beat, Body, Claim, Claimed, Desk, LogLine, Message, Order, Outcome, PortError, Report, Reported, Saved, Voucher,
+    Beat, Body, Claim, Claimed, Desk, LaunchFailed, LaunchFailure, LogLine, Message, Order, Outcome, PortError, Report, Reported, Saved, Voucher,
     Yard, backoff,
 };
 use crate::route::{Limits, Venue, route};
@@ -159,7 +159,7 @@ pub fn ended_without_report(
         }
         // It never got as far as its claim: that is a launch that failed, not an attempt.
         State::Dispatched { .. } => {
-            let failed = crate::ports::LaunchFailed { message: how.to_owned(), retryable: true };
+            let failed = LaunchFailed { message: how.to_owned(), kind: LaunchFailure::Passing };
             Ok(dispatch::launch_failed(job, &failed, limits, now, chance))
         }
         State::Delayed { .. } | State::Settled(_) => Err(Refused::Stale),

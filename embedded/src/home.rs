@@ -10,7 +10,8 @@ use switchyard_core::ports::{Ambient, Desk, PortError, Yard};
 use switchyard_core::reap::{self, Counts};
 use switchyard_core::route::Limits;
 use switchyard_core::settle::YardDesk;
-use switchyard_worker::process::sweep;
+use switchyard_worker::process::{sweep, sweep_folder};
+use switchyard_worker::scratch::remove_all;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
@@ -100,7 +101,11 @@ impl Home {
         let id = ledger.yard_id().await?;
         // Before any job is looked at: none may run twice because its first run was still alive.
         let swept = sweep(&format!("{id}:")).map_err(HomeError::Orphans)?;
-        clear(&folder.scratch()).map_err(|cause| HomeError::Folder { folder: folder.scratch(), cause })?;
+        let strays = sweep_folder(&folder.scratch()).map_err(HomeError::Orphans)?;
+        if let Err(error) = clear(&folder.scratch()) {
+            // Nothing reads what is left: every run gets an empty folder.
+            warn!(%error, folder = %folder.scratch().display(), "what earlier runs left is not removed");
+        }
         let boot = ambient.nonce();
         let launcher = ProcessLauncher::new(setup.task, setup.tasks, id.clone(), boot, folder.clone(), ledger.clone());
         let yard = Yard {
@@ -118,7 +123,7 @@ impl Home {
         let desk: Arc<dyn Desk> = Arc::new(LocalDesk::new(YardDesk(yard.clone()), ledger.clone()));
         launcher.serve(yard.clone(), Arc::clone(&desk));
         let taken_up = reap::after_restart(&yard, ledger.unsettled()?).await?;
-        info!(found = taken_up.found, done = taken_up.done, orphans = swept, "the yard is open");
+        info!(found = taken_up.found, done = taken_up.done, orphans = swept + strays, "the yard is open");
         let reaper = tokio::spawn(night_watch(yard.clone(), ledger.clone()));
         Ok(Self { yard, ledger, desk, folder, id, boot, taken_up, launcher, reaper, _lock: lock })
     }
@@ -140,7 +145,7 @@ fn clear(folder: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            std::fs::remove_dir_all(path)?;
+            remove_all(&path)?;
         } else {
             std::fs::remove_file(path)?;
         }
@@ -192,6 +197,6 @@ async fn sleep(wait: Option<Duration>) {
 }
 
 async fn pause(yard: &Yard, failures: u32) {
-    let pause = switchyard_core::ports::backoff(Duration::from_secs(1), failures, yard.ambient.chance());
+    let pause = switchyard_core::ports::backoff(Duration::from_secs(1), failures.min(6), yard.ambient.chance());
     yard.ambient.pause(pause).await;
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::process::Signal;
+use switchyard_core::catalog::GRACE_MAX;
 use switchyard_core::job::{Epoch, Holder, Job, JobId, Nonce, Phase, StopCause};
-use switchyard_core::ports::{Desk, LaunchFailed, Launcher, Message, PortError, StopSignal, TaskState, Yard};
+use switchyard_core::ports::{Desk, LaunchFailed, LaunchFailure, Launcher, Message, PortError, StopSignal, TaskState, Yard};
 use switchyard_core::route::Venue;
 use switchyard_core::settle;
 use switchyard_worker::process::{MARK, mark, signal_group, signal_process, sweep};
@@ -24,8 +25,8 @@ use crate::desk_socket;
 use crate::folder::Folder;
 use crate::ledger_sqlite::SqliteLedger;
 
-/// What a task has to give its job back when it is told to leave: the grace of the longest command and a little.
-const LEAVE: Duration = Duration::from_secs(130);
+/// What a task has to give its job back when it is told to leave: the longest grace there is, and a little.
+const LEAVE: Duration = GRACE_MAX.saturating_add(Duration::from_secs(15));
 /// Launches that may wait for a free place. Beyond that a launch is refused, and the job waits in the ledger.
 const QUEUE: usize = 10_000;
 
@@ -159,11 +160,16 @@ impl ProcessLauncher {
         };
         let leader = child.id();
         let told_to_leave = async {
-            stop.raised().await;
+            if stop.raised().await == StopCause::Stale {
+                // Nobody takes a report of it any more: there is nothing to wait for.
+                return;
+            }
             if let Some(leader) = leader {
                 // The task hears it, stops its run, reports, and ends. Not its group: a command that it is about to
                 // start is in it until it has one of its own, and would end as if it had failed.
                 signal_process(leader, Signal::TERM);
+                // One that somebody has stopped would not hear it.
+                signal_process(leader, Signal::CONT);
             }
             tokio::time::sleep(LEAVE).await;
         };
@@ -174,7 +180,8 @@ impl ProcessLauncher {
             () = told_to_leave => {}
         }
         // Its end of the socket is closed: it has reported or never will. A moment to end by itself, then the end.
-        let ended = match tokio::time::timeout(Duration::from_secs(2), child.wait()).await {
+        let moment = if stop.cause() == Some(StopCause::Stale) { Duration::ZERO } else { Duration::from_secs(2) };
+        let ended = match tokio::time::timeout(moment, child.wait()).await {
             Ok(ended) => ended,
             Err(_) => {
                 if let Some(leader) = leader {
@@ -224,7 +231,7 @@ impl Launcher for ProcessLauncher {
             }
             if tasks.len() >= QUEUE {
                 let message = format!("{QUEUE} tasks wait for a place already");
-                return Err(LaunchFailed { message, retryable: true });
+                return Err(LaunchFailed { message, kind: LaunchFailure::NoPlace });
             }
             tasks.insert(run, signal.clone());
         }

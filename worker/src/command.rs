@@ -108,6 +108,7 @@ async fn run_in(
         return Outcome::Stopped(cause);
     }
     process::adopt_orphans();
+    let live = process::Live::begin();
     let mut child = match prepared.spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -116,11 +117,17 @@ async fn run_in(
                 error.kind(),
                 io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::ArgumentListTooLong
             );
+            if is_exhausted(&error) {
+                // The machine's, not the job's: it goes back, after a moment in which something may become free.
+                command.ambient.pause(Duration::from_secs(1)).await;
+                return Outcome::Interrupted(format!("the machine cannot start `{}`: {error}", command.program));
+            }
             return failed("not_started", format!("cannot start `{}`: {error}", command.program), permanent);
         }
     };
     let mut capture = Capture::new(command.ambient);
     let (ended, stopped) = watch(command, assignment, &mut child, &mut capture, log).await;
+    drop(live);
     // Whatever left the group is found by its mark, however the program ended: a process that closed its output and
     // left the session shows as an orphan and in no other way.
     if stopped.is_some() || process::has_orphans() {
@@ -129,6 +136,7 @@ async fn run_in(
         if let Ok(Err(error)) = swept {
             tracing::error!(job.id = %message.id, %error, "processes of an ended run are left");
         }
+        process::end_unmarked_orphans();
         process::has_orphans();
     }
     match (stopped, ended) {
@@ -137,6 +145,13 @@ async fn run_in(
         (None, Err(error)) => failed("not_awaited", format!("cannot wait for the process: {error}"), false),
         (None, Ok(status)) => judge(status, command.permanent_exits, &capture.last_error_line, &result_path),
     }
+}
+
+/// Whether a process could not be started because the machine, or this process, has too many of something.
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM))
 }
 
 /// Waits for the end, whichever comes first: the program's own, its deadline, or a request to stop.
@@ -267,7 +282,7 @@ fn read_result(path: &Path) -> Result<Option<String>, Failure> {
         return Ok(None);
     }
     let text = String::from_utf8(bytes).map_err(|_| Failure::new("result_not_json", "the result file is not UTF-8"))?;
-    match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+    match serde_json::from_str::<serde_json::Value>(&text) {
         Ok(_) => Ok(Some(text)),
         Err(error) => Err(Failure::new("result_not_json", format!("the result file is not JSON: {error}"))),
     }

@@ -8,7 +8,9 @@ use std::fs;
 use std::io::{self, Read};
 use std::time::Duration;
 
+use std::path::Path;
 use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{
     Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper, waitpid,
@@ -108,21 +110,83 @@ pub fn adopt_orphans() {
     });
 }
 
+/// Runs of this process that are under way.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Says that a run is under way, while it lives.
+pub struct Live(());
+
+impl Live {
+    /// A run begins.
+    pub fn begin() -> Self {
+        LIVE.fetch_add(1, Ordering::SeqCst);
+        Self(())
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        LIVE.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Kills the orphans that carry no mark, when no run is under way whose they could be. They are what a run has left
+/// with an environment of its own making.
+pub fn end_unmarked_orphans() {
+    let needle = format!("{MARK}=").into_bytes();
+    let mut buffer = vec![0; ENVIRON_BYTES];
+    for pid in orphans().unwrap_or_default() {
+        let unmarked = environ(pid, &mut buffer).is_none_or(|environ| !has_variable(environ, &needle));
+        if unmarked && LIVE.load(Ordering::SeqCst) == 0 {
+            signal_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Kills every process that works in `folder` or below, and answers how many there were: what a run left with an
+/// environment of its own making, whose yard is gone. One that also went elsewhere is not found.
+///
+/// # Errors
+///
+/// /proc cannot be listed.
+pub fn sweep_folder(folder: &Path) -> io::Result<usize> {
+    let own = std::process::id();
+    let mut swept = 0;
+    for entry in fs::read_dir("/proc")? {
+        let Ok(entry) = entry else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // Of a folder that was removed meanwhile the link tells the old path.
+        if pid != own && fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder)) {
+            signal_process(pid, Signal::KILL);
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
 /// Whether runs have left processes behind that this process was given. Those that have ended meanwhile are buried.
 ///
 /// An orphan becomes a child of the main thread, and a run's own process is a child of the thread that started it,
 /// or has been awaited before this is asked. One small file is read, where a sweep reads one of every process.
 pub fn has_orphans() -> bool {
+    // A kernel that does not tell: then there may be some.
+    orphans().is_none_or(|orphans| !orphans.is_empty())
+}
+
+/// The living orphans; `None` where the kernel does not tell.
+fn orphans() -> Option<Vec<u32>> {
     let main = std::process::id();
-    // A kernel without CONFIG_PROC_CHILDREN does not tell: then there may be some.
+    // Without CONFIG_PROC_CHILDREN there is no such file.
     let mut buffer = [0; 4096];
     let file = fs::File::open(format!("/proc/self/task/{main}/children"));
-    let Ok(length) = file.and_then(|mut file| file.read(&mut buffer)) else { return true };
-    let mut any = false;
+    let Ok(length) = file.and_then(|mut file| file.read(&mut buffer)) else { return None };
+    let mut living = Vec::new();
     for pid in String::from_utf8_lossy(&buffer[..length]).split_whitespace().filter_map(|pid| pid.parse().ok()) {
-        any |= !bury(pid);
+        if !bury(pid) {
+            living.extend(u32::try_from(pid).ok());
+        }
     }
-    any
+    Some(living)
 }
 
 /// Takes an ended orphan out of the process table; answers whether it had ended.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,8 +34,12 @@ impl Scratch {
     ///
     /// It cannot be made.
     pub fn take(&self, run: Message) -> io::Result<PathBuf> {
-        if let Some(folder) = self.spare().pop() {
-            return Ok(folder);
+        // Another run could have reached it meanwhile: all of them are the same user's.
+        while let Some(folder) = { self.spare().pop() } {
+            if is_as_made(&folder) {
+                return Ok(folder);
+            }
+            remove_all(&folder)?;
         }
         let folder = if self.keep == 0 {
             folder_of(&self.root, run)
@@ -45,7 +49,7 @@ impl Scratch {
         match make(&folder) {
             // One of this name is from a run that was killed with its process: nothing reads it.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_dir_all(&folder)?;
+                remove_all(&folder)?;
                 make(&folder)?;
             }
             made => made?,
@@ -63,10 +67,7 @@ impl Scratch {
             self.spare().push(folder);
             return Ok(());
         }
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        }
+        remove_all(&folder)
     }
 
     fn spare(&self) -> MutexGuard<'_, Vec<PathBuf>> {
@@ -98,6 +99,34 @@ fn is_as_made(folder: &Path) -> bool {
         && fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
 
+/// Removes a folder and whatever is in it, folders included that a run has closed to its own user.
+///
+/// # Errors
+///
+/// Something in it cannot be removed all the same.
+pub fn remove_all(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_folders(folder)?;
+            fs::remove_dir_all(folder)
+        }
+        removed => removed,
+    }
+}
+
+fn open_folders(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // Of a link the type is a link's: none is followed.
+        if entry.file_type()?.is_dir() {
+            open_folders(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// The folder of a run that is not kept for others: for whoever looks after it from outside.
 pub fn folder_of(root: &Path, run: Message) -> PathBuf {
     root.join(format!("{}-{}", run.id, run.epoch))
@@ -105,7 +134,7 @@ pub fn folder_of(root: &Path, run: Message) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use switchyard_core::job::{Epoch, JobId};
 
@@ -141,7 +170,12 @@ mod tests {
             assert!(is_as_made(&next));
             folder = next;
         }
-        scratch.give_back(folder).unwrap();
+        // One that was spoilt while it was kept is not handed on either.
+        scratch.give_back(folder.clone()).unwrap();
+        fs::write(folder.join("result.json"), "{}").unwrap();
+        let next = scratch.take(run(4)).unwrap();
+        assert!(is_as_made(&next));
+        scratch.give_back(next).unwrap();
         drop(scratch);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
