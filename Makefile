@@ -5,7 +5,7 @@
 # The yard's main job on this machine: no AWS account, no Docker.
 demo:
 	cargo build --package switchyard
-	sh demo/run.sh target/debug/switchyard
+	sh demo/run.sh "$${CARGO_TARGET_DIR:-target}/debug/switchyard"
 
 # nextest runs each test in a process of its own, side by side; without it cargo's own runner does.
 test:

@@ -25,7 +25,7 @@ use crate::{Api, WAIT_SECONDS};
 
 /// Jobs on a page unless asked otherwise.
 const PAGE: usize = 50;
-/// How often a log that is followed is read again while its job runs.
+/// How often a log that somebody follows is read again, while its job runs and they wait.
 const FOLLOW: Duration = Duration::from_millis(250);
 
 /// Who calls. One token, one caller: roles come with more tokens.
@@ -154,15 +154,33 @@ pub(crate) async fn submit(
         Some(key) => Some(key.to_str().map_err(|_| Rejected::BadKey)?.to_owned()),
     };
     let (submission, digest) = intake::read(&body)?;
-    let prepared = prepare(&api, &submission, digest, key.as_deref())?;
+    let prepared = match prepare(&api, &submission, digest, key.as_deref()) {
+        Ok(prepared) => prepared,
+        // What was accepted once is answered under its key, whatever the catalog says today.
+        Err(rejected) => match known(&api, key.as_deref(), digest).await? {
+            Some(job) => return answer(&api, Taken { job, fresh: false }, patience).await,
+            None => return Err(rejected.into()),
+        },
+    };
     let taken = take(&api, vec![prepared]).await?;
     let Some(taken) = taken.into_iter().next() else {
         return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the ledger answered for no job"));
     };
-    let Taken { job, fresh } = taken?;
+    answer(&api, taken?, patience).await
+}
+
+/// The job that was accepted under this key from this very body.
+async fn known(api: &Api, key: Option<&str>, digest: [u8; 32]) -> Result<Option<Job>, PortError> {
+    let Some(key) = key else { return Ok(None) };
+    let job = api.yard.ledger.load(JobId::keyed(CALLER, key)).await?;
+    Ok(job.filter(|job| job.work.body_sha256 == digest))
+}
+
+/// The answer to a submission: the job, as soon as it has ended, or as it is when patience ends.
+async fn answer(api: &Api, Taken { job, fresh }: Taken, patience: Duration) -> Result<Response, Problem> {
     let id = job.id;
-    let job = until_settled(&api, id, patience).await?.unwrap_or(job);
-    let result = if patience.is_zero() && !job.is_settled() { None } else { result_of(&api, &job).await? };
+    let job = until_settled(api, id, patience).await?.unwrap_or(job);
+    let result = if patience.is_zero() && !job.is_settled() { None } else { result_of(api, &job).await? };
     let status = if job.is_settled() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let mut response = (status, Json(JobAnswer { job: JobView::from(&job), result })).into_response();
     let headers = response.headers_mut();
@@ -346,10 +364,9 @@ pub(crate) async fn logs(
             let lines = page.lines.iter().map(|(epoch, line)| LogView::of(*epoch, line)).collect();
             return Ok(Json(LogsPage { lines, next: page.next, done }));
         }
-        // Somebody follows: only then, and only while the job runs, is the log read again and again.
-        let seen = job.revision;
-        let id = job.id;
-        job = api.yard.ledger.watch(id, seen, left.min(FOLLOW)).await?.ok_or_else(|| not_found(id))?;
+        let (id, seen) = (job.id, job.revision);
+        let patience = if job.phase() == Phase::Running { left.min(FOLLOW) } else { left };
+        job = api.yard.ledger.watch(id, seen, patience).await?.ok_or_else(|| not_found(id))?;
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use switchyard_api::{Api, Inline, TokenDigest, router};
 use switchyard_core::job::{Holder, StopCause};
 use switchyard_core::ports::{Ambient, Executor, StopSignal};
@@ -46,8 +47,17 @@ pub(crate) fn start_logging() {
 
 pub(crate) fn run(root: &Path, local: &Local) -> Result<u8, Failure> {
     start_logging();
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|cause| Failure::io("start the runtime", cause))?.block_on(serve(root, local))
+}
+
+/// As many open files as the system lets this process have: a run takes three, a caller one.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
@@ -65,14 +75,15 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let program = std::env::current_exe().map_err(|cause| Failure::io("find this program's own file", cause))?;
     let mut args = Vec::new();
-    if let Some(policies) = &local.policies {
-        let policies = std::path::absolute(policies).map_err(|cause| Failure::io("find the policies", cause))?;
-        args.extend(["--policies".to_owned(), policies.display().to_string()]);
+    if local.policies.is_some() {
+        let snapshot = std::path::absolute(root).map_err(|cause| Failure::io("find the yard's folder", cause))?;
+        args.extend(["--policies".to_owned(), Folder::at(&snapshot).policies().display().to_string()]);
     }
     let ambient: Arc<dyn Ambient> = Arc::new(System);
     let setup = Setup {
         catalog: Arc::clone(&catalog),
         limits: Limits::one_machine(memory_mib()),
+        policies: local.policies.clone(),
         task: TaskProgram { program, args },
         tasks: local.tasks.map_or(processors * 2, usize::from),
         retention: Duration::from_secs(u64::from(local.retention_days) * 24 * 3600),

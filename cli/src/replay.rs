@@ -46,16 +46,16 @@ pub(crate) fn submit(client: &Client, path: &Path, json: bool) -> Result<u8, Fai
         return Ok(0);
     }
     if let Some(reason) = &answer.reason {
-        println!("{}: {reason}", answer.reading);
+        show::print(&format!("{}: {reason}", answer.reading))?;
     }
     for defect in &answer.defects {
-        println!("not read: {}", one_line(defect, 300));
+        show::print(&format!("not read: {}", one_line(defect, 300)))?;
     }
     if !answer.jobs.is_empty() {
-        show::table(&answer.jobs);
+        show::table(&answer.jobs)?;
     }
     if answer.repeated > 0 {
-        println!("{} of these were made by an earlier delivery of the same findings", answer.repeated);
+        show::print(&format!("{} of these were made by an earlier delivery of the same findings", answer.repeated))?;
     }
     Ok(0)
 }
@@ -82,23 +82,27 @@ pub(crate) fn explain(path: &Path, json: bool) -> Result<u8, Failure> {
         return Ok(0);
     }
     if let Some(reason) = reason {
-        println!("{name}: {reason}");
-        println!("No job would be made.");
+        show::print(&format!("{name}: {reason}"))?;
+        show::print("No job would be made.")?;
     }
     for (finding, triage) in findings.iter().zip(&triages) {
         let (submission, key) = intake::of_finding(finding);
-        println!("finding    {} ({})", one_line(&finding.title, 100), one_line(&finding.finding_type, 100));
-        println!("id         {}", one_line(&finding.id, 200));
-        println!("in         account {} region {}", finding.account, finding.region);
+        show::print(&format!(
+            "finding    {} ({})",
+            one_line(&finding.title, 100),
+            one_line(&finding.finding_type, 100)
+        ))?;
+        show::print(&format!("id         {}", one_line(&finding.id, 200)))?;
+        show::print(&format!("in         account {} region {}", finding.account, finding.region))?;
         for resource in &finding.resources {
-            println!("resource   {} {}", one_line(&resource.kind, 60), one_line(&resource.id, 200));
+            show::print(&format!("resource   {} {}", one_line(&resource.kind, 60), one_line(&resource.id, 200)))?;
         }
-        println!("triage     {}", triage["summary"].as_str().unwrap_or_default());
-        println!("job        {} in the {} tier, key {key}", submission.capability, submission.tier);
-        println!();
+        show::print(&format!("triage     {}", triage["summary"].as_str().unwrap_or_default()))?;
+        show::print(&format!("job        {} in the {} tier, key {key}", submission.capability, submission.tier))?;
+        show::print("")?;
     }
     for defect in &defects {
-        println!("not read: {}", one_line(&defect.to_string(), 300));
+        show::print(&format!("not read: {}", one_line(&defect.to_string(), 300)))?;
     }
     Ok(0)
 }

@@ -21,10 +21,19 @@ const WAIT_SECONDS: u64 = 30;
 /// Prints a value as JSON, a program's form.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::BadInput(error.to_string()))?;
-    print(&text)
+    // Escaped as JSON allows anywhere in a string: what a job made must not drive the reader's terminal.
+    let escaped = |text: &mut String, c: char| match c {
+        '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        }
+        c => text.push(c),
+    };
+    let mut safe = String::with_capacity(text.len());
+    text.chars().for_each(|c| escaped(&mut safe, c));
+    print(&safe)
 }
 
-fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}") {
         // Whoever reads has seen enough: `switchyard jobs | head`.
@@ -34,7 +43,7 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Prints jobs as a table.
-pub(crate) fn table(jobs: &[JobView]) {
+pub(crate) fn table(jobs: &[JobView]) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["ID", "CAPABILITY", "STATE", "TIER", "VENUE", "ATTEMPTS", "CREATED"]);
@@ -49,7 +58,7 @@ pub(crate) fn table(jobs: &[JobView]) {
             job.created_at.clone(),
         ]);
     }
-    println!("{}", table.trim_fmt());
+    print(&table.trim_fmt())
 }
 
 fn detail(job: &JobView) -> String {
@@ -147,10 +156,17 @@ pub(crate) fn submit(client: &Client, submit: &Submit, json: bool) -> Result<u8,
 }
 
 fn print_output(client: &Client, answer: &JobAnswer) -> Result<(), Failure> {
-    let page: LogsPage = client.get(&format!("/v1/jobs/{}/logs", answer.job.id))?;
-    if !page.lines.is_empty() {
-        print("output")?;
+    let mut cursor = String::new();
+    loop {
+        let page: LogsPage = client.get(&format!("/v1/jobs/{}/logs?cursor={}", answer.job.id, quote(&cursor)))?;
+        if page.lines.is_empty() {
+            break;
+        }
+        if cursor.is_empty() {
+            print("output")?;
+        }
         print_lines(&page)?;
+        cursor = page.next;
     }
     if let Some(result) = &answer.result {
         print("result")?;
@@ -224,7 +240,7 @@ pub(crate) fn jobs(client: &Client, jobs: &Jobs, json: bool) -> Result<u8, Failu
     if json {
         print_json(&page.jobs)?
     } else {
-        table(&page.jobs)
+        table(&page.jobs)?;
     }
     Ok(0)
 }

@@ -50,6 +50,27 @@ fn switches(pid: u32) -> u64 {
 }
 
 #[test]
+fn a_run_that_began_while_another_ran_hears_its_cancel_at_once() {
+    let mut yard = Yard::open(2, 2);
+    let client = yard.client();
+    let hold = |key: &str| client.submit(key, &json!({ "capability": "hold", "payload": {} })).0;
+    let first = hold("first");
+    client.until(&first, "running");
+    let second = hold("second");
+    client.until(&second, "running");
+    // Past the moment in which a beat would have gone out anyway.
+    std::thread::sleep(Duration::from_secs(2));
+    let asked = Instant::now();
+    client.try_post(&format!("/v1/jobs/{second}/cancel"), None, &json!({})).unwrap();
+    assert_eq!(client.settled(&second)["state"], "cancelled");
+    // A beat is due every 15 s: an order that waited for the next one would take about that long.
+    assert!(asked.elapsed() < Duration::from_secs(8), "heard after {:?}", asked.elapsed());
+    client.try_post(&format!("/v1/jobs/{first}/cancel"), None, &json!({})).unwrap();
+    client.settled(&first);
+    yard.close_and_leave_nothing();
+}
+
+#[test]
 fn a_yard_with_nothing_to_do_does_nothing() {
     let mut yard = Yard::open(2, 2);
     let client = yard.client();

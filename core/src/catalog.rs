@@ -268,7 +268,11 @@ impl Entry {
                 if program.contains("{{") {
                     return Err("run.command: the program itself cannot come from the payload".to_owned());
                 }
-                Program::Command { program, args: words.collect(), allow_leading_dash: self.run.allow_leading_dash }
+                let args: Vec<String> = words.collect();
+                if let Some(open) = args.iter().find(|arg| arg.matches("{{").count() != arg.matches("}}").count()) {
+                    return Err(format!("run.command: `{}` has a {{{{ without its }}}}", one_line(open, 80)));
+                }
+                Program::Command { program, args, allow_leading_dash: self.run.allow_leading_dash }
             }
             (None, None) | (Some(_), Some(_)) => {
                 return Err("run: expected exactly one of `builtin` and `command`".to_owned());
@@ -460,6 +464,8 @@ capabilities:
             "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a] }\n    needs: { timeout_seconds: 50000 }\n",
             "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a] }\n  - name: x\n    summary: s\n    run: { command: [a] }\n",
             "version: [\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a, \"{{b\"] }\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a] }\n    needs: { grace_seconds: 31 }\n",
         ];
         let messages: Vec<String> = cases.iter().map(|text| parse(text).unwrap_err().to_string()).collect();
         insta::assert_snapshot!(messages.join("\n"));

@@ -380,7 +380,10 @@ impl Taken {
 pub async fn accept(yard: &Yard, prepared: Vec<Prepared>) -> Result<Vec<Result<Taken, Rejected>>, PortError> {
     let mut new = Vec::with_capacity(prepared.len());
     for Prepared { job, payload } in prepared {
-        let payload = if payload.len() > Body::INLINE_BYTES {
+        // A key that was used before stores nothing: the record's own body stays the one there is.
+        let known =
+            payload.len() > Body::INLINE_BYTES && job.work.key.is_some() && yard.ledger.load(job.id).await?.is_some();
+        let payload = if payload.len() > Body::INLINE_BYTES && !known {
             // The name holds the body's hash: a refused repeat with another body must not replace the first one's.
             let digest = job.work.body_sha256;
             let name = format!(

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::dispatch::{self, Act, Decided, commit, due_in};
 use crate::execute::{FORCE_AFTER, LEASE};
 use crate::job::{Ending, Failure, Holder, Job, JobId, Run, State, Stop, StopCause};
-use crate::ports::{Beat, Lane, Message, PortError, Saved, TaskState, Yard};
+use crate::ports::{Beat, Lane, Message, PortError, Saved, TaskState, Yard, describe};
 use crate::route::{Limits, Venue};
 use crate::settle;
 
@@ -259,7 +259,17 @@ async fn forget(yard: &Yard) -> Result<u64, PortError> {
 pub async fn after_restart(yard: &Yard, unsettled: Vec<JobId>) -> Result<Counts, PortError> {
     let mut counts = Counts { found: unsettled.len() as u64, ..Counts::default() };
     for id in unsettled {
-        let Some(job) = yard.ledger.load(id).await? else { continue };
+        let job = match yard.ledger.load(id).await {
+            Ok(Some(job)) => job,
+            Ok(None) => continue,
+            // A record that cannot be read must not keep the others from their way.
+            Err(error) if !error.retryable => {
+                counts.errors += 1;
+                warn!(job.id = %id, error = %describe(&error), "a job cannot be taken up");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let Some(decided) = restarted(job, &yard.limits, yard.ambient.now()) else {
             counts.already_done += 1;
             continue;

@@ -11,8 +11,8 @@ use tracing::info;
 use crate::dispatch::{self, Decided, ROUNDS, commit, end, overtaken};
 use crate::job::{Ending, Epoch, Failure, Job, JobId, Owed, ResultRef, State, Stop, StopCause, TokenHash};
 use crate::ports::{
-    Beat, Body, Claim, Claimed, Desk, LaunchFailed, LaunchFailure, LogLine, Message, Order, Outcome, PortError, Report, Reported, Saved, Voucher,
-    Yard, backoff,
+    Beat, Body, Claim, Claimed, Desk, LaunchFailed, LaunchFailure, LogLine, Message, Order, Outcome, PortError, Report,
+    Reported, Saved, Voucher, Yard, backoff,
 };
 use crate::route::{Limits, Venue, route};
 
@@ -270,6 +270,12 @@ pub async fn cancel_job(yard: &Yard, id: JobId, by: &str) -> Result<Job, AskErro
 pub async fn retry_job(yard: &Yard, id: JobId, by: &str) -> Result<Job, AskError> {
     decide_and_save(yard, id, |job| {
         let conflict = |job: &Job| AskError::Conflict { id, phase: job.phase(), verb: "retried" };
+        // Past its retention it may be forgotten at any moment, its payload before its record.
+        if let State::Settled(settlement) = &job.state
+            && settlement.at + yard.retention <= yard.ambient.now()
+        {
+            return Err(AskError::NotFound(id));
+        }
         retry(job, &yard.limits, yard.ambient.now(), by).map(Some).map_err(|job| conflict(&job))
     })
     .await

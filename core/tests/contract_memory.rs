@@ -16,11 +16,11 @@ use switchyard_core::intake::{self, Prepared, Sender};
 use switchyard_core::job::{Epoch, Failure, Holder, Job, Phase};
 use switchyard_core::memory::Memory;
 use switchyard_core::ports::{
-    Assignment, Beat, Body, Claim, Claimed, Desk, Executor, LogLine, LogSink, Message, Order, Outcome, PortError,
-    Report, Reported, Voucher, Yard,
+    Assignment, Beat, Body, Claim, Claimed, Desk, Executor, LaunchFailed, LaunchFailure, LogLine, LogSink, Message,
+    Order, Outcome, PortError, Report, Reported, Voucher, Yard,
 };
 use switchyard_core::reap;
-use switchyard_core::route::{Conditions, Limits};
+use switchyard_core::route::{Conditions, Limits, Venue};
 use switchyard_core::settle::{self, YardDesk};
 
 contract_suite!(on_memory);
@@ -278,5 +278,27 @@ fn a_job_whose_payload_is_gone_fails_for_good_and_does_not_go_round() {
         execute::run(&holding, Message { id: job.id, epoch: job.epoch }, None).await.unwrap();
         let ended = yard.ledger.load(job.id).await.unwrap().unwrap();
         assert_eq!(ended.phase(), Phase::Failed);
+    });
+}
+
+#[test]
+fn a_launch_without_a_place_waits_in_the_ledger_and_counts_as_no_failure() {
+    let (home, yard) = home();
+    block_on(async {
+        let mut prepared = prepared(&yard);
+        prepared.job.route.venue = Venue::Fargate;
+        let full = LaunchFailed { message: "too many wait".into(), kind: LaunchFailure::NoPlace };
+        home.refuse_launches(Some(full));
+        let job = intake::accept(&yard, vec![prepared]).await.unwrap().remove(0).unwrap().job;
+        for _ in 0..10 {
+            home.advance(Duration::from_secs(3600));
+            reap::round(&yard).await.unwrap();
+        }
+        let waiting = yard.ledger.load(job.id).await.unwrap().unwrap();
+        assert_eq!((waiting.phase(), waiting.launch_failures, waiting.epoch), (Phase::Dispatched, 0, Epoch(1)));
+        home.refuse_launches(None);
+        home.advance(Duration::from_secs(3600));
+        reap::round(&yard).await.unwrap();
+        assert_eq!(home.launches(), [(Venue::Fargate, Message { id: job.id, epoch: Epoch(1) })]);
     });
 }

@@ -83,6 +83,7 @@ async fn bench(jobs: usize, clients: usize, root: PathBuf) {
     let setup = Setup {
         catalog: Arc::new(catalog),
         limits: Limits::one_machine(1024),
+        policies: None,
         task: TaskProgram { program: "/bin/false".into(), args: vec![] },
         tasks: 1,
         retention: Duration::from_secs(3600),

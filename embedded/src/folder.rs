@@ -1,7 +1,7 @@
 //! The yard's folder, and the lock that keeps it to one process.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -52,6 +52,11 @@ impl Folder {
     /// What jobs print.
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
+    }
+
+    /// The policies that this start has read, for the tasks that it starts.
+    pub fn policies(&self) -> PathBuf {
+        self.root.join("policies")
     }
 
     /// Where runs work; nothing in it outlives them.
@@ -151,6 +156,47 @@ impl Lock {
         write!(file, "{}", std::process::id()).map_err(io_error)?;
         Ok(Self { _file: file })
     }
+}
+
+/// Copies a catalog and its schemas from one folder to another, in place of what was there.
+///
+/// # Errors
+///
+/// Something cannot be read or written.
+pub fn copy_policies(from: &Path, to: &Path) -> io::Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(to.join("schemas"))?;
+    fs::copy(from.join("capabilities.yaml"), to.join("capabilities.yaml"))?;
+    if from.join("schemas").is_dir() {
+        for entry in fs::read_dir(from.join("schemas"))? {
+            let path = entry?.path();
+            if let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|end| end == "json")) {
+                fs::copy(&path, to.join("schemas").join(name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Appends whole lines to a file that only its owner can read. Where a crash left the last line torn, that one is
+/// ended first: it must not swallow what follows.
+///
+/// # Errors
+///
+/// It cannot be written.
+pub fn append_lines(path: &Path, text: &str) -> io::Result<File> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let mut last = [b'\n'];
+    if file.seek(SeekFrom::End(0))? > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    let torn = if last == *b"\n" { "" } else { "\n" };
+    // One write: a reader never sees half of it, and a crash leaves at most a torn last line.
+    file.write_all(format!("{torn}{text}").as_bytes())?;
+    Ok(file)
 }
 
 /// Writes a file that only its owner can read, so that a reader sees the old one or the whole new one, and it is

@@ -1,8 +1,5 @@
 //! Announced settlements: appended to a file, one JSON text a line, in the envelope of an EventBridge event.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -11,7 +8,7 @@ use switchyard_core::ports::{Herald, PortError};
 use switchyard_core::wire;
 
 use crate::blobs_folder::aside;
-use crate::folder::Folder;
+use crate::folder::{Folder, append_lines};
 
 /// Announces to a file.
 #[derive(Clone, Debug)]
@@ -31,11 +28,6 @@ impl Herald for FileHerald {
     async fn announce(&self, job: &Job) -> Result<(), PortError> {
         let line = wire::completion_event(job) + "\n";
         let path = self.file.clone();
-        aside("announce", format!("job {}", job.id), move || {
-            let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-            file.write_all(line.as_bytes())?;
-            file.sync_data()
-        })
-        .await
+        aside("announce", format!("job {}", job.id), move || append_lines(&path, &line)?.sync_data()).await
     }
 }

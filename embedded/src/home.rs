@@ -12,12 +12,13 @@ use switchyard_core::route::Limits;
 use switchyard_core::settle::YardDesk;
 use switchyard_worker::process::{sweep, sweep_folder};
 use switchyard_worker::scratch::remove_all;
+use switchyard_worker::system::Vital;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::blobs_folder::FolderBlobs;
 use crate::desk_local::LocalDesk;
-use crate::folder::{Folder, Lock, LockError};
+use crate::folder::{Folder, Lock, LockError, copy_policies};
 use crate::herald_file::FileHerald;
 use crate::lanes_sqlite::SqliteLanes;
 use crate::launcher_process::{ProcessLauncher, TaskProgram};
@@ -32,6 +33,9 @@ pub struct Setup {
     pub catalog: Arc<Catalog>,
     /// What the venues can do.
     pub limits: Limits,
+    /// The folder that the catalog was read from, when it was one: tasks get a copy of it, however it is edited while
+    /// the yard runs.
+    pub policies: Option<std::path::PathBuf>,
     /// How tasks are started.
     pub task: TaskProgram,
     /// Tasks at once.
@@ -96,6 +100,10 @@ impl Home {
     pub async fn open(root: &Path, setup: Setup, ambient: Arc<dyn Ambient>) -> Result<Self, HomeError> {
         let folder = Folder::open(root).map_err(|cause| HomeError::Folder { folder: root.to_owned(), cause })?;
         let lock = Lock::take(&folder)?;
+        if let Some(policies) = &setup.policies {
+            let copied = copy_policies(policies, &folder.policies());
+            copied.map_err(|cause| HomeError::Folder { folder: folder.policies(), cause })?;
+        }
         let store = Arc::new(Store::open(&folder.database())?);
         let ledger = SqliteLedger::new(store, Arc::clone(&ambient));
         let id = ledger.yard_id().await?;
@@ -155,6 +163,7 @@ fn clear(folder: &Path) -> std::io::Result<()> {
 
 /// Sleeps until something is due, and reaps. No clock ticks while nothing is.
 async fn night_watch(yard: Yard, ledger: SqliteLedger) {
+    let _vital = Vital("the night watch");
     let mut failures = 0;
     loop {
         // Armed for ever first: whatever is saved while the next moment is looked up rings the bell.

@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use rustix::process::Signal;
 use switchyard_core::catalog::GRACE_MAX;
 use switchyard_core::job::{Epoch, Holder, Job, JobId, Nonce, Phase, StopCause};
-use switchyard_core::ports::{Desk, LaunchFailed, LaunchFailure, Launcher, Message, PortError, StopSignal, TaskState, Yard};
+use switchyard_core::ports::{
+    Desk, LaunchFailed, LaunchFailure, Launcher, Message, PortError, StopSignal, TaskState, Yard,
+};
 use switchyard_core::route::Venue;
 use switchyard_core::settle;
 use switchyard_worker::process::{MARK, mark, signal_group, signal_process, sweep};

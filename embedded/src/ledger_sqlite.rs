@@ -454,9 +454,19 @@ impl Ledger for SqliteLedger {
         // A filtered list may read the whole table: not on a thread that others wait for.
         let store = Arc::clone(&self.store);
         let read = move || {
-            store.read(|connection| {
+            store.scan(|connection| {
                 let values = rusqlite::params_from_iter(values.iter().map(|value| value.as_ref() as &dyn ToSql));
-                connection.prepare_cached(&sql)?.query_map(values, job_of)?.collect()
+                let mut statement = connection.prepare_cached(&sql)?;
+                let mut rows = statement.query(values)?;
+                let mut jobs = Vec::new();
+                while let Some(row) = rows.next()? {
+                    match job_of(row) {
+                        Ok(job) => jobs.push(job),
+                        // One that cannot be read must not hide the others.
+                        Err(error) => tracing::error!(%error, "a job's record cannot be read, and is left out"),
+                    }
+                }
+                Ok(jobs)
             })
         };
         aside(read).await.map_err(|error| error.at("list", "jobs"))
@@ -465,7 +475,7 @@ impl Ledger for SqliteLedger {
     async fn count(&self) -> Result<Vec<(Phase, u64)>, PortError> {
         let store = Arc::clone(&self.store);
         let read = move || {
-            store.read(|connection| {
+            store.scan(|connection| {
                 let mut statement = connection.prepare_cached("SELECT phase, count(*) FROM jobs GROUP BY phase")?;
                 let count = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
                 statement.query_map([], count)?.collect::<rusqlite::Result<Vec<_>>>()

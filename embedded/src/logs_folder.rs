@@ -1,8 +1,8 @@
 //! What jobs print: a file for each epoch, one JSON text a line. Logs are not the truth and are not synced.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use switchyard_core::ports::{LogLine, LogPage, Logs, PortError};
 use switchyard_core::wire;
 
 use crate::blobs_folder::{aside, remove_folder};
-use crate::folder::Folder;
+use crate::folder::{Folder, append_lines};
 
 /// About as much of a log as one answer carries.
 const PAGE_BYTES: u64 = 256 * 1024;
@@ -40,9 +40,7 @@ impl Logs for FolderLogs {
         let folder = self.root.join(job.to_string());
         aside("append to", format!("the log of job {job}"), move || {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-            let path = folder.join(format!("{epoch}.ndjson"));
-            // One write of whole lines: a reader never sees half of one, a crash leaves at most a torn last line.
-            OpenOptions::new().create(true).append(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+            append_lines(&folder.join(format!("{epoch}.ndjson")), &text).map(drop)
         })
         .await
     }
@@ -129,7 +127,7 @@ mod tests {
         logs.append(job, Epoch(1), &[line("two"), line("three")]).await.unwrap();
         let page = logs.read(job, "").await.unwrap();
         let texts: Vec<&str> = page.lines.iter().map(|(_, line)| line.text.as_str()).collect();
-        assert_eq!(texts, ["one €", "three"]);
+        assert_eq!(texts, ["one €", "two", "three"]);
         for offset in 0..bytes.len() {
             logs.read(job, &format!("1.{offset}")).await.unwrap();
         }

@@ -5,6 +5,7 @@
 //! other with it. Nobody is answered before the commit. An fsync that fails ends the process: what the kernel then
 //! keeps of the pages is unknown, and a later fsync may report success without them.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use switchyard_core::ports::PortError;
+use switchyard_worker::system::Vital;
 use tokio::sync::oneshot;
 
 /// The schema's steps: the file's `user_version` says how many were taken. A step is never changed, only added.
@@ -137,6 +139,7 @@ pub struct Store {
     operations: Mutex<Option<mpsc::Sender<Operation>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     readers: Vec<Mutex<Connection>>,
+    scanner: Mutex<Connection>,
 }
 
 impl Store {
@@ -150,6 +153,9 @@ impl Store {
         // No mutexes of SQLite's own: each connection is one thread's at a time, by a lock or by being moved.
         let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let create = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        // Made by us, so that nobody else can read it; SQLite gives its log the same mode.
+        let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file);
+        made.map_err(|error| fail(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?;
         let mut writer = Connection::open_with_flags(file, create).map_err(fail)?;
         writer.busy_timeout(BUSY).map_err(fail)?;
         let version = user_version(&writer).map_err(fail)?;
@@ -188,7 +194,8 @@ impl Store {
             .name("writer".to_owned())
             .spawn(move || write_groups(&writer, &queue, &log_pages));
         let writer = writer.map_err(|error| fail(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?;
-        Ok(Self { operations: Mutex::new(Some(operations)), writer: Mutex::new(Some(writer)), readers })
+        let scanner = reader().map_err(fail)?;
+        Ok(Self { operations: Mutex::new(Some(operations)), writer: Mutex::new(Some(writer)), readers, scanner })
     }
 
     /// Does `write` in the next group, and answers when the group is durable. `after` runs then, before the answer,
@@ -228,6 +235,11 @@ impl Store {
         let free = self.readers.iter().find_map(|reader| reader.try_lock().ok());
         let reader = free.unwrap_or_else(|| lock(&self.readers[0]));
         read(&reader).map_err(|error| StoreError::new(&error))
+    }
+
+    /// Reads much, on a thread and with a reader that nobody else waits for.
+    pub(crate) fn scan<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        read(&lock(&self.scanner)).map_err(|error| StoreError::new(&error))
     }
 
     /// Ends the writer after what was sent before, and waits for it.
@@ -282,6 +294,7 @@ fn step(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 }
 
 fn write_groups(connection: &Connection, queue: &mpsc::Receiver<Operation>, log_pages: &AtomicI32) {
+    let _vital = Vital("the writer");
     let mut group = Vec::new();
     while let Ok(first) = queue.recv() {
         group.push(first);

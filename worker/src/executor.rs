@@ -28,7 +28,8 @@ impl Executor for LocalExecutor {
     async fn run(&self, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
         let name = &assignment.job.work.capability;
         let Some(capability) = self.catalog.get(name) else {
-            return failed("unknown_capability", format!("the catalog has no capability `{name}` any more"), true);
+            let message = format!("the catalog has no capability `{name}` any more: put it back and retry the job");
+            return failed("unknown_capability", message, false);
         };
         let payload: Value = match serde_json::from_str(&assignment.payload) {
             Ok(payload) => payload,

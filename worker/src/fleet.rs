@@ -9,6 +9,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
 
+use crate::system::Vital;
+
 /// A worker: slots for one pool.
 pub struct Fleet {
     /// Where doorbells ring.
@@ -32,6 +34,7 @@ pub struct Fleet {
 /// Works until `leave` is raised, and returns when every run has ended and is reported. What still runs then is told
 /// to stop, and goes back.
 pub async fn work(fleet: Arc<Fleet>, leave: StopSignal) {
+    let _vital = Vital("the worker");
     let slots = Arc::new(Semaphore::new(fleet.slots));
     let runs = Runs::default();
     let heart = tokio::spawn(heart(Arc::clone(&fleet), runs.clone()));
@@ -136,6 +139,7 @@ fn holding<'a>(fleet: &'a Fleet, runs: &'a Runs) -> Holding<'a> {
 
 /// One beat for all runs, and none while there are none.
 async fn heart(fleet: Arc<Fleet>, runs: Runs) {
+    let _vital = Vital("the worker's heart");
     let mut counter = 0;
     loop {
         runs.any().await;

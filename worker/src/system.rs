@@ -10,6 +10,20 @@ use switchyard_core::ports::Ambient;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct System;
 
+/// Something that a yard cannot be without: when it panics, the process ends, as after a crash, and the next start
+/// takes up what was running. Else the yard would look alive and do nothing.
+pub struct Vital(pub &'static str);
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(part = self.0, "a part of the yard panicked: the process ends");
+            // EX_SOFTWARE of sysexits.h.
+            std::process::exit(70);
+        }
+    }
+}
+
 #[async_trait]
 impl Ambient for System {
     fn now(&self) -> Timestamp {

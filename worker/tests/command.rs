@@ -182,7 +182,8 @@ async fn every_bad_end_has_its_code_and_its_reason() {
 #[tokio::test]
 async fn a_result_of_the_largest_size_is_taken() {
     let bytes = Body::MAX_BYTES;
-    let run = sh(&format!("head -c {bytes} /dev/zero | tr '\\0' 1 > \"$SWITCHYARD_RESULT_PATH\"")).await;
+    let text = format!("{{ printf '\"'; head -c {} /dev/zero | tr '\\0' a; printf '\"'; }}", bytes - 2);
+    let run = sh(&format!("{text} > \"$SWITCHYARD_RESULT_PATH\"")).await;
     let Outcome::Succeeded(Some(result)) = run.outcome else { panic!("{}", run.told()) };
     assert_eq!(result.len(), bytes);
 }
@@ -252,6 +253,28 @@ async fn what_a_command_leaves_in_the_background_does_not_hold_its_job_and_does_
         assert_eq!(run.printed(Stream::Stdout), ["before", "after"], "{left}");
         assert!(run.took < Duration::from_secs(3), "{left}: {:?}", run.took);
     }
+}
+
+#[tokio::test]
+async fn a_process_that_cleared_its_environment_does_not_outlive_the_last_run() {
+    let seconds = format!("300.{}", std::process::id());
+    let run = sh(&format!("env -i setsid sleep {seconds} </dev/null >/dev/null 2>&1 & sleep 0.2")).await;
+    assert_eq!(run.outcome, Outcome::Succeeded(None));
+    let lives = || {
+        std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+            std::fs::read(entry.path().join("cmdline"))
+                .is_ok_and(|line| line.ends_with(format!("{seconds}\0").as_bytes()))
+        })
+    };
+    // While another test's run is under way it could be that one's: then a later run's end is its end.
+    for _ in 0..100 {
+        if !lives() {
+            return;
+        }
+        sh("true").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("a process without a mark outlives every run");
 }
 
 #[tokio::test]
