@@ -87,7 +87,7 @@ fn detail(job: &JobView) -> String {
         lines.push(format!("error       {}: {}", error.code, one_line(&error.message, 400)));
     }
     for (name, value) in &job.labels {
-        lines.push(format!("label       {name}={}", one_line(value, 255)));
+        lines.push(format!("label       {}={}", one_line(name, 63), one_line(value, 255)));
     }
     if let Some(bytes) = job.result_bytes {
         lines.push(format!("result      {bytes} bytes: switchyard result {}", job.id));

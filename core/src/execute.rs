@@ -32,8 +32,9 @@ pub const FENCE: Duration = Duration::from_secs(45);
 const OVERDUE: Duration = Duration::from_secs(10);
 /// What is added to a run's deadline before the reaper forces its end.
 pub const FORCE_AFTER: Duration = Duration::from_secs(60);
-/// How often a call to the desk is repeated when it may pass: about 6 s in all.
-const TRIES: u32 = 6;
+/// How often a call to the desk is repeated when it may pass: for 13 to 25 s in all, well within [`FENCE`]. A disk that
+/// is full for a moment must not cost a run that has ended.
+const TRIES: u32 = 8;
 
 /// Decides a claim.
 ///
