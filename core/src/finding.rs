@@ -141,7 +141,7 @@ pub enum Reading {
         /// Why, as a sentence.
         reason: String,
     },
-    /// An event of a sender nobody here knows. [`read_plainly`] makes a finding of it all the same.
+    /// An event of a sender nobody here knows.
     Unknown {
         /// The envelope's `source`; empty if it has none.
         source: String,
@@ -191,28 +191,6 @@ pub fn read(event: &Value) -> Result<Reading, NotAnEvent> {
         Outcome::Findings(findings) => Reading::Findings { findings, defects: defects.into_vec() },
         Outcome::Nothing(reason) => Reading::Nothing { detail_type, reason },
     })
-}
-
-/// Reads no more than the envelope, as a finding whose type is the `detail-type`: for events that only
-/// a mapping knows, such as `EC2 Instance State-change Notification`.
-///
-/// Here alone the envelope's `resources` are taken, because there is nothing else; an operator who maps
-/// such an event knows what its sender puts there.
-///
-/// # Errors
-///
-/// Only for a value that is not a JSON object.
-pub fn read_plainly(event: &Value) -> Result<Finding, NotAnEvent> {
-    if !event.is_object() {
-        return Err(NotAnEvent {
-            field: "event".to_owned(),
-            expected: "a JSON object",
-            found: field::type_name(event),
-        });
-    }
-    let mut defects = Defects::default();
-    let envelope = Envelope::open(event, &mut defects);
-    Ok(envelope.as_finding(&mut defects))
 }
 
 /// Who sends what: one variant for each shape of `detail`.

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use switchyard_core::finding::{
-    DEFECTS_MAX, FINDINGS_MAX, Finding, ID_MAX_CHARS, RESOURCES_MAX, Reading, TEXT_MAX_CHARS, read, read_plainly,
-    triage,
+    DEFECTS_MAX, FINDINGS_MAX, Finding, ID_MAX_CHARS, RESOURCES_MAX, Reading, TEXT_MAX_CHARS, read, triage,
 };
 
 /// The recorded events and those made by hand, by name.
@@ -55,8 +54,6 @@ fn render(event: &Value) -> String {
         }
         Reading::Unknown { source, detail_type } => {
             writeln!(out, "unknown [{source}] [{detail_type}]").expect("a String");
-            let plain = read_plainly(event).expect("an object");
-            writeln!(out, "plainly {}", pretty(&plain.to_json())).expect("a String");
         }
     }
     out
@@ -237,7 +234,6 @@ proptest! {
             assert!(defects.iter().all(|defect| printable(&defect.to_string())));
             findings.iter().for_each(check);
         }
-        check(&read_plainly(&event).expect("an object"));
     }
 
     #[test]

@@ -29,8 +29,6 @@ pub(super) struct Envelope<'a> {
     pub(super) region: String,
     pub(super) time: Option<Timestamp>,
     pub(super) detail: Node<'a>,
-    id: Node<'a>,
-    resources: Node<'a>,
 }
 
 impl<'a> Envelope<'a> {
@@ -43,8 +41,6 @@ impl<'a> Envelope<'a> {
             region: stated(&[root.get("region")], "", is_region, REGION, defects),
             time: root.get("time").time(defects),
             detail: root.get("detail"),
-            id: root.get("id"),
-            resources: root.get("resources"),
         }
     }
 
@@ -97,18 +93,26 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// The envelope alone, as a finding. Its id is the event's: with a shape unknown, two events that say
-    /// the same (an instance that stops twice) are still two.
-    pub(super) fn as_finding(&self, defects: &mut Defects) -> Finding {
-        let resources =
-            self.resources.items(defects).iter().filter_map(|item| item.resource("Other", defects)).collect();
-        Finding {
-            finding_type: self.detail_type.clone(),
-            title: self.detail_type.clone(),
-            id: self.id_of(&self.id, self.detail.value(), defects),
-            resources: settle_resources(resources, "resources", defects),
-            ..self.blank()
+    /// The findings of an event that carries a list of them in `detail.findings`, each read by `read`.
+    pub(super) fn each_finding(
+        &self,
+        defects: &mut Defects,
+        read: impl Fn(&Node<'_>, &Self, &mut Defects) -> Finding,
+    ) -> Outcome {
+        let list = self.detail.get("findings");
+        if list.is_absent() {
+            list.expected("a list of findings", defects);
         }
+        let mut findings = Vec::new();
+        for node in list.items(defects) {
+            if node.object(defects).is_some() {
+                findings.push(read(&node, self, defects));
+            }
+        }
+        if findings.is_empty() && list.value().as_array().is_some_and(Vec::is_empty) {
+            return Outcome::nothing("The event's list of findings is empty.");
+        }
+        Outcome::Findings(findings)
     }
 }
 

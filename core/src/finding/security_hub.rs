@@ -7,20 +7,7 @@ use super::field::{Defects, Node};
 use super::{Finding, OTHER_TYPES_MAX, Resource, Severity, Signal, Standing};
 
 pub(super) fn findings(envelope: &Envelope<'_>, defects: &mut Defects) -> Outcome {
-    let list = envelope.detail.get("findings");
-    if list.is_absent() {
-        list.expected("a list of findings", defects);
-    }
-    let mut findings = Vec::new();
-    for node in list.items(defects) {
-        if node.object(defects).is_some() {
-            findings.push(finding(&node, envelope, defects));
-        }
-    }
-    if findings.is_empty() && list.value().as_array().is_some_and(Vec::is_empty) {
-        return Outcome::nothing("The event's list of findings is empty.");
-    }
-    Outcome::Findings(findings)
+    envelope.each_finding(defects, finding)
 }
 
 fn finding(node: &Node<'_>, envelope: &Envelope<'_>, defects: &mut Defects) -> Finding {
