@@ -71,6 +71,33 @@ fn a_run_that_began_while_another_ran_hears_its_cancel_at_once() {
 }
 
 #[test]
+fn policies_and_records_may_change_under_a_yard() {
+    let mut yard = Yard::open(2, 2);
+    let client = yard.client();
+    let later = json!({ "capability": "quick", "payload": {}, "delay_seconds": 3600 });
+    let (kept, _) = client.submit("kept", &later);
+    let (spoilt, _) = client.submit("spoilt", &later);
+    // Half-edited policies: tasks have what the yard read when it opened.
+    let policies = yard.policies().join("capabilities.yaml");
+    let catalog = std::fs::read_to_string(&policies).unwrap();
+    std::fs::write(&policies, "version: 1\ncapabilities: [").unwrap();
+    let (task, _) = client.submit("task", &json!({ "capability": "task", "payload": {} }));
+    assert_eq!(client.settled(&task)["state"], "succeeded");
+    yard.close_and_leave_nothing();
+    // The capability is gone, and one record is of a version that nobody knows.
+    std::fs::write(&policies, catalog.replace("name: quick\n", "name: other\n")).unwrap();
+    let spoil = "UPDATE jobs SET record = replace(record, '\"v\":1', '\"v\":9') WHERE record LIKE '%' || ?1 || '%'";
+    assert_eq!(yard.database().execute(spoil, [&spoilt]).unwrap(), 1);
+    yard.start();
+    assert_eq!(client.submit("kept", &later).0, kept, "a known key is answered whatever the catalog says");
+    let refused = client.try_post("/v1/jobs", Some("new"), &later).unwrap();
+    assert_eq!((refused.status, refused.body["code"].as_str()), (422, Some("unknown_capability")));
+    let listed = client.jobs("");
+    assert!(listed.contains_key(&kept) && !listed.contains_key(&spoilt), "one bad record hides no other");
+    yard.close_and_leave_nothing();
+}
+
+#[test]
 fn a_yard_with_nothing_to_do_does_nothing() {
     let mut yard = Yard::open(2, 2);
     let client = yard.client();

@@ -49,6 +49,11 @@ impl Yard {
         self.root.path().join("data")
     }
 
+    /// The folder with the catalog.
+    pub(crate) fn policies(&self) -> PathBuf {
+        self.root.path().join("policies")
+    }
+
     /// What the jobs wrote down.
     pub(crate) fn witness(&self) -> Witness {
         Witness::at(&self.root.path().join("policies"))
