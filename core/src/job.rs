@@ -1,6 +1,6 @@
 //! A job: what was asked for, where it stands, and the one table of the steps it may take.
 //!
-//! Nothing outside this file changes a [`Job`]'s state: every room goes through [`Job::step`], which looks the
+//! Nothing outside this file takes a [`Job`] from one phase to another: every room goes through [`Job::step`], which looks the
 //! step up in [`next`] and refuses what the table does not name.
 
 mod name;
