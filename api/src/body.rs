@@ -10,15 +10,28 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::header;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
+
+use crate::problem::{Code, Problem};
 
 /// The most that is read after an answer: sixteen times what is taken. Whoever sends more is told by the reset.
 const READ_ON_BYTES: usize = 16 * crate::BODY_BYTES;
 /// The longest that it is waited for.
 const READ_ON: Duration = Duration::from_secs(5);
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let most = crate::BODY_BYTES;
+            return Self::new(Code::BodyTooLarge, format!("the body is too large: at most {most} bytes are taken"));
+        }
+        Self::new(Code::BodyUnreadable, "the body could not be read to its end")
+    }
+}
 
 /// A body that whoever answers may leave half read.
 struct Shared(Arc<Mutex<Body>>);

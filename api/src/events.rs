@@ -6,7 +6,6 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchyard_core::finding::{self, Reading};
@@ -15,8 +14,9 @@ use switchyard_core::job::one_line;
 use switchyard_core::wire::JobView;
 
 use crate::Api;
+use crate::admit::Caller;
 use crate::jobs::{prepare, take};
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 
 /// What became of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub struct EventAnswer {
 }
 
 /// Takes an event: its findings become jobs, all of them accepted in one durable write.
-async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
+async fn accept(api: &Arc<Api>, caller: &Caller, event: &Value) -> Result<EventAnswer, Problem> {
     let nothing = |reading: &str, reason: String| EventAnswer {
         reading: reading.to_owned(),
         reason: Some(reason),
@@ -46,8 +46,7 @@ async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
         repeated: 0,
         defects: Vec::new(),
     };
-    let reading = finding::read(event)
-        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_an_event", error.to_string()))?;
+    let reading = finding::read(event).map_err(|error| Problem::new(Code::NotAnEvent, error.to_string()))?;
     let (findings, defects) = match reading {
         Reading::Findings { findings, defects } => (findings, defects),
         Reading::Nothing { reason, .. } => return Ok(nothing("nothing", reason)),
@@ -61,7 +60,7 @@ async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
         let (submission, key) = intake::of_finding(finding);
         // The key's own hash stands for the body: the same finding delivered in another envelope is the same job.
         let digest = intake::canonical_sha256(&Value::from(key.as_str()));
-        prepared.push(prepare(api, &submission, digest, Some(&key))?);
+        prepared.push(prepare(api, caller, &submission, digest, Some(&key))?);
     }
     let taken: Vec<Taken> = take(api, prepared).await?.into_iter().collect::<Result<_, Rejected>>()?;
     let mut jobs = Vec::with_capacity(taken.len());
@@ -82,9 +81,10 @@ async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
 /// POST /v1/events
 pub(crate) async fn deliver(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<EventAnswer>, Problem> {
     let event: Value =
         serde_json::from_slice(&body?).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
-    accept(&api, &event).await.map(Json)
+    accept(&api, &caller, &event).await.map(Json)
 }

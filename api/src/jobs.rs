@@ -20,16 +20,14 @@ use switchyard_core::ports::{Body, Message, PortError};
 use switchyard_core::wire::{EntryView, JobView, LogView};
 use switchyard_core::{ports, settle};
 
-use crate::problem::Problem;
+use crate::admit::Caller;
+use crate::problem::{Code, Problem};
 use crate::{Api, WAIT_SECONDS};
 
 /// Jobs on a page unless asked otherwise.
 const PAGE: usize = 50;
 /// How often a log that somebody follows is read again, while its job runs and they wait.
 const FOLLOW: Duration = Duration::from_millis(250);
-
-/// Who calls. One token, one caller: roles come with more tokens.
-pub(crate) const CALLER: &str = "local";
 
 /// A job, and its result where it has one and is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +95,7 @@ pub(crate) struct LogsQuery {
 }
 
 pub(crate) fn invalid(field: &str, message: impl std::fmt::Display) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", format!("parameter `{field}`: {message}"))
+    Problem::new(Code::InvalidParameter, format!("parameter `{field}`: {message}"))
 }
 
 fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
@@ -105,7 +103,7 @@ fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
         let text = rejection.body_text();
         // The reason follows the framework's own words; a name in it is the caller's.
         let reason = text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason);
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", one_line(reason, 300))
+        Problem::new(Code::InvalidParameter, one_line(reason, 300))
     })
 }
 
@@ -143,6 +141,7 @@ fn not_found(id: JobId) -> Problem {
 /// POST /v1/jobs
 pub(crate) async fn submit(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     wait_query: Result<Query<WaitQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -154,25 +153,25 @@ pub(crate) async fn submit(
         Some(key) => Some(key.to_str().map_err(|_| Rejected::BadKey)?.to_owned()),
     };
     let (submission, digest) = intake::read(&body)?;
-    let prepared = match prepare(&api, &submission, digest, key.as_deref()) {
+    let prepared = match prepare(&api, &caller, &submission, digest, key.as_deref()) {
         Ok(prepared) => prepared,
         // What was accepted once is answered under its key, whatever the catalog says today.
-        Err(rejected) => match known(&api, key.as_deref(), digest).await? {
+        Err(rejected) => match known(&api, &caller, key.as_deref(), digest).await? {
             Some(job) => return answer(&api, Taken { job, fresh: false }, patience).await,
             None => return Err(rejected.into()),
         },
     };
     let taken = take(&api, vec![prepared]).await?;
     let Some(taken) = taken.into_iter().next() else {
-        return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the ledger answered for no job"));
+        return Err(Problem::new(Code::Internal, "the ledger answered for no job"));
     };
     answer(&api, taken?, patience).await
 }
 
 /// The job that was accepted under this key from this very body.
-async fn known(api: &Api, key: Option<&str>, digest: [u8; 32]) -> Result<Option<Job>, PortError> {
+async fn known(api: &Api, caller: &Caller, key: Option<&str>, digest: [u8; 32]) -> Result<Option<Job>, PortError> {
     let Some(key) = key else { return Ok(None) };
-    let job = api.yard.ledger.load(JobId::keyed(CALLER, key)).await?;
+    let job = api.yard.ledger.load(JobId::keyed(&caller.name, key)).await?;
     Ok(job.filter(|job| job.work.body_sha256 == digest))
 }
 
@@ -195,6 +194,7 @@ async fn answer(api: &Api, Taken { job, fresh }: Taken, patience: Duration) -> R
 
 pub(crate) fn prepare(
     api: &Api,
+    caller: &Caller,
     submission: &intake::Submission,
     digest: [u8; 32],
     key: Option<&str>,
@@ -203,7 +203,7 @@ pub(crate) fn prepare(
     intake::prepare(
         submission,
         digest,
-        Sender { caller: CALLER, key },
+        Sender { caller: &caller.name, key },
         &yard.catalog,
         &api.inline.conditions(),
         &yard.limits,
@@ -227,7 +227,7 @@ pub(crate) async fn take(api: &Arc<Api>, prepared: Vec<Prepared>) -> Result<Vec<
     });
     match accepting.await {
         Ok(taken) => Ok(taken?),
-        Err(error) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string())),
+        Err(error) => Err(Problem::new(Code::Internal, error.to_string())),
     }
 }
 
@@ -299,7 +299,7 @@ pub(crate) async fn result(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Re
         None => {
             let detail = if job.is_settled() { "it made no result" } else { "it has not ended yet" };
             let detail = format!("job {} is {}: {detail}", job.id, job.phase());
-            Err(Problem::new(StatusCode::NOT_FOUND, "no_result", detail))
+            Err(Problem::new(Code::NoResult, detail))
         }
     }
 }
@@ -371,16 +371,18 @@ pub(crate) async fn logs(
 }
 
 /// POST /v1/jobs/{id}/cancel
-pub(crate) async fn cancel(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Problem> {
-    let job = settle::cancel_job(&api.yard, id, CALLER).await?;
+pub(crate) async fn cancel(State(api): State<Arc<Api>>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
+    caller.may_change(&load(&api, id).await?)?;
+    let job = settle::cancel_job(&api.yard, id, &caller.name).await?;
     // Accepted, not done: a run is asked to end, and its holder settles.
     let status = if job.is_settled() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(JobView::from(&job))).into_response())
 }
 
 /// POST /v1/jobs/{id}/retry
-pub(crate) async fn retry(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Problem> {
-    let job = settle::retry_job(&api.yard, id, CALLER).await?;
+pub(crate) async fn retry(State(api): State<Arc<Api>>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
+    caller.may_change(&load(&api, id).await?)?;
+    let job = settle::retry_job(&api.yard, id, &caller.name).await?;
     Ok((StatusCode::ACCEPTED, Json(JobView::from(&job))).into_response())
 }
 

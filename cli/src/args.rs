@@ -94,6 +94,9 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FOLDER")]
         check: Option<PathBuf>,
     },
+    /// Make, list and change the tokens of the yard on this machine; it need not run.
+    #[command(subcommand)]
+    Token(Token),
     /// Run one job for a yard that started this process: nothing to call by hand.
     #[command(hide = true)]
     Worker(Worker),
@@ -116,6 +119,30 @@ pub(crate) struct Local {
     /// Days a settled job, and so its idempotency key, is kept.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=3660))]
     pub(crate) retention_days: u16,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// List the tokens: names and roles, never secrets.
+    List,
+    /// Make a token and print its secret, this once.
+    Create {
+        /// Who will show it: the caller of the jobs it submits.
+        name: String,
+        /// How far it reaches.
+        #[arg(long, value_parser = ["viewer", "submitter", "operator"])]
+        role: String,
+    },
+    /// Give a token another secret and print it, this once; the old one is nobody's at once.
+    Rotate {
+        /// Its name.
+        name: String,
+    },
+    /// Remove a token; it is nobody's at once.
+    Revoke {
+        /// Its name.
+        name: String,
+    },
 }
 
 #[derive(Debug, clap::Args)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use switchyard_api::{Api, Inline, TokenDigest, router};
+use switchyard_api::{Api, Inline, router};
 use switchyard_core::job::{Holder, StopCause};
 use switchyard_core::ports::{Ambient, Executor, StopSignal};
 use switchyard_core::route::Limits;
@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use crate::args::Local;
 use crate::catalog;
 use crate::exit::Failure;
+use crate::tokens;
 
 /// What one request may take for running a job inline: an API Gateway HTTP API answers within 30 s, less a second.
 const INLINE_BUDGET: Duration = Duration::from_secs(29);
@@ -90,7 +91,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     };
     let cannot_open = |error: switchyard_embedded::home::HomeError| Failure::CannotOpen(error.into());
     let home = Home::open(root, setup, Arc::clone(&ambient)).await.map_err(cannot_open)?;
-    let token = token(&home.folder, ambient.as_ref())?;
+    let callers = tokens::open(&home.folder, ambient.as_ref())?;
     let slots = local.slots.map_or(processors, usize::from);
     let executor: Arc<dyn Executor> = Arc::new(LocalExecutor {
         catalog,
@@ -119,12 +120,12 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
             places: Arc::new(Semaphore::new(processors * 4)),
             budget: INLINE_BUDGET,
         },
-        token: TokenDigest::of(&token),
+        callers: Arc::new(callers),
         compute: "local",
     };
     let address = listener.local_addr().map_err(|cause| Failure::io("read the address", cause))?;
     if !address.ip().is_loopback() {
-        warn!(%address, "the yard listens beyond this machine, and the token is all that guards it");
+        warn!(%address, "the yard listens beyond this machine, and its tokens are all that guards it");
     }
     let url = format!("http://{address}");
     let endpoint = home.folder.endpoint();
@@ -170,35 +171,6 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
             std::process::exit(130);
         });
     })
-}
-
-/// The yard's token: made at the first start, readable by its owner only.
-fn token(folder: &Folder, ambient: &dyn Ambient) -> Result<String, Failure> {
-    let path = folder.token();
-    match std::fs::read_to_string(&path) {
-        Ok(token) if !token.trim().is_empty() => {
-            check_private(&path)?;
-            return Ok(token.trim().to_owned());
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(cause) => return Err(Failure::io(format!("read {}", path.display()), cause)),
-    }
-    let token: String = ambient.random().iter().map(|byte| format!("{byte:02x}")).collect();
-    write_private(&path, token.as_bytes()).map_err(|cause| Failure::io(format!("write {}", path.display()), cause))?;
-    Ok(token)
-}
-
-fn check_private(path: &Path) -> Result<(), Failure> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(path).map_err(|cause| Failure::io(format!("read {}", path.display()), cause))?;
-    if mode.permissions().mode() & 0o077 != 0 {
-        let path = path.display();
-        return Err(Failure::CannotOpen(
-            format!("{path} can be read by others: run chmod 600 on it, or remove it for a new token").into(),
-        ));
-    }
-    Ok(())
 }
 
 /// The machine's memory in MiB, as the pool's limit; plenty where it cannot be read.

@@ -7,6 +7,7 @@ mod exit;
 mod local;
 mod replay;
 mod show;
+mod tokens;
 mod worker;
 
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Retry { id } => show::change(&client()?, &id, "retry", json),
         Command::Capabilities { check: None } => show::capabilities(&client()?, json),
         Command::Capabilities { check: Some(folder) } => catalog::check(&folder),
+        Command::Token(token) => tokens::run(&connection.data_folder(), &token, json),
         Command::Replay { event, submit } => {
             if submit {
                 replay::submit(&client()?, &event, json)

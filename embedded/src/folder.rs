@@ -69,9 +69,36 @@ impl Folder {
         self.root.join("events.ndjson")
     }
 
-    /// The bearer token of the API, readable by its owner only.
+    /// This machine's own bearer token in plain text, readable by its owner only.
     pub fn token(&self) -> PathBuf {
         self.root.join("token")
+    }
+
+    /// The list of tokens: names, roles and hashes.
+    pub fn tokens(&self) -> PathBuf {
+        self.root.join("tokens.json")
+    }
+
+    /// Keeps the list of tokens to this process until the answer is dropped, so that of two edits none is lost. A file
+    /// of its own is locked: the list itself is replaced by every edit.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be locked, or not within `patience`.
+    pub fn lock_tokens(&self, patience: Duration) -> io::Result<TokensLock> {
+        let path = self.root.join("tokens.lock");
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let began = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(TokensLock { file }),
+                Err(TryLockError::WouldBlock) if began.elapsed() < patience => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(TryLockError::Error(cause)) => return Err(cause),
+            }
+        }
     }
 
     /// Where the running yard listens: there while it runs.
@@ -81,6 +108,19 @@ impl Folder {
 
     fn lock_file(&self) -> PathBuf {
         self.root.join("lock")
+    }
+}
+
+/// Keeps the list of tokens to this process until it is dropped.
+#[derive(Debug)]
+pub struct TokensLock {
+    file: File,
+}
+
+impl Drop for TokensLock {
+    fn drop(&mut self) {
+        // Closing it does the same, unless a child that is still to become another program holds it too.
+        let _ = self.file.unlock();
     }
 }
 
