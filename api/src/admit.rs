@@ -120,6 +120,9 @@ pub(crate) async fn admit(State((api, least)): State<(Arc<Api>, Role)>, request:
         let detail = format!("`{}` is a {}: this takes the role {least}", caller.name, caller.role);
         return Problem::new(Code::Forbidden, detail).into_response();
     }
-    parts.extensions.insert(caller);
-    next.run(Request::from_parts(parts, body)).await
+    parts.extensions.insert(caller.clone());
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    // For the log.
+    response.extensions_mut().insert(caller);
+    response
 }

@@ -1,4 +1,4 @@
-//! Bodies that nobody wants any more, read to their end all the same.
+//! Bodies: read whole within their limits, and read to their end even when nobody wants them any more.
 //!
 //! A server that answers and closes while its client still sends makes the client's kernel drop the answer with the
 //! connection (RFC 9112, section 9.6): instead of "too large" or "no token" the caller would see a reset.
@@ -9,13 +9,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::Request;
-use axum::extract::rejection::BytesRejection;
-use axum::http::{StatusCode, header};
+use axum::extract::{FromRequest, Request, State};
+use axum::http::header;
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
 
+use crate::Api;
 use crate::problem::{Code, Problem};
 
 /// The most that is read after an answer: sixteen times what is taken. Whoever sends more is told by the reset.
@@ -23,14 +23,55 @@ const READ_ON_BYTES: usize = 16 * crate::BODY_BYTES;
 /// The longest that it is waited for.
 const READ_ON: Duration = Duration::from_secs(5);
 
-impl From<BytesRejection> for Problem {
-    fn from(rejection: BytesRejection) -> Self {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let most = crate::BODY_BYTES;
-            return Self::new(Code::BodyTooLarge, format!("the body is too large: at most {most} bytes are taken"));
+/// A whole body of JSON, at most `MOST` bytes: what a handler takes.
+pub(crate) struct Whole<const MOST: usize>(pub(crate) Vec<u8>);
+
+impl<const MOST: usize> FromRequest<Arc<Api>> for Whole<MOST> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Problem> {
+        check_type(&request)?;
+        let patience = api.edge.limits.body_read;
+        tokio::select! {
+            read = tokio::time::timeout(patience, whole(request.into_body(), MOST)) => match read {
+                Ok(read) => read.map(Self),
+                Err(_) => {
+                    let detail = format!("the body did not arrive within {} s", patience.as_secs());
+                    Err(Problem::new(Code::BodyTooSlow, detail))
+                }
+            },
+            () = api.edge.closing() => Err(Problem::new(Code::Closing, "the yard closes: send it to the next one")),
         }
-        Self::new(Code::BodyUnreadable, "the body could not be read to its end")
     }
+}
+
+/// Refuses what says of itself that it is no JSON. A body that says nothing is taken for what it is.
+fn check_type(request: &Request) -> Result<(), Problem> {
+    let Some(stated) = request.headers().get(header::CONTENT_TYPE) else { return Ok(()) };
+    let essence = stated.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Problem::new(Code::UnsupportedMediaType, "send the body with `Content-Type: application/json`"))
+}
+
+async fn whole(mut body: Body, most: usize) -> Result<Vec<u8>, Problem> {
+    let too_large =
+        || Problem::new(Code::BodyTooLarge, format!("the body is too large: at most {most} bytes are taken"));
+    if body.size_hint().lower() > most as u64 {
+        return Err(too_large());
+    }
+    let mut read = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(|_| Problem::new(Code::BodyUnreadable, "the body could not be read to its end"))?;
+        if let Some(data) = frame.data_ref() {
+            if read.len() + data.len() > most {
+                return Err(too_large());
+            }
+            read.extend_from_slice(data);
+        }
+    }
+    Ok(read)
 }
 
 /// A body that whoever answers may leave half read.
@@ -59,15 +100,20 @@ impl HttpBody for Shared {
 }
 
 /// Lets the request be answered, then reads what is left of its body.
-pub(crate) async fn read_on(request: Request, next: Next) -> Response {
+pub(crate) async fn read_on(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     // Whoever asks first whether to send is told by the answer, and sends nothing.
     let asks_first = request.headers().contains_key(header::EXPECT);
     let (parts, body) = request.into_parts();
     let body = Arc::new(Mutex::new(body));
     let response = next.run(Request::from_parts(parts, Body::new(Shared(Arc::clone(&body))))).await;
-    if !asks_first && !lock(&body).is_end_stream() {
+    // Whoever was waited for in vain has no more coming.
+    let too_slow = response.status() == Code::BodyTooSlow.status();
+    if !asks_first && !too_slow && !lock(&body).is_end_stream() {
         // A client that takes longer, or is gone, has lost its answer: it will ask again.
-        let _ = tokio::time::timeout(READ_ON, discard(&body)).await;
+        tokio::select! {
+            _ = tokio::time::timeout(READ_ON, discard(&body)) => {}
+            () = api.edge.closing() => {}
+        }
     }
     response
 }

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchyard_core::finding::{self, Reading};
@@ -13,10 +11,12 @@ use switchyard_core::intake::{self, Rejected, Taken};
 use switchyard_core::job::one_line;
 use switchyard_core::wire::JobView;
 
-use crate::Api;
 use crate::admit::Caller;
+use crate::body::Whole;
 use crate::jobs::{prepare, take};
+use crate::params::{Nothing, Params};
 use crate::problem::{Code, Problem};
+use crate::{Api, BODY_BYTES};
 
 /// What became of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,9 +82,10 @@ async fn accept(api: &Arc<Api>, caller: &Caller, event: &Value) -> Result<EventA
 pub(crate) async fn deliver(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    body: Result<Bytes, BytesRejection>,
+    _: Params<Nothing>,
+    Whole(body): Whole<BODY_BYTES>,
 ) -> Result<Json<EventAnswer>, Problem> {
     let event: Value =
-        serde_json::from_slice(&body?).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
+        serde_json::from_slice(&body).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
     accept(&api, &caller, &event).await.map(Json)
 }

@@ -5,29 +5,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{FromRequestParts, Path, Query, State};
-use axum::http::request::Parts;
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchyard_core::intake::{self, Prepared, Rejected, Sender, Taken};
-use switchyard_core::job::{Job, JobId, Phase, State as JobState, one_line};
+use switchyard_core::job::{Job, JobId, Phase, State as JobState};
 use switchyard_core::ports::{Body, Message, PortError};
-use switchyard_core::wire::{EntryView, JobView, LogView};
+use switchyard_core::wire::{EntryView, JobView};
 use switchyard_core::{ports, settle};
+use tracing::Instrument;
 
 use crate::admit::Caller;
+use crate::body::Whole;
+use crate::params::{Id, ListQuery, Nothing, Params, WaitQuery, invalid, number, wait};
 use crate::problem::{Code, Problem};
-use crate::{Api, WAIT_SECONDS};
+use crate::watch::until_settled;
+use crate::{Api, BODY_BYTES};
 
 /// Jobs on a page unless asked otherwise.
 const PAGE: usize = 50;
-/// How often a log that somebody follows is read again, while its job runs and they wait.
-const FOLLOW: Duration = Duration::from_millis(250);
 
 /// A job, and its result where it has one and is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,84 +56,7 @@ pub struct TimelineAnswer {
     pub timeline: Vec<EntryView>,
 }
 
-/// A part of a job's log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogsPage {
-    /// The lines, oldest first.
-    pub lines: Vec<LogView>,
-    /// Where the next part starts.
-    pub next: String,
-    /// Whether nothing more will come: the job has ended and this was the rest.
-    pub done: bool,
-}
-
-/// Numbers are taken as texts, so that a wrong one is refused in this router's words.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WaitQuery {
-    wait: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ListQuery {
-    state: Option<String>,
-    capability: Option<String>,
-    label: Option<String>,
-    since: Option<String>,
-    limit: Option<String>,
-    cursor: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LogsQuery {
-    #[serde(default)]
-    cursor: String,
-    wait: Option<String>,
-}
-
-pub(crate) fn invalid(field: &str, message: impl std::fmt::Display) -> Problem {
-    Problem::new(Code::InvalidParameter, format!("parameter `{field}`: {message}"))
-}
-
-fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
-    query.map(|Query(query)| query).map_err(|rejection| {
-        let text = rejection.body_text();
-        // The reason follows the framework's own words; a name in it is the caller's.
-        let reason = text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason);
-        Problem::new(Code::InvalidParameter, one_line(reason, 300))
-    })
-}
-
-/// A number of a query, within what it may be.
-fn number(field: &str, text: Option<String>, may_be: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, Problem> {
-    let Some(text) = text else { return Ok(None) };
-    match text.parse() {
-        Ok(number) if may_be.contains(&number) => Ok(Some(number)),
-        Ok(_) | Err(_) => Err(invalid(field, format!("expected a number from {} to {}", may_be.start(), may_be.end()))),
-    }
-}
-
-fn wait(seconds: Option<String>) -> Result<Duration, Problem> {
-    Ok(Duration::from_secs(number("wait", seconds, 0..=WAIT_SECONDS)?.unwrap_or_default()))
-}
-
-/// The job id in a path.
-pub(crate) struct Id(JobId);
-
-impl<S: Send + Sync> FromRequestParts<S> for Id {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path(text) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| invalid("id", "it is not UTF-8 once decoded"))?;
-        text.parse().map(Self).map_err(|error| invalid("id", error))
-    }
-}
-
-fn not_found(id: JobId) -> Problem {
+pub(crate) fn not_found(id: JobId) -> Problem {
     settle::AskError::NotFound(id).into()
 }
 
@@ -142,12 +64,11 @@ fn not_found(id: JobId) -> Problem {
 pub(crate) async fn submit(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    wait_query: Result<Query<WaitQuery>, QueryRejection>,
+    Params(WaitQuery { wait: seconds }): Params<WaitQuery>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Whole(body): Whole<BODY_BYTES>,
 ) -> Result<Response, Problem> {
-    let patience = wait(query(wait_query)?.wait)?;
-    let body = body?;
+    let patience = wait(seconds)?;
     let key = match headers.get("idempotency-key") {
         None => None,
         Some(key) => Some(key.to_str().map_err(|_| Rejected::BadKey)?.to_owned()),
@@ -215,7 +136,7 @@ pub(crate) fn prepare(
 /// Accepts, and runs what was routed inline. A task of its own: a caller that hangs up changes nothing.
 pub(crate) async fn take(api: &Arc<Api>, prepared: Vec<Prepared>) -> Result<Vec<Result<Taken, Rejected>>, Problem> {
     let api = Arc::clone(api);
-    let accepting = tokio::spawn(async move {
+    let accepting = async move {
         let taken = intake::accept(&api.yard, prepared).await?;
         for taken in taken.iter().flatten().filter(|taken| taken.runs_here()) {
             let message = Message { id: taken.job.id, epoch: taken.job.epoch };
@@ -224,23 +145,11 @@ pub(crate) async fn take(api: &Arc<Api>, prepared: Vec<Prepared>) -> Result<Vec<
             }
         }
         Ok::<_, PortError>(taken)
-    });
+    };
+    let accepting = tokio::spawn(accepting.in_current_span());
     match accepting.await {
         Ok(taken) => Ok(taken?),
         Err(error) => Err(Problem::new(Code::Internal, error.to_string())),
-    }
-}
-
-/// The job, as soon as it has ended, or as it is when patience ends.
-async fn until_settled(api: &Api, id: JobId, patience: Duration) -> Result<Option<Job>, PortError> {
-    let until = tokio::time::Instant::now() + patience;
-    let mut seen = 0;
-    loop {
-        let left = until.saturating_duration_since(tokio::time::Instant::now());
-        match api.yard.ledger.watch(id, seen, left).await? {
-            Some(job) if !job.is_settled() && !left.is_zero() => seen = job.revision,
-            job => return Ok(job),
-        }
     }
 }
 
@@ -273,26 +182,30 @@ async fn result_text(api: &Api, job: &Job) -> Result<Option<String>, Problem> {
 pub(crate) async fn show(
     State(api): State<Arc<Api>>,
     Id(id): Id,
-    wait_query: Result<Query<WaitQuery>, QueryRejection>,
+    Params(WaitQuery { wait: seconds }): Params<WaitQuery>,
 ) -> Result<Json<JobAnswer>, Problem> {
-    let patience = wait(query(wait_query)?.wait)?;
+    let patience = wait(seconds)?;
     let job = until_settled(&api, id, patience).await?.ok_or_else(|| not_found(id))?;
     let result = if patience.is_zero() { None } else { result_of(&api, &job).await? };
     Ok(Json(JobAnswer { job: JobView::from(&job), result }))
 }
 
-async fn load(api: &Api, id: JobId) -> Result<Job, Problem> {
+pub(crate) async fn load(api: &Api, id: JobId) -> Result<Job, Problem> {
     api.yard.ledger.load(id).await?.ok_or_else(|| not_found(id))
 }
 
 /// GET /v1/jobs/{id}/timeline
-pub(crate) async fn timeline(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Json<TimelineAnswer>, Problem> {
+pub(crate) async fn timeline(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+    _: Params<Nothing>,
+) -> Result<Json<TimelineAnswer>, Problem> {
     let job = load(&api, id).await?;
     Ok(Json(TimelineAnswer { timeline: job.timeline.iter().map(EntryView::from).collect() }))
 }
 
 /// GET /v1/jobs/{id}/result
-pub(crate) async fn result(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Problem> {
+pub(crate) async fn result(State(api): State<Arc<Api>>, Id(id): Id, _: Params<Nothing>) -> Result<Response, Problem> {
     let job = load(&api, id).await?;
     match result_text(&api, &job).await? {
         Some(text) => Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response()),
@@ -307,9 +220,8 @@ pub(crate) async fn result(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Re
 /// GET /v1/jobs
 pub(crate) async fn list(
     State(api): State<Arc<Api>>,
-    list_query: Result<Query<ListQuery>, QueryRejection>,
+    Params(query): Params<ListQuery>,
 ) -> Result<Json<JobsPage>, Problem> {
-    let query = query(list_query)?;
     let limit = number("limit", query.limit, 1..=500)?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(PAGE);
     let label = match &query.label {
         None => None,
@@ -346,32 +258,13 @@ fn read_cursor(cursor: &str) -> Result<(Timestamp, JobId), Problem> {
     Ok((created, id.parse().map_err(|_| wrong())?))
 }
 
-/// GET /v1/jobs/{id}/logs
-pub(crate) async fn logs(
-    State(api): State<Arc<Api>>,
-    Id(id): Id,
-    logs_query: Result<Query<LogsQuery>, QueryRejection>,
-) -> Result<Json<LogsPage>, Problem> {
-    let LogsQuery { cursor, wait: seconds } = query(logs_query)?;
-    let until = tokio::time::Instant::now() + wait(seconds)?;
-    let mut job = load(&api, id).await?;
-    loop {
-        // The job before its log: what it printed last is there when it has ended.
-        let page = api.yard.logs.read(job.id, &cursor).await?;
-        let done = job.is_settled() && page.lines.is_empty();
-        let left = until.saturating_duration_since(tokio::time::Instant::now());
-        if !page.lines.is_empty() || done || left.is_zero() {
-            let lines = page.lines.iter().map(|(epoch, line)| LogView::of(*epoch, line)).collect();
-            return Ok(Json(LogsPage { lines, next: page.next, done }));
-        }
-        let (id, seen) = (job.id, job.revision);
-        let patience = if job.phase() == Phase::Running { left.min(FOLLOW) } else { left };
-        job = api.yard.ledger.watch(id, seen, patience).await?.ok_or_else(|| not_found(id))?;
-    }
-}
-
 /// POST /v1/jobs/{id}/cancel
-pub(crate) async fn cancel(State(api): State<Arc<Api>>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
+pub(crate) async fn cancel(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Id(id): Id,
+    _: Params<Nothing>,
+) -> Result<Response, Problem> {
     caller.may_change(&load(&api, id).await?)?;
     let job = settle::cancel_job(&api.yard, id, &caller.name).await?;
     // Accepted, not done: a run is asked to end, and its holder settles.
@@ -380,14 +273,19 @@ pub(crate) async fn cancel(State(api): State<Arc<Api>>, caller: Caller, Id(id): 
 }
 
 /// POST /v1/jobs/{id}/retry
-pub(crate) async fn retry(State(api): State<Arc<Api>>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
+pub(crate) async fn retry(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Id(id): Id,
+    _: Params<Nothing>,
+) -> Result<Response, Problem> {
     caller.may_change(&load(&api, id).await?)?;
     let job = settle::retry_job(&api.yard, id, &caller.name).await?;
     Ok((StatusCode::ACCEPTED, Json(JobView::from(&job))).into_response())
 }
 
 /// GET /v1/capabilities
-pub(crate) async fn capabilities(State(api): State<Arc<Api>>) -> Json<Value> {
+pub(crate) async fn capabilities(State(api): State<Arc<Api>>, _: Params<Nothing>) -> Json<Value> {
     let capabilities: Vec<Value> = api
         .yard
         .catalog

@@ -1,11 +1,16 @@
 //! One HTTP router for every home: it reads a request, calls a room, and shows what came of it.
 
+pub mod serve;
+pub mod edge;
 pub mod routes;
+pub mod request;
 pub mod admit;
 pub mod tokens;
 mod body;
+mod params;
 mod events;
 mod jobs;
+mod watch;
 pub mod problem;
 #[cfg(test)]
 mod testing;
@@ -21,10 +26,13 @@ use switchyard_core::route::Conditions;
 use tokio::sync::Semaphore;
 
 use crate::admit::Callers;
+use crate::edge::Edge;
 pub use events::EventAnswer;
-pub use jobs::{JobAnswer, JobsPage, LogsPage, TimelineAnswer};
+pub use jobs::{JobAnswer, JobsPage, TimelineAnswer};
 pub use problem::Problem;
 pub use routes::router;
+pub use serve::serve;
+pub use watch::LogsPage;
 
 /// The largest request body: a payload of 1 MiB and what stands around it.
 pub const BODY_BYTES: usize = 1024 * 1024 + 64 * 1024;
@@ -39,6 +47,8 @@ pub struct Api {
     pub inline: Inline,
     /// Tells who calls.
     pub callers: Arc<dyn Callers>,
+    /// What callers may take.
+    pub edge: Edge,
     /// Where this router runs: `local`, `lambda` or `fargate`; shown by /health.
     pub compute: &'static str,
 }

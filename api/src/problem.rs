@@ -203,6 +203,9 @@ pub struct Problem {
     pub code: String,
     /// What happened, in a sentence.
     pub detail: String,
+    /// The request's id, as the log has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
 }
 
 impl Problem {
@@ -210,7 +213,7 @@ impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let status = code.status();
         let title = status.canonical_reason().unwrap_or("Error").to_owned();
-        Self { status: status.as_u16(), title, code: code.as_str().to_owned(), detail: detail.into() }
+        Self { status: status.as_u16(), title, code: code.as_str().to_owned(), detail: detail.into(), request_id: None }
     }
 }
 
@@ -226,6 +229,8 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        // Whoever knows the request's id writes it into the document.
+        response.extensions_mut().insert(self);
         response
     }
 }

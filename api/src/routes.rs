@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware;
@@ -13,8 +12,9 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::admit::{Role, admit};
+use crate::edge::bound;
 use crate::problem::{Code, Problem};
-use crate::{Api, body, events, health, jobs};
+use crate::{Api, body, events, health, jobs, request, watch};
 
 /// One route.
 pub struct Route {
@@ -40,7 +40,7 @@ pub fn table() -> Vec<Route> {
         route(M::GET, "/v1/jobs", VIEWER, jobs::list),
         route(M::GET, "/v1/jobs/{id}", VIEWER, jobs::show),
         route(M::GET, "/v1/jobs/{id}/timeline", VIEWER, jobs::timeline),
-        route(M::GET, "/v1/jobs/{id}/logs", VIEWER, jobs::logs),
+        route(M::GET, "/v1/jobs/{id}/logs", VIEWER, watch::logs),
         route(M::GET, "/v1/jobs/{id}/result", VIEWER, jobs::result),
         // Of jobs that it submitted itself; an operator those of everybody.
         route(M::POST, "/v1/jobs/{id}/cancel", SUBMITTER, jobs::cancel),
@@ -65,7 +65,11 @@ pub fn router(api: Arc<Api>) -> Router {
     let mut router = Router::new();
     for Route { path, least, handler, .. } in table() {
         let handler = match least {
-            Some(least) => handler.route_layer(middleware::from_fn_with_state((Arc::clone(&api), least), admit)),
+            // Who it is comes first: a place is for whoever may have one.
+            Some(least) => handler
+                .route_layer(middleware::from_fn_with_state(Arc::clone(&api), bound))
+                .route_layer(middleware::from_fn_with_state((Arc::clone(&api), least), admit)),
+            // Whether the yard lives is answered however busy it is.
             None => handler,
         };
         router = router.route(path, handler);
@@ -75,9 +79,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem::new(Code::MethodNotAllowed, "this path does not take this method")
         })
-        .layer(DefaultBodyLimit::max(crate::BODY_BYTES))
-        .layer(middleware::from_fn(body::read_on))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), body::read_on))
         .layer(CatchPanicLayer::custom(|_| Problem::new(Code::Internal, "a defect; the log says more").into_response()))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), request::name))
         .with_state(api)
 }
 
@@ -103,7 +107,8 @@ mod tests {
         let answer = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         let status = answer.status();
         let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
-        let nothing = Problem { status: 0, title: String::new(), code: String::new(), detail: String::new() };
+        let nothing =
+            Problem { status: 0, title: String::new(), code: String::new(), detail: String::new(), request_id: None };
         (status, serde_json::from_slice(&body).unwrap_or(nothing))
     }
 

@@ -1,6 +1,7 @@
 //! A yard in memory, and somebody of each role to ask it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,14 +10,18 @@ use axum::http::request::Parts;
 use jiff::Timestamp;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::intake;
-use switchyard_core::job::{Holder, JobId, Nonce};
+use switchyard_core::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, Phase};
 use switchyard_core::memory::Memory;
-use switchyard_core::ports::{Assignment, Executor, LogSink, Outcome};
+use switchyard_core::ports::{
+    self, Acceptance, Assignment, Beat, Body, Claim, Claimed, Executor, LogSink, NewJob, Outcome, PortError, Query,
+    Saved, Yard,
+};
 use switchyard_core::route::{Conditions, Limits};
 use switchyard_core::settle::YardDesk;
 use tokio::sync::Semaphore;
 
 use crate::admit::{Caller, Callers, Role, Stranger};
+use crate::edge::{Edge, EdgeLimits};
 use crate::{Api, Inline};
 
 /// What the yard of the tests can run: `greet` waits for a worker, and there is none.
@@ -56,10 +61,21 @@ impl Executor for Idle {
 
 /// A router's state over a new yard in memory.
 pub(crate) fn api() -> Arc<Api> {
-    let home = Memory::new(Timestamp::from_second(1_800_000_000).unwrap(), 7);
+    api_over(Ledger::new()).0
+}
+
+/// A router's state over a new yard in memory, with an edge of these limits.
+pub(crate) fn api_with(ledger: Ledger, limits: EdgeLimits) -> Arc<Api> {
+    let (api, _) = api_over(ledger);
+    let api = Arc::try_unwrap(api).unwrap_or_else(|_| unreachable!("nobody else has it yet"));
+    Arc::new(Api { edge: Edge::new(limits), ..api })
+}
+
+/// A router's state over a new yard in memory with this ledger.
+pub(crate) fn api_over(ledger: Ledger) -> (Arc<Api>, Ledger) {
     let catalog = Catalog::parse("c.yaml", CATALOG, &[], &std::collections::BTreeMap::new()).unwrap();
-    let yard = home.yard(catalog, Limits::one_machine(1024));
-    Arc::new(Api {
+    let yard = Yard { ledger: Arc::new(ledger.clone()), ..ledger.home.yard(catalog, Limits::one_machine(1024)) };
+    let api = Api {
         inline: Inline {
             desk: Arc::new(YardDesk(yard.clone())),
             executor: Arc::new(Idle),
@@ -69,8 +85,123 @@ pub(crate) fn api() -> Arc<Api> {
         },
         yard,
         callers: Arc::new(Named),
+        edge: Edge::default(),
         compute: "local",
-    })
+    };
+    (Arc::new(api), ledger)
+}
+
+/// A ledger in memory that counts how often a single record is looked at, and whose waits end by the runtime's clock.
+#[derive(Clone)]
+pub(crate) struct Ledger {
+    home: Memory,
+    looks: Arc<AtomicU32>,
+    restless: bool,
+    held: bool,
+}
+
+impl Ledger {
+    pub(crate) fn new() -> Self {
+        let home = Memory::new(Timestamp::from_second(1_800_000_000).unwrap(), 7);
+        Self { home, looks: Arc::default(), restless: false, held: false }
+    }
+
+    /// One whose jobs have changed whenever somebody looks.
+    pub(crate) fn restless() -> Self {
+        Self { restless: true, ..Self::new() }
+    }
+
+    /// One that answers no list.
+    pub(crate) fn held() -> Self {
+        Self { held: true, ..Self::new() }
+    }
+
+    /// The looks since the last time this was asked.
+    pub(crate) fn looks(&self) -> u32 {
+        self.looks.swap(0, Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl ports::Ledger for Ledger {
+    async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<Acceptance>, PortError> {
+        self.home.accept(jobs).await
+    }
+
+    async fn load(&self, id: JobId) -> Result<Option<Job>, PortError> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        self.home.load(id).await
+    }
+
+    async fn save(&self, job: Job, result: Option<Body>) -> Result<Saved, PortError> {
+        self.home.save(job, result).await
+    }
+
+    async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed, PortError> {
+        self.home.claim(claim, now).await
+    }
+
+    async fn payload(&self, id: JobId) -> Result<Option<Body>, PortError> {
+        self.home.payload(id).await
+    }
+
+    async fn result(&self, id: JobId, epoch: Epoch) -> Result<Option<Body>, PortError> {
+        self.home.result(id, epoch).await
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, PortError> {
+        self.home.due(now, limit).await
+    }
+
+    async fn list(&self, query: &Query) -> Result<Vec<Job>, PortError> {
+        if self.held {
+            std::future::pending::<()>().await;
+        }
+        self.home.list(query).await
+    }
+
+    async fn count(&self) -> Result<Vec<(Phase, u64)>, PortError> {
+        self.home.count().await
+    }
+
+    async fn watch(&self, id: JobId, seen: u64, patience: Duration) -> Result<Option<Job>, PortError> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        if self.restless {
+            return Ok(self.home.load(id).await?.map(|job| Job { revision: seen + 1, ..job }));
+        }
+        match tokio::time::timeout(patience, self.home.watch(id, seen, Duration::from_secs(3600))).await {
+            Ok(found) => found,
+            Err(_) => self.home.load(id).await,
+        }
+    }
+
+    async fn beat(&self, beat: &Beat) -> Result<(), PortError> {
+        self.home.beat(beat).await
+    }
+
+    async fn last_beat(&self, holder: &Holder) -> Result<Option<Beat>, PortError> {
+        self.home.last_beat(holder).await
+    }
+
+    async fn forgettable(&self, settled_before: Timestamp, limit: usize) -> Result<Vec<JobId>, PortError> {
+        self.home.forgettable(settled_before, limit).await
+    }
+
+    async fn forget(&self, ids: &[JobId]) -> Result<(), PortError> {
+        self.home.forget(ids).await
+    }
+}
+
+/// Claims a job for a worker that never reports.
+pub(crate) async fn claim(api: &Api, id: JobId) {
+    let claim = Claim {
+        id,
+        epoch: Epoch(1),
+        holder: Holder::new("worker", Nonce(1)),
+        token: ClaimToken::new([1; 32]).hash(),
+        at_most: None,
+    };
+    assert!(matches!(api.yard.ledger.claim(&claim, api.yard.ambient.now()).await, Ok(Claimed::Won(..))));
 }
 
 /// A job that waits, submitted by `caller`.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use switchyard_api::{Api, Inline, router};
+use switchyard_api::edge::Edge;
+use switchyard_api::{Api, Inline, serve as serve_http};
 use switchyard_core::job::{Holder, StopCause};
 use switchyard_core::ports::{Ambient, Executor, StopSignal};
 use switchyard_core::route::Limits;
@@ -29,8 +30,6 @@ use crate::tokens;
 
 /// What one request may take for running a job inline: an API Gateway HTTP API answers within 30 s, less a second.
 const INLINE_BUDGET: Duration = Duration::from_secs(29);
-/// How long open requests are waited for when the yard is stopped.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// Structured logs on standard error; RUST_LOG chooses the level, `info` without it.
 pub(crate) fn start_logging() {
@@ -121,6 +120,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
             budget: INLINE_BUDGET,
         },
         callers: Arc::new(callers),
+        edge: Edge::default(),
         compute: "local",
     };
     let address = listener.local_addr().map_err(|cause| Failure::io("read the address", cause))?;
@@ -135,11 +135,8 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         home.folder.root().display()
     );
     let stop = stop_signal()?;
-    let serving = leave.clone();
-    let server = axum::serve(listener, router(Arc::new(api))).with_graceful_shutdown(async move {
-        serving.raised().await;
-    });
-    let mut server = tokio::spawn(std::future::IntoFuture::into_future(server));
+    let api = Arc::new(api);
+    let mut server = tokio::spawn(serve_http(listener, Arc::clone(&api)));
     tokio::select! {
         () = stop => {}
         ended = &mut server => warn!(?ended, "the server ended by itself"),
@@ -148,8 +145,9 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     // Nobody finds the way in any more; then everything that runs is asked to leave.
     let _ = std::fs::remove_file(&endpoint);
     leave.raise(StopCause::Drain);
-    if tokio::time::timeout(LINGER, &mut server).await.is_err() {
-        server.abort();
+    api.edge.close();
+    if !server.is_finished() && server.await.is_err() {
+        warn!("the server had panicked");
     }
     if worker.await.is_err() {
         warn!("the worker had panicked");

@@ -1,0 +1,142 @@
+//! The edge: what a client may take of the yard's time and memory, and how everybody hears that the yard closes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::{Semaphore, watch};
+
+use crate::problem::{Code, Problem};
+use crate::{Api, WAIT_SECONDS};
+
+/// What a client may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeLimits {
+    /// How long a connection may take for a request's head, from its opening or from its last answer on. A proxy in
+    /// front that keeps idle connections open must give them up sooner than this.
+    pub head_read: Duration,
+    /// The largest head, in bytes. Twice what proxies commonly take: theirs is the limit that is met first.
+    pub head_bytes: usize,
+    /// Headers in a head.
+    pub headers: usize,
+    /// How long a body may take to arrive, in all.
+    pub body_read: Duration,
+    /// How long an answer may take, besides its body's arrival and what its request asks to wait. An inline run takes
+    /// up to 29 s of it.
+    pub answer: Duration,
+    /// Connections at once; more are not accepted until one ends.
+    pub connections: usize,
+    /// Requests under way at once; more are told to come back.
+    pub in_flight: usize,
+    /// Requests that ask to wait, at once. Counted apart, so that whoever waits keeps nobody else out.
+    pub waiting: usize,
+    /// How long answers that are under way are waited for when the yard closes.
+    pub linger: Duration,
+}
+
+impl Default for EdgeLimits {
+    fn default() -> Self {
+        Self {
+            head_read: Duration::from_secs(10),
+            head_bytes: 32 * 1024,
+            headers: 64,
+            body_read: Duration::from_secs(30),
+            answer: Duration::from_secs(30),
+            connections: 1024,
+            in_flight: 512,
+            waiting: 256,
+            linger: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The edge of one router: its limits, how much of them is taken, and whether it closes.
+pub struct Edge {
+    /// The limits.
+    pub limits: EdgeLimits,
+    in_flight: Semaphore,
+    waiting: Semaphore,
+    closes: watch::Sender<bool>,
+}
+
+impl Edge {
+    /// An edge with these limits.
+    pub fn new(limits: EdgeLimits) -> Self {
+        let (in_flight, waiting) = (Semaphore::new(limits.in_flight), Semaphore::new(limits.waiting));
+        Self { limits, in_flight, waiting, closes: watch::Sender::new(false) }
+    }
+
+    /// Closes: nobody new comes in, whoever waits is answered at once, and what is under way is finished.
+    pub fn close(&self) {
+        self.closes.send_replace(true);
+    }
+
+    /// Waits until it closes.
+    pub async fn closing(&self) {
+        // The sender is this very edge: it is there as long as somebody waits here.
+        let _ = self.closes.subscribe().wait_for(|closes| *closes).await;
+    }
+}
+
+impl Default for Edge {
+    fn default() -> Self {
+        Self::new(EdgeLimits::default())
+    }
+}
+
+/// How long a request asks to wait. What is wrong with it is for its handler to say.
+fn asked_wait(query: Option<&str>) -> Duration {
+    let seconds = query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| pair.strip_prefix("wait="));
+    Duration::from_secs(seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(0).min(WAIT_SECONDS))
+}
+
+/// Gives a request its place, or sends it away; and ends its wait for an answer.
+pub(crate) async fn bound(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let Edge { limits, in_flight, waiting, .. } = &api.edge;
+    let wait = asked_wait(request.uri().query());
+    let (places, doing) = if wait.is_zero() { (in_flight, "are under way") } else { (waiting, "wait") };
+    let Ok(_place) = places.try_acquire() else {
+        return Problem::new(Code::Busy, format!("as many requests as the yard takes {doing}")).into_response();
+    };
+    let body = if request.method() == Method::POST { limits.body_read } else { Duration::ZERO };
+    let patience = wait + body + limits.answer;
+    match tokio::time::timeout(patience, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail =
+                format!("no answer within {} s; look whether it was done before asking again", patience.as_secs());
+            Problem::new(Code::TookTooLong, detail).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_asks_to_wait_is_read_from_its_query() {
+        let seconds = |query| asked_wait(query).as_secs();
+        assert_eq!(seconds(None), 0);
+        assert_eq!(seconds(Some("state=failed")), 0);
+        assert_eq!(seconds(Some("cursor=1.0&wait=7")), 7);
+        assert_eq!(seconds(Some("wait=soon")), 0);
+        assert_eq!(seconds(Some("wait=9999")), WAIT_SECONDS);
+    }
+
+    #[tokio::test]
+    async fn closing_is_heard_by_whoever_waits_for_it_before_and_after() {
+        let edge = Arc::new(Edge::default());
+        let before = tokio::spawn({
+            let edge = Arc::clone(&edge);
+            async move { edge.closing().await }
+        });
+        tokio::task::yield_now().await;
+        edge.close();
+        before.await.unwrap();
+        edge.closing().await;
+    }
+}
