@@ -60,7 +60,7 @@ async fn accept(api: &Arc<Api>, caller: &Caller, event: &Value) -> Result<EventA
         let (submission, key) = intake::of_finding(finding);
         // The key's own hash stands for the body: the same finding delivered in another envelope is the same job.
         let digest = intake::canonical_sha256(&Value::from(key.as_str()));
-        prepared.push(prepare(api, caller, &submission, digest, Some(&key))?);
+        prepared.push(prepare(api, caller, &api.inline.conditions(), &submission, digest, Some(&key))?);
     }
     let taken: Vec<Taken> = take(api, prepared).await?.into_iter().collect::<Result<_, Rejected>>()?;
     let mut jobs = Vec::with_capacity(taken.len());

@@ -14,6 +14,7 @@ use serde_json::Value;
 use switchyard_core::intake::{self, Prepared, Rejected, Sender, Taken};
 use switchyard_core::job::{Job, JobId, Phase, State as JobState};
 use switchyard_core::ports::{Body, Message, PortError};
+use switchyard_core::route::Conditions;
 use switchyard_core::wire::{EntryView, JobView};
 use switchyard_core::{ports, settle};
 use tracing::Instrument;
@@ -74,7 +75,7 @@ pub(crate) async fn submit(
         Some(key) => Some(key.to_str().map_err(|_| Rejected::BadKey)?.to_owned()),
     };
     let (submission, digest) = intake::read(&body)?;
-    let prepared = match prepare(&api, &caller, &submission, digest, key.as_deref()) {
+    let prepared = match prepare(&api, &caller, &api.inline.conditions(), &submission, digest, key.as_deref()) {
         Ok(prepared) => prepared,
         // What was accepted once is answered under its key, whatever the catalog says today.
         Err(rejected) => match known(&api, &caller, key.as_deref(), digest).await? {
@@ -90,7 +91,12 @@ pub(crate) async fn submit(
 }
 
 /// The job that was accepted under this key from this very body.
-async fn known(api: &Api, caller: &Caller, key: Option<&str>, digest: [u8; 32]) -> Result<Option<Job>, PortError> {
+pub(crate) async fn known(
+    api: &Api,
+    caller: &Caller,
+    key: Option<&str>,
+    digest: [u8; 32],
+) -> Result<Option<Job>, PortError> {
     let Some(key) = key else { return Ok(None) };
     let job = api.yard.ledger.load(JobId::keyed(&caller.name, key)).await?;
     Ok(job.filter(|job| job.work.body_sha256 == digest))
@@ -116,6 +122,7 @@ async fn answer(api: &Api, Taken { job, fresh }: Taken, patience: Duration) -> R
 pub(crate) fn prepare(
     api: &Api,
     caller: &Caller,
+    conditions: &Conditions,
     submission: &intake::Submission,
     digest: [u8; 32],
     key: Option<&str>,
@@ -126,7 +133,7 @@ pub(crate) fn prepare(
         digest,
         Sender { caller: &caller.name, key },
         &yard.catalog,
-        &api.inline.conditions(),
+        conditions,
         &yard.limits,
         yard.ambient.now(),
         yard.ambient.random(),

@@ -10,6 +10,7 @@ mod body;
 mod params;
 mod events;
 mod jobs;
+mod batch;
 mod watch;
 pub mod problem;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use tokio::sync::Semaphore;
 
 use crate::admit::Callers;
 use crate::edge::Edge;
+pub use batch::{BatchAnswer, BatchItem};
 pub use events::EventAnswer;
 pub use jobs::{JobAnswer, JobsPage, TimelineAnswer};
 pub use problem::Problem;
@@ -36,6 +38,10 @@ pub use watch::LogsPage;
 
 /// The largest request body: a payload of 1 MiB and what stands around it.
 pub const BODY_BYTES: usize = 1024 * 1024 + 64 * 1024;
+/// The largest body of a batch.
+pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Jobs in a batch.
+pub const BATCH_JOBS: usize = 500;
 /// The longest that an answer is held back for `?wait`, in seconds.
 pub const WAIT_SECONDS: u64 = 60;
 

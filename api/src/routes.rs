@@ -14,7 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::admit::{Role, admit};
 use crate::edge::bound;
 use crate::problem::{Code, Problem};
-use crate::{Api, body, events, health, jobs, request, watch};
+use crate::{Api, batch, body, events, health, jobs, request, watch};
 
 /// One route.
 pub struct Route {
@@ -37,6 +37,7 @@ pub fn table() -> Vec<Route> {
     use MethodFilter as M;
     vec![
         route(M::POST, "/v1/jobs", SUBMITTER, jobs::submit),
+        route(M::POST, "/v1/jobs/batch", SUBMITTER, batch::submit),
         route(M::GET, "/v1/jobs", VIEWER, jobs::list),
         route(M::GET, "/v1/jobs/{id}", VIEWER, jobs::show),
         route(M::GET, "/v1/jobs/{id}/timeline", VIEWER, jobs::timeline),

@@ -96,6 +96,7 @@ pub(crate) fn api_over(ledger: Ledger) -> (Arc<Api>, Ledger) {
 pub(crate) struct Ledger {
     home: Memory,
     looks: Arc<AtomicU32>,
+    accepts: Arc<AtomicU32>,
     restless: bool,
     held: bool,
 }
@@ -103,7 +104,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new() -> Self {
         let home = Memory::new(Timestamp::from_second(1_800_000_000).unwrap(), 7);
-        Self { home, looks: Arc::default(), restless: false, held: false }
+        Self { home, looks: Arc::default(), accepts: Arc::default(), restless: false, held: false }
     }
 
     /// One whose jobs have changed whenever somebody looks.
@@ -120,11 +121,17 @@ impl Ledger {
     pub(crate) fn looks(&self) -> u32 {
         self.looks.swap(0, Ordering::SeqCst)
     }
+
+    /// The writes that accepted jobs, since the last time this was asked.
+    pub(crate) fn accepts(&self) -> u32 {
+        self.accepts.swap(0, Ordering::SeqCst)
+    }
 }
 
 #[async_trait]
 impl ports::Ledger for Ledger {
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<Acceptance>, PortError> {
+        self.accepts.fetch_add(1, Ordering::SeqCst);
         self.home.accept(jobs).await
     }
 

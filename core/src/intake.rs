@@ -143,6 +143,15 @@ pub fn read(body: &[u8]) -> Result<(Submission, [u8; 32]), Rejected> {
     if !value.is_object() {
         return Err(Rejected::Field { path: String::new(), message: "the body must be a JSON object".to_owned() });
     }
+    read_value(value)
+}
+
+/// The same for a submission that was read as JSON already: one of many in a body.
+///
+/// # Errors
+///
+/// [`Rejected::Field`] with the field's path.
+pub fn read_value(value: Value) -> Result<(Submission, [u8; 32]), Rejected> {
     let digest = canonical_sha256(&value);
     let submission = serde_path_to_error::deserialize(value).map_err(|error| Rejected::Field {
         path: one_line(&error.path().to_string(), 120),
