@@ -13,6 +13,7 @@ use switchyard_core::intake::{self, Rejected, Submission, Taken};
 use switchyard_core::job::{Job, JobId, one_line};
 use switchyard_core::route::Conditions;
 use switchyard_core::wire::JobView;
+use utoipa::ToSchema;
 
 use crate::admit::Caller;
 use crate::body::Whole;
@@ -22,7 +23,7 @@ use crate::problem::{Code, Problem, code_of};
 use crate::{Api, BATCH_BYTES, BATCH_JOBS};
 
 /// What became of a batch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BatchAnswer {
     /// One outcome a submission, in the same order.
     pub items: Vec<BatchItem>,
@@ -35,7 +36,7 @@ pub struct BatchAnswer {
 }
 
 /// What became of one submission of a batch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BatchItem {
     /// The status that it would have met alone.
     pub status: u16,

@@ -10,6 +10,7 @@ use switchyard_core::finding::{self, Reading};
 use switchyard_core::intake::{self, Rejected, Taken};
 use switchyard_core::job::one_line;
 use switchyard_core::wire::JobView;
+use utoipa::ToSchema;
 
 use crate::admit::Caller;
 use crate::body::Whole;
@@ -19,7 +20,7 @@ use crate::problem::{Code, Problem};
 use crate::{Api, BODY_BYTES};
 
 /// What became of an event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventAnswer {
     /// `findings`, `nothing` (known, and nothing to act on) or `unknown`.
     pub reading: String,

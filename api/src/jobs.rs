@@ -18,6 +18,7 @@ use switchyard_core::route::Conditions;
 use switchyard_core::wire::{EntryView, JobView};
 use switchyard_core::{ports, settle};
 use tracing::Instrument;
+use utoipa::ToSchema;
 
 use crate::admit::Caller;
 use crate::body::Whole;
@@ -30,7 +31,7 @@ use crate::{Api, BODY_BYTES};
 const PAGE: usize = 50;
 
 /// A job, and its result where it has one and is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobAnswer {
     /// The job.
     #[serde(flatten)]
@@ -41,7 +42,7 @@ pub struct JobAnswer {
 }
 
 /// A page of jobs, newest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobsPage {
     /// The jobs.
     pub jobs: Vec<JobView>,
@@ -51,7 +52,7 @@ pub struct JobsPage {
 }
 
 /// A job's history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TimelineAnswer {
     /// What happened, oldest first.
     pub timeline: Vec<EntryView>,

@@ -13,6 +13,8 @@ mod jobs;
 mod batch;
 mod watch;
 pub mod problem;
+pub mod openapi;
+mod describe;
 #[cfg(test)]
 mod testing;
 

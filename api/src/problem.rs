@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use switchyard_core::intake::Rejected;
 use switchyard_core::ports::{PortError, describe};
 use switchyard_core::settle::AskError;
+use utoipa::ToSchema;
 
 /// What went wrong, for programs: a code is stable, and always comes with the same status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -193,7 +194,7 @@ impl Code {
 }
 
 /// A problem document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// The HTTP status.
     pub status: u16,

@@ -13,8 +13,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::admit::{Role, admit};
 use crate::edge::bound;
+use crate::openapi::Doc;
 use crate::problem::{Code, Problem};
-use crate::{Api, batch, body, events, health, jobs, request, watch};
+use crate::{Api, batch, body, describe, events, health, jobs, openapi, request, watch};
 
 /// One route.
 pub struct Route {
@@ -25,6 +26,7 @@ pub struct Route {
     /// The least role that reaches it; `None`: nobody is asked who they are.
     pub least: Option<Role>,
     handler: MethodRouter<Arc<Api>>,
+    pub(crate) doc: fn() -> Doc,
 }
 
 const OPEN: Option<Role> = None;
@@ -36,29 +38,30 @@ const OPERATOR: Option<Role> = Some(Role::Operator);
 pub fn table() -> Vec<Route> {
     use MethodFilter as M;
     vec![
-        route(M::POST, "/v1/jobs", SUBMITTER, jobs::submit),
-        route(M::POST, "/v1/jobs/batch", SUBMITTER, batch::submit),
-        route(M::GET, "/v1/jobs", VIEWER, jobs::list),
-        route(M::GET, "/v1/jobs/{id}", VIEWER, jobs::show),
-        route(M::GET, "/v1/jobs/{id}/timeline", VIEWER, jobs::timeline),
-        route(M::GET, "/v1/jobs/{id}/logs", VIEWER, watch::logs),
-        route(M::GET, "/v1/jobs/{id}/result", VIEWER, jobs::result),
+        route(M::POST, "/v1/jobs", SUBMITTER, jobs::submit, describe::submit),
+        route(M::POST, "/v1/jobs/batch", SUBMITTER, batch::submit, describe::batch),
+        route(M::GET, "/v1/jobs", VIEWER, jobs::list, describe::list),
+        route(M::GET, "/v1/jobs/{id}", VIEWER, jobs::show, describe::show),
+        route(M::GET, "/v1/jobs/{id}/timeline", VIEWER, jobs::timeline, describe::timeline),
+        route(M::GET, "/v1/jobs/{id}/logs", VIEWER, watch::logs, describe::logs),
+        route(M::GET, "/v1/jobs/{id}/result", VIEWER, jobs::result, describe::result),
         // Of jobs that it submitted itself; an operator those of everybody.
-        route(M::POST, "/v1/jobs/{id}/cancel", SUBMITTER, jobs::cancel),
-        route(M::POST, "/v1/jobs/{id}/retry", SUBMITTER, jobs::retry),
-        route(M::POST, "/v1/events", OPERATOR, events::deliver),
-        route(M::GET, "/v1/capabilities", VIEWER, jobs::capabilities),
-        route(M::GET, "/health", OPEN, health),
+        route(M::POST, "/v1/jobs/{id}/cancel", SUBMITTER, jobs::cancel, describe::cancel),
+        route(M::POST, "/v1/jobs/{id}/retry", SUBMITTER, jobs::retry, describe::retry),
+        route(M::POST, "/v1/events", OPERATOR, events::deliver, describe::events),
+        route(M::GET, "/v1/capabilities", VIEWER, jobs::capabilities, describe::capabilities),
+        route(M::GET, "/health", OPEN, health, describe::health),
+        route(M::GET, "/openapi.json", OPEN, openapi::show, describe::openapi),
     ]
 }
 
-fn route<H, T>(method: MethodFilter, path: &'static str, least: Option<Role>, handler: H) -> Route
+fn route<H, T>(method: MethodFilter, path: &'static str, least: Option<Role>, handler: H, doc: fn() -> Doc) -> Route
 where
     H: Handler<T, Arc<Api>>,
     T: 'static,
 {
     let named = if method == MethodFilter::POST { Method::POST } else { Method::GET };
-    Route { method: named, path, least, handler: on(method, handler) }
+    Route { method: named, path, least, handler: on(method, handler), doc }
 }
 
 /// The router.

@@ -11,6 +11,7 @@ use switchyard_core::job::{Job, JobId, Phase};
 use switchyard_core::ports::PortError;
 use switchyard_core::wire::LogView;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::Api;
 use crate::jobs::{load, not_found};
@@ -26,7 +27,7 @@ const FOLLOW: Duration = Duration::from_millis(250);
 const FOLLOW_MOST: Duration = Duration::from_secs(2);
 
 /// A part of a job's log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogsPage {
     /// The lines, oldest first.
     pub lines: Vec<LogView>,

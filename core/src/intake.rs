@@ -25,6 +25,7 @@ pub const AHEAD_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// What a caller asks for: the body of POST /v1/jobs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Submission {
     /// The capability to run.
@@ -40,12 +41,15 @@ pub struct Submission {
     pub labels: BTreeMap<String, String>,
     /// The longest one run may last; at most what the capability allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub run_timeout_seconds: Option<u64>,
     /// It must have started so many seconds after its acceptance, or it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 31622400))]
     pub start_within_seconds: Option<u64>,
     /// It must not start before so many seconds have passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 31622400))]
     pub delay_seconds: Option<u64>,
     /// Whether its settlement is announced.
     #[serde(default)]

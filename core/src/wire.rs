@@ -5,6 +5,8 @@
 
 mod desk;
 mod record;
+#[cfg(feature = "openapi")]
+mod schema;
 mod view;
 
 use jiff::Timestamp;
@@ -100,6 +102,7 @@ fn from_hex(text: &str, field: &'static str) -> Result<[u8; 32], WireCause> {
 
 /// A failure, as stored and shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Failure))]
 pub struct FailureWire {
     /// A stable code.
     pub code: String,

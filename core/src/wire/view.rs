@@ -12,6 +12,7 @@ use crate::route::Venue;
 
 /// A job as the API shows it. Times are RFC 3339; fields that do not apply are left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Job))]
 pub struct JobView {
     /// Its id.
     pub id: JobId,
@@ -128,6 +129,7 @@ fn waits(job: &Job) -> Option<String> {
 
 /// One line of a job's history as the API shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Entry))]
 pub struct EntryView {
     /// When, RFC 3339.
     pub at: String,
@@ -163,6 +165,7 @@ impl LogView {
 
 /// One line that a run printed, as the API shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = LogLine))]
 pub struct LogView {
     /// When it was read, RFC 3339.
     pub at: String,

@@ -1,0 +1,289 @@
+//! What the documents say of each route.
+
+use serde_json::{Value, json};
+use switchyard_core::intake::{KEY_BYTES, Submission};
+use switchyard_core::job::Phase;
+use switchyard_core::wire::JobView;
+use utoipa::PartialSchema;
+use utoipa::openapi::schema::{ArrayBuilder, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
+use utoipa::openapi::{KnownFormat, RefOr, Schema};
+
+use crate::openapi::Doc;
+use crate::problem::Code;
+use crate::{
+    BATCH_BYTES, BATCH_JOBS, BODY_BYTES, BatchAnswer, EventAnswer, JobAnswer, JobsPage, LogsPage, TimelineAnswer,
+    WAIT_SECONDS,
+};
+
+const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+/// What makes a submission one that is refused; of a batch's item they are its own.
+const SUBMISSION: [Code; 7] = [
+    Code::InvalidIdempotencyKey,
+    Code::PayloadTooLarge,
+    Code::InvalidField,
+    Code::UnknownCapability,
+    Code::InvalidPayload,
+    Code::IdempotencyKeyReused,
+    Code::NoFeasibleVenue,
+];
+
+fn text() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String)
+}
+
+fn whole_number(least: usize, most: u64) -> Object {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(least)).maximum(Some(most)).build()
+}
+
+fn wait() -> Object {
+    whole_number(0, WAIT_SECONDS)
+}
+
+fn key() -> Object {
+    text().min_length(Some(1)).max_length(Some(KEY_BYTES)).pattern(Some("^[ -~]+$")).build()
+}
+
+fn a_submission() -> Value {
+    json!({ "capability": "file-digest", "payload": { "path": "/etc/hosts" }, "tier": "standard" })
+}
+
+fn a_job() -> Value {
+    json!({
+        "id": ID,
+        "capability": "file-digest",
+        "state": "dispatched",
+        "tier": "standard",
+        "venue": "fleet",
+        "epoch": 1,
+        "attempts_spent": 0,
+        "attempts_allowed": 3,
+        "interruptions": 0,
+        "losses": 0,
+        "caller": "ci",
+        "created_at": "2026-01-31T12:00:00.000Z",
+        "waits": "waiting for a slot in the standard tier since 2026-01-31T12:00:00.000Z",
+        "verdicts": { "fleet": "chosen", "inline": "this venue runs built-ins only" },
+    })
+}
+
+fn an_ended_job() -> Value {
+    let mut job = a_job();
+    job["state"] = "succeeded".into();
+    job["settled_at"] = "2026-01-31T12:00:01.000Z".into();
+    if let Some(job) = job.as_object_mut() {
+        job.remove("waits");
+    }
+    job
+}
+
+/// POST /v1/jobs
+pub(crate) fn submit() -> Doc {
+    let mut doc = Doc::new("submitJob", "submit a job");
+    let body = doc.known::<Submission>();
+    let location = "Where the job is.";
+    let replayed = "`true` where the key led to a job that was accepted before.";
+    let mut ended = an_ended_job();
+    ended["result"] = json!({ "sha256": "0a1b" });
+    doc.more("With `wait` the answer is held back until the job has ended, or for so many seconds.")
+        .query("wait", wait(), "How many seconds the answer may be held back for the job's end.")
+        .header(
+            "Idempotency-Key",
+            key(),
+            "The same key from the same caller with the same body leads to the same job.",
+            "nightly-2026-01-31",
+        )
+        .body(body, a_submission(), BODY_BYTES)
+        .answers::<JobAnswer>(200, "The job has ended.", ended)
+        .with("Location", location)
+        .with("Idempotency-Replayed", replayed)
+        .answers::<JobAnswer>(202, "The job is accepted: it will run.", a_job())
+        .with("Location", location)
+        .with("Idempotency-Replayed", replayed)
+        .problems(&SUBMISSION)
+}
+
+/// A submission of a batch: one with its key beside its fields.
+fn batch_submission() -> RefOr<Schema> {
+    let mut schema = Submission::schema();
+    if let RefOr::T(Schema::Object(fields)) = &mut schema {
+        let mut key = key();
+        key.schema_type = SchemaType::Array(vec![Type::String, Type::Null]);
+        key.description = Some("As the header Idempotency-Key of a single submission.".to_owned());
+        fields.properties.insert("idempotency_key".to_owned(), key.into());
+    }
+    schema
+}
+
+/// POST /v1/jobs/batch
+pub(crate) fn batch() -> Doc {
+    let mut doc = Doc::new("submitBatch", "submit up to 500 jobs, each with its own outcome");
+    doc.known::<Submission>();
+    let item = doc.named("BatchSubmission", batch_submission());
+    let jobs = ArrayBuilder::new().items(item).min_items(Some(1)).max_items(Some(BATCH_JOBS));
+    let mut body = ObjectBuilder::new().property("jobs", jobs).required("jobs").build();
+    body.additional_properties = Some(Box::new(utoipa::openapi::schema::AdditionalProperties::FreeForm(false)));
+    let body = doc.named("Batch", body.into());
+    let mut submission = a_submission();
+    submission["idempotency_key"] = "nightly-2026-01-31".into();
+    let outcome = json!({
+        "items": [
+            { "status": 202, "job": a_job() },
+            { "status": 422, "code": "unknown_capability", "detail": "there is no capability `x`; there are: file-digest" },
+        ],
+        "accepted": 1, "repeated": 0, "rejected": 1,
+    });
+    doc.more(
+        "The outcomes are in the order of the submissions, each with the status that it would have met alone. All that \
+         are accepted are accepted in one durable write.",
+    )
+    .body(body, json!({ "jobs": [submission, { "capability": "x" }] }), BATCH_BYTES)
+    .answers::<BatchAnswer>(200, "The outcome of each submission.", outcome)
+    .problems(&[Code::InvalidField])
+}
+
+/// GET /v1/jobs
+pub(crate) fn list() -> Doc {
+    let states = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(Phase::ALL.map(Phase::as_str)));
+    let time = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))).build();
+    let uuid = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
+    Doc::new("listJobs", "list jobs, newest first")
+        .query("state", states.build(), "Only jobs in this state.")
+        .query("capability", text().build(), "Only jobs of this capability.")
+        .query("label", text().pattern(Some("=")).build(), "Only jobs with this label, NAME=VALUE.")
+        .query("since", time, "Only jobs accepted at or after this moment.")
+        .query("limit", whole_number(1, 500), "At most so many; 50 unless said.")
+        .query(
+            "cursor",
+            text().pattern(Some(format!("^[0-9]{{1,13}}\\.{uuid}$"))).build(),
+            "Where the page starts: what the last page gave as `next`.",
+        )
+        .answers::<JobsPage>(
+            200,
+            "A page of jobs.",
+            json!({ "jobs": [a_job()], "next": format!("1769860800000.{ID}") }),
+        )
+}
+
+/// GET /v1/jobs/{id}
+pub(crate) fn show() -> Doc {
+    Doc::new("getJob", "one job, and why it is where it is")
+        .more("With `wait` the answer is held back until the job has ended, and carries its result.")
+        .query("wait", wait(), "How many seconds the answer may be held back for the job's end.")
+        .answers::<JobAnswer>(200, "The job.", a_job())
+}
+
+/// GET /v1/jobs/{id}/timeline
+pub(crate) fn timeline() -> Doc {
+    let entry = json!({
+        "at": "2026-01-31T12:00:00.000Z", "state": "dispatched", "epoch": 1, "reason": "accepted", "detail": "fleet",
+    });
+    Doc::new("getTimeline", "what happened to a job").answers::<TimelineAnswer>(
+        200,
+        "Its history, oldest first.",
+        json!({ "timeline": [entry] }),
+    )
+}
+
+/// GET /v1/jobs/{id}/logs
+pub(crate) fn logs() -> Doc {
+    let line = json!({ "at": "2026-01-31T12:00:00.000Z", "epoch": 1, "stream": "stdout", "text": "done" });
+    Doc::new("getLogs", "what a job printed")
+        .query("cursor", text().build(), "Where the part starts: what the last one gave as `next`.")
+        .query("wait", wait(), "How many seconds the answer may be held back while there is nothing new.")
+        .answers::<LogsPage>(200, "A part of its log.", json!({ "lines": [line], "next": "1.68", "done": false }))
+}
+
+/// GET /v1/jobs/{id}/result
+pub(crate) fn result() -> Doc {
+    Doc::new("getResult", "what a job made")
+        .answers_with(200, "Its result: any JSON, as the job wrote it.", utoipa::openapi::schema::empty())
+        .problems(&[Code::NoResult])
+}
+
+/// POST /v1/jobs/{id}/cancel
+pub(crate) fn cancel() -> Doc {
+    Doc::new("cancelJob", "cancel a job that has not ended")
+        .more("A submitter cancels its own jobs, an operator everybody's.")
+        .answers::<JobView>(200, "It is cancelled.", {
+            let mut job = an_ended_job();
+            job["state"] = "cancelled".into();
+            job
+        })
+        .answers::<JobView>(202, "Its holder is asked to end it.", a_job())
+        .problems(&[Code::NotYours, Code::Conflict])
+}
+
+/// POST /v1/jobs/{id}/retry
+pub(crate) fn retry() -> Doc {
+    Doc::new("retryJob", "run a job again that ended without success")
+        .more("A submitter retries its own jobs, an operator everybody's.")
+        .answers::<JobView>(202, "It is dispatched anew, with as many attempts again.", a_job())
+        .problems(&[Code::NotYours, Code::Conflict])
+}
+
+/// POST /v1/events
+pub(crate) fn events() -> Doc {
+    let event = json!({
+        "version": "0", "id": ID, "source": "aws.guardduty", "detail-type": "GuardDuty Finding",
+        "account": "111122223333", "region": "eu-central-1", "time": "2026-01-31T12:00:00Z", "detail": {},
+    });
+    let answer = json!({ "reading": "unknown", "reason": "no reader knows events of source `my.app`", "repeated": 0 });
+    let any = ObjectBuilder::new().schema_type(Type::Object).description(Some("An event's envelope."));
+    Doc::new("deliverEvent", "an EventBridge envelope; its findings become jobs")
+        .more("An event that nobody knows is an answer, not an error.")
+        .body(any.build().into(), event, BODY_BYTES)
+        .answers::<EventAnswer>(200, "What became of it.", answer)
+        .problems(&[Code::NotAnEvent])
+        .problems(&SUBMISSION)
+}
+
+/// What may run, as the list of capabilities shows it.
+fn capabilities_schema() -> Schema {
+    let count = |nullable: bool| {
+        let mut number = whole_number(0, u64::from(u32::MAX));
+        if nullable {
+            number.schema_type = SchemaType::Array(vec![Type::Integer, Type::Null]);
+        }
+        number
+    };
+    let capability = ObjectBuilder::new()
+        .property("name", text())
+        .property("summary", text())
+        .property("input", ObjectBuilder::new().description(Some("A JSON Schema of the payload.")))
+        .property("timeout_seconds", count(false))
+        .property("expected_seconds", count(true))
+        .property("attempts", count(false))
+        .required("name")
+        .required("summary")
+        .required("timeout_seconds")
+        .required("attempts");
+    ObjectBuilder::new()
+        .property("capabilities", ArrayBuilder::new().items(capability))
+        .required("capabilities")
+        .build()
+        .into()
+}
+
+/// GET /v1/capabilities
+pub(crate) fn capabilities() -> Doc {
+    Doc::new("listCapabilities", "what may run").answers_with(200, "Every capability.", capabilities_schema())
+}
+
+/// GET /health
+pub(crate) fn health() -> Doc {
+    let answer = ObjectBuilder::new()
+        .property("status", text().enum_values(Some(["ok"])))
+        .property("compute", text())
+        .property("version", text())
+        .required("status")
+        .required("compute")
+        .required("version");
+    Doc::new("getHealth", "whether the yard lives, and where").answers_with(200, "It lives.", answer.build().into())
+}
+
+/// GET /openapi.json
+pub(crate) fn openapi() -> Doc {
+    let answer = ObjectBuilder::new().schema_type(Type::Object).build();
+    Doc::new("getDescription", "this API, in OpenAPI 3.1").answers_with(200, "The description.", answer.into())
+}
