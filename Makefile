@@ -34,3 +34,5 @@ bench:
 soak:
 	SWITCHYARD_TEST_KILLS=500 SWITCHYARD_TEST_JOBS=20000 cargo test --release --package switchyard --test crash -- --nocapture
 	PROPTEST_CASES=100000 cargo test --release --package switchyard-core --all-features --test findings
+	cargo build --package switchyard
+	sh api/conformance/run.sh "$${CARGO_TARGET_DIR:-target}/debug/switchyard" 2000

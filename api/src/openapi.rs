@@ -349,7 +349,8 @@ fn markdown() -> String {
     lines.extend([
         String::new(),
         "Errors are problem documents (RFC 9457): `status`, `title`, `detail`, the `request_id` that the answer's header".to_owned(),
-        "`x-request-id` and the yard's log have too, and one of these codes. They are stable.".to_owned(),
+        "`x-request-id` and the yard's log have too, and one of these codes. They are stable. Only a".to_owned(),
+        "head that is no HTTP (400) or larger than 32 KiB or 64 headers (431) is refused without a document.".to_owned(),
         String::new(),
         "| status | code | means |".to_owned(),
         "|---|---|---|".to_owned(),
