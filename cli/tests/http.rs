@@ -121,7 +121,7 @@ fn a_batch_of_500_has_every_outcome_and_its_good_jobs_all_run() {
     );
     let found = answer["items"].as_array().unwrap();
     for (n, ((status, code), item)) in outcomes.iter().zip(found).enumerate() {
-        if *code == "" {
+        if code.is_empty() {
             assert_eq!((&item["status"], &item["job"]["caller"]), (&json!(202), &json!("local")), "{n}: {item}");
         } else if *code == "repeated" {
             assert!(item["job"]["id"].is_string(), "{n}: {item}");
