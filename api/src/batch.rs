@@ -125,7 +125,7 @@ pub(crate) async fn submit(
     State(api): State<Arc<Api>>,
     caller: Caller,
     _: Params<Nothing>,
-    Whole(body): Whole<BATCH_BYTES>,
+    Whole(body, _room): Whole<BATCH_BYTES>,
 ) -> Result<Json<BatchAnswer>, Problem> {
     let items = read(&body)?;
     let alone = items.len() == 1;
@@ -228,7 +228,7 @@ mod tests {
 
     async fn ask(api: &Arc<Api>, body: &Value) -> Result<BatchAnswer, Problem> {
         let caller = Caller { name: "ci".to_owned(), role: Role::Submitter };
-        let body = Whole(body.to_string().into_bytes());
+        let body = Whole(body.to_string().into_bytes(), None);
         submit(State(Arc::clone(api)), caller, Params(Nothing {}), body).await.map(|Json(answer)| answer)
     }
 

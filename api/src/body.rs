@@ -14,8 +14,10 @@ use axum::http::header;
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Api;
+use crate::edge::Edge;
 use crate::problem::{Code, Problem};
 
 /// The most that is read after an answer: sixteen times what is taken. Whoever sends more is told by the reset.
@@ -23,8 +25,8 @@ const READ_ON_BYTES: usize = 16 * crate::BODY_BYTES;
 /// The longest that it is waited for.
 const READ_ON: Duration = Duration::from_secs(5);
 
-/// A whole body of JSON, at most `MOST` bytes: what a handler takes.
-pub(crate) struct Whole<const MOST: usize>(pub(crate) Vec<u8>);
+/// A whole body of JSON, at most `MOST` bytes: what a handler takes, and the room it has while it is handled.
+pub(crate) struct Whole<const MOST: usize>(pub(crate) Vec<u8>, pub(crate) Option<OwnedSemaphorePermit>);
 
 impl<const MOST: usize> FromRequest<Arc<Api>> for Whole<MOST> {
     type Rejection = Problem;
@@ -33,8 +35,8 @@ impl<const MOST: usize> FromRequest<Arc<Api>> for Whole<MOST> {
         check_type(&request)?;
         let patience = api.edge.limits.body_read;
         tokio::select! {
-            read = tokio::time::timeout(patience, whole(request.into_body(), MOST)) => match read {
-                Ok(read) => read.map(Self),
+            read = tokio::time::timeout(patience, whole(&api.edge, request.into_body(), MOST)) => match read {
+                Ok(read) => read.map(|(body, room)| Self(body, room)),
                 Err(_) => {
                     let detail = format!("the body did not arrive within {} s", patience.as_secs());
                     Err(Problem::new(Code::BodyTooSlow, detail))
@@ -55,23 +57,32 @@ fn check_type(request: &Request) -> Result<(), Problem> {
     Err(Problem::new(Code::UnsupportedMediaType, "send the body with `Content-Type: application/json`"))
 }
 
-async fn whole(mut body: Body, most: usize) -> Result<Vec<u8>, Problem> {
+async fn whole(edge: &Edge, mut body: Body, most: usize) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Problem> {
     let too_large =
         || Problem::new(Code::BodyTooLarge, format!("the body is too large: at most {most} bytes are taken"));
     if body.size_hint().lower() > most as u64 {
         return Err(too_large());
     }
     let mut read = Vec::new();
+    let mut room: Option<OwnedSemaphorePermit> = None;
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let frame = frame.map_err(|_| Problem::new(Code::BodyUnreadable, "the body could not be read to its end"))?;
-        if let Some(data) = frame.data_ref() {
-            if read.len() + data.len() > most {
-                return Err(too_large());
-            }
-            read.extend_from_slice(data);
+        let Some(data) = frame.data_ref() else { continue };
+        let bytes = read.len() + data.len();
+        if bytes > most {
+            return Err(too_large());
         }
+        let has = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if let Some(wants) = bytes.div_ceil(1024).checked_sub(has).filter(|wants| *wants > 0) {
+            let more = edge.room(u32::try_from(wants).unwrap_or(u32::MAX))?;
+            match &mut room {
+                Some(room) => room.merge(more),
+                None => room = Some(more),
+            }
+        }
+        read.extend_from_slice(data);
     }
-    Ok(read)
+    Ok((read, room))
 }
 
 /// A body that whoever answers may leave half read.

@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::problem::{Code, Problem};
 use crate::{Api, WAIT_SECONDS};
@@ -33,6 +33,9 @@ pub struct EdgeLimits {
     pub in_flight: usize,
     /// Requests that ask to wait, at once. Counted apart, so that whoever waits keeps nobody else out.
     pub waiting: usize,
+    /// What all bodies under way may take together, in KiB, counted as they arrive: a slow client holds what it has
+    /// sent, and no more.
+    pub bodies_kib: usize,
     /// How long answers that are under way are waited for when the yard closes.
     pub linger: Duration,
 }
@@ -48,6 +51,7 @@ impl Default for EdgeLimits {
             connections: 1024,
             in_flight: 512,
             waiting: 256,
+            bodies_kib: 128 * 1024,
             linger: Duration::from_secs(5),
         }
     }
@@ -59,6 +63,7 @@ pub struct Edge {
     pub limits: EdgeLimits,
     in_flight: Semaphore,
     waiting: Semaphore,
+    bodies: Arc<Semaphore>,
     closes: watch::Sender<bool>,
 }
 
@@ -66,12 +71,19 @@ impl Edge {
     /// An edge with these limits.
     pub fn new(limits: EdgeLimits) -> Self {
         let (in_flight, waiting) = (Semaphore::new(limits.in_flight), Semaphore::new(limits.waiting));
-        Self { limits, in_flight, waiting, closes: watch::Sender::new(false) }
+        let bodies = Arc::new(Semaphore::new(limits.bodies_kib));
+        Self { limits, in_flight, waiting, bodies, closes: watch::Sender::new(false) }
     }
 
     /// Closes: nobody new comes in, whoever waits is answered at once, and what is under way is finished.
     pub fn close(&self) {
         self.closes.send_replace(true);
+    }
+
+    /// Room for as much more of a body.
+    pub(crate) fn room(&self, kib: u32) -> Result<OwnedSemaphorePermit, Problem> {
+        let room = Arc::clone(&self.bodies).try_acquire_many_owned(kib);
+        room.map_err(|_| Problem::new(Code::Busy, "the bodies under way take all the room there is"))
     }
 
     /// Waits until it closes.

@@ -84,7 +84,7 @@ pub(crate) async fn deliver(
     State(api): State<Arc<Api>>,
     caller: Caller,
     _: Params<Nothing>,
-    Whole(body): Whole<BODY_BYTES>,
+    Whole(body, _room): Whole<BODY_BYTES>,
 ) -> Result<Json<EventAnswer>, Problem> {
     let event: Value =
         serde_json::from_slice(&body).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;

@@ -68,7 +68,7 @@ pub(crate) async fn submit(
     caller: Caller,
     Params(WaitQuery { wait: seconds }): Params<WaitQuery>,
     headers: HeaderMap,
-    Whole(body): Whole<BODY_BYTES>,
+    Whole(body, _room): Whole<BODY_BYTES>,
 ) -> Result<Response, Problem> {
     let patience = wait(seconds)?;
     let key = match headers.get("idempotency-key") {

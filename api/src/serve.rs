@@ -254,6 +254,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn bodies_have_so_much_room_together() {
+        let served = Served::new(|limits| limits.bodies_kib = 4).await;
+        let submit = |bytes: usize| {
+            let token = testing::token(Role::Operator);
+            let head =
+                format!("POST /v1/jobs HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}");
+            format!("{head}\r\ncontent-length: {bytes}\r\n\r\n{}", " ".repeat(bytes))
+        };
+        let told = answer(served.sent(&submit(5000)).await).await;
+        assert!(told.starts_with("HTTP/1.1 503 ") && told.contains("\"busy\""), "{told}");
+        for _ in 0..3 {
+            let told = answer(served.sent(&submit(4000)).await).await;
+            assert!(told.contains("\"not_json\""), "the room is free again: {told}");
+        }
+    }
+
+    #[tokio::test]
     async fn an_answer_that_takes_too_long_is_given_up() {
         let short = Duration::from_millis(50);
         let served = Served::over(Ledger::held(), |limits| limits.answer = short).await;

@@ -144,6 +144,30 @@ fn a_batch_of_500_has_every_outcome_and_its_good_jobs_all_run() {
 }
 
 #[test]
+fn a_requests_id_is_in_its_answer_its_problem_and_its_log_lines() {
+    let home = Home::new();
+    let yard = home.start_with(|command| {
+        command.env("RUST_LOG", "info,switchyard_api=debug");
+    });
+    let token = format!("Bearer {}", yard.token);
+    let ask = |id: &str, path: &str| {
+        let headers = [("authorization", token.as_bytes()), ("x-request-id", id.as_bytes())];
+        let answer = yard.send("GET", path, &headers, b"").unwrap();
+        assert_eq!(answer.header("x-request-id"), Some(id), "{answer:?}");
+        answer
+    };
+    assert_eq!(ask("one-id", "/v1/jobs").status, 200);
+    assert_eq!(ask("another-id", "/v1/jobs/x").json()["request_id"], "another-id");
+    let log = home.log();
+    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let line = |id: &str| lines.iter().find(|line| line["span"]["request.id"] == id).unwrap_or_else(|| panic!("{log}"));
+    let one = line("one-id");
+    assert_eq!((&one["level"], &one["status"], &one["caller"]), (&json!("DEBUG"), &json!(200), &json!("local")));
+    assert_eq!((&line("another-id")["status"], &line("another-id")["path"]), (&json!(400), &json!("/v1/jobs/x")));
+    assert!(!log.contains(&yard.token), "no token is logged");
+}
+
+#[test]
 fn sixty_four_clients_at_once_are_all_served() {
     let home = Home::new();
     let yard = home.start();
