@@ -56,12 +56,13 @@ async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
             return Ok(nothing("unknown", one_line(&reason, 400)));
         }
     };
+    let situation = api.yard.situation().await;
     let mut prepared = Vec::with_capacity(findings.len());
     for finding in &findings {
         let (submission, key) = intake::of_finding(finding);
         // The key's own hash stands for the body: the same finding delivered in another envelope is the same job.
         let digest = intake::canonical_sha256(&Value::from(key.as_str()));
-        prepared.push(prepare(api, &submission, digest, Some(&key))?);
+        prepared.push(prepare(api, &situation, &submission, digest, Some(&key))?);
     }
     let taken: Vec<Taken> = take(api, prepared).await?.into_iter().collect::<Result<_, Rejected>>()?;
     let mut jobs = Vec::with_capacity(taken.len());

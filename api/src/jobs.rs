@@ -14,8 +14,9 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use switchyard_core::intake::{self, Prepared, Rejected, Sender, Taken};
+use switchyard_core::intake::{self, Prepared, Rejected, Sender, Taken, Taking};
 use switchyard_core::job::{Job, JobId, Phase, State as JobState, one_line};
+use switchyard_core::policies::Situation;
 use switchyard_core::ports::{Body, Message, PortError};
 use switchyard_core::wire::{EntryView, JobView, LogView};
 use switchyard_core::{ports, settle};
@@ -154,7 +155,7 @@ pub(crate) async fn submit(
         Some(key) => Some(key.to_str().map_err(|_| Rejected::BadKey)?.to_owned()),
     };
     let (submission, digest) = intake::read(&body)?;
-    let prepared = match prepare(&api, &submission, digest, key.as_deref()) {
+    let prepared = match prepare(&api, &api.yard.situation().await, &submission, digest, key.as_deref()) {
         Ok(prepared) => prepared,
         // What was accepted once is answered under its key, whatever the catalog says today.
         Err(rejected) => match known(&api, key.as_deref(), digest).await? {
@@ -195,18 +196,19 @@ async fn answer(api: &Api, Taken { job, fresh }: Taken, patience: Duration) -> R
 
 pub(crate) fn prepare(
     api: &Api,
+    situation: &Situation,
     submission: &intake::Submission,
     digest: [u8; 32],
     key: Option<&str>,
 ) -> Result<Prepared, Rejected> {
     let yard = &api.yard;
+    let taking = Taking { invocation_left: api.inline.left(), companions: 0 };
     intake::prepare(
         submission,
         digest,
         Sender { caller: CALLER, key },
-        &yard.catalog,
-        &api.inline.conditions(),
-        &yard.limits,
+        situation,
+        taking,
         yard.ambient.now(),
         yard.ambient.random(),
     )
@@ -386,8 +388,8 @@ pub(crate) async fn retry(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Res
 
 /// GET /v1/capabilities
 pub(crate) async fn capabilities(State(api): State<Arc<Api>>) -> Json<Value> {
-    let capabilities: Vec<Value> = api
-        .yard
+    let policies = api.yard.policies();
+    let capabilities: Vec<Value> = policies
         .catalog
         .iter()
         .map(|capability| {

@@ -19,7 +19,6 @@ use subtle::ConstantTimeEq;
 use switchyard_core::execute::{self, Holding, Ran, Runs};
 use switchyard_core::job::Holder;
 use switchyard_core::ports::{Desk, Executor, Message, PortError, Yard};
-use switchyard_core::route::Conditions;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -73,10 +72,9 @@ pub struct Inline {
 }
 
 impl Inline {
-    /// The conditions at this moment.
-    fn conditions(&self) -> Conditions {
-        let room = self.places.available_permits() > 0;
-        Conditions { invocation_left: room.then_some(self.budget), ..Conditions::default() }
+    /// What is left of the invocation for a job it takes now.
+    fn left(&self) -> Option<Duration> {
+        (self.places.available_permits() > 0).then_some(self.budget)
     }
 
     async fn run(&self, yard: &Yard, message: Message) -> Result<Ran, PortError> {

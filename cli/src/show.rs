@@ -71,8 +71,9 @@ fn detail(job: &JobView) -> String {
         lines.push(format!("why         {waits}"));
     }
     lines.push(format!("venue       {} (epoch {})", job.venue, job.epoch));
-    for (venue, verdict) in &job.verdicts {
-        lines.push(format!("            {venue}: {verdict}"));
+    for verdict in &job.verdicts {
+        let pool = verdict.pool.map(|pool| format!("/{pool}")).unwrap_or_default();
+        lines.push(format!("            {}{pool}: {}", verdict.venue, verdict.reason));
     }
     lines.push(format!("tier        {}", job.tier));
     lines.push(format!(

@@ -11,8 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::job::one_line;
-use crate::route::Venue;
-use crate::route::{Needs, Packaging};
+use crate::route::{Needs, Packaging, Pin};
 
 /// The longest a run may be allowed: 11 h. An SQS message can stay hidden 12 h in total (SQS quotas), and the last
 /// hour is for getting the job back.
@@ -152,6 +151,11 @@ struct NeedsEntry {
     timeout_seconds: u64,
     grace_seconds: u64,
     memory_mib: u32,
+    vcpu: f64,
+    docker: bool,
+    privileged: bool,
+    network_tools: bool,
+    static_ip: bool,
     interruptible: bool,
     isolate: bool,
 }
@@ -164,6 +168,12 @@ impl Default for NeedsEntry {
             timeout_seconds: 3600,
             grace_seconds: 10,
             memory_mib: 512,
+            // The smallest task there is.
+            vcpu: 0.25,
+            docker: false,
+            privileged: false,
+            network_tools: false,
+            static_ip: false,
             interruptible: true,
             isolate: false,
         }
@@ -173,7 +183,8 @@ impl Default for NeedsEntry {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct RouteEntry {
-    only: Vec<Venue>,
+    only: Vec<Pin>,
+    prefer: Vec<Pin>,
 }
 
 #[derive(Deserialize)]
@@ -296,6 +307,10 @@ impl Entry {
         if self.needs.grace_seconds > GRACE_MAX.as_secs() {
             return Err(format!("needs.grace_seconds: expected at most {}", GRACE_MAX.as_secs()));
         }
+        let vcpu = self.needs.vcpu;
+        if !(0.001..=192.0).contains(&vcpu) {
+            return Err("needs.vcpu: expected 0.001 to 192".to_owned());
+        }
         if !(1..=100).contains(&self.retry.attempts) {
             return Err("retry.attempts: expected 1 to 100".to_owned());
         }
@@ -314,9 +329,15 @@ impl Entry {
                 packaging,
                 expected: self.needs.expected_seconds.map(Duration::from_secs),
                 memory_mib: self.needs.memory_mib,
+                milli_vcpu: (vcpu * 1000.0) as u32,
+                docker: self.needs.docker,
+                privileged: self.needs.privileged,
+                network_tools: self.needs.network_tools,
+                static_address: self.needs.static_ip,
                 isolate: self.needs.isolate,
                 interruptible: self.needs.interruptible,
                 only: self.route.only,
+                prefer: self.route.prefer,
             },
             timeout,
             grace: Duration::from_secs(self.needs.grace_seconds),

@@ -22,7 +22,9 @@ pub mod execute;
 pub mod settle;
 pub mod reap;
 
+pub mod cost;
 pub mod catalog;
+pub mod policies;
 pub mod finding;
 pub mod ports;
 pub mod wire;
