@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::job::one_line;
@@ -76,7 +77,7 @@ pub struct Retry {
     pub permanent_exits: Vec<i32>,
 }
 
-/// What is wrong with a catalog, and where.
+/// What is wrong with a catalog, or another file of policies, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}{}: {message}", Place(*.line, *.column))]
 pub struct CatalogError {
@@ -86,7 +87,7 @@ pub struct CatalogError {
     pub line: u64,
     /// The column, from 1; 0 when the whole line is meant.
     pub column: u64,
-    /// What is wrong, naming the capability and the field.
+    /// What is wrong, naming the entry and the field.
     pub message: String,
 }
 
@@ -214,22 +215,10 @@ impl Catalog {
         builtins: &[&str],
         schemas: &BTreeMap<String, Value>,
     ) -> Result<Self, CatalogError> {
-        let parsed: File = serde_saphyr::from_str(text).map_err(|error| {
-            let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-            let message = error.without_snippet().to_string();
-            // The place stands in front already.
-            let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
-            CatalogError { file: file.to_owned(), line, column, message: one_line(&message, 400) }
-        })?;
+        let parsed: File = read_yaml(file, text)?;
         let at =
             |line: u64, column: u64, message: String| CatalogError { file: file.to_owned(), line, column, message };
-        if parsed.version != 1 {
-            return Err(at(
-                1,
-                0,
-                format!("version: this Switchyard reads version 1, the file is version {}", parsed.version),
-            ));
-        }
+        check_version(file, parsed.version)?;
         let mut capabilities = BTreeMap::new();
         for spanned in parsed.capabilities {
             let place = spanned.defined;
@@ -255,10 +244,35 @@ impl Catalog {
     }
 }
 
+/// Reads an operator's YAML file, and names what is wrong with it as all of them are named.
+pub(crate) fn read_yaml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, CatalogError> {
+    serde_saphyr::from_str(text).map_err(|error| {
+        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
+        let message = error.without_snippet().to_string();
+        // The place stands in front already.
+        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+        CatalogError { file: file.to_owned(), line, column, message: one_line(&message, 400) }
+    })
+}
+
+/// Refuses a file of a version that this Switchyard does not read.
+pub(crate) fn check_version(file: &str, version: u32) -> Result<(), CatalogError> {
+    if version == 1 {
+        return Ok(());
+    }
+    let message = format!("version: this Switchyard reads version 1, the file is version {version}");
+    Err(CatalogError { file: file.to_owned(), line: 1, column: 0, message })
+}
+
+/// Whether this can be the name of a capability or a schedule.
+pub(crate) fn is_name(name: &str) -> bool {
+    let named_well = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=64).contains(&name.len()) && name.chars().all(named_well)
+}
+
 impl Entry {
     fn into_capability(self, builtins: &[&str], schemas: &BTreeMap<String, Value>) -> Result<Capability, String> {
-        let named_well = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(named_well) {
+        if !is_name(&self.name) {
             return Err("name: expected 1 to 64 lower-case letters, digits and `-`".to_owned());
         }
         let run = match (self.run.builtin, self.run.command) {

@@ -53,7 +53,7 @@ pub struct Submission {
     pub announce: bool,
 }
 
-fn empty_object() -> Value {
+pub(crate) fn empty_object() -> Value {
     Value::Object(serde_json::Map::new())
 }
 
@@ -250,7 +250,7 @@ pub fn prepare(
         return Err(Rejected::TooLarge { bytes: payload.len() });
     }
     capability.check(&submission.payload)?;
-    let labels = check_labels(submission)?;
+    let labels = check_labels(&submission.labels)?;
     let field = |path: &str, message: String| Rejected::Field { path: path.to_owned(), message };
     let ahead = |path: &str, seconds: Option<u64>| match seconds {
         None => Ok(None),
@@ -310,14 +310,15 @@ pub fn prepare(
     Ok(Prepared { job: born(id, work, chosen, delay, now, nonce), payload })
 }
 
-fn check_labels(submission: &Submission) -> Result<Vec<(String, String)>, Rejected> {
+/// The labels as a record keeps them; refused when there are too many, or one cannot be written `name=value`.
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<Vec<(String, String)>, Rejected> {
     let wrong = |path: String, message: String| Err(Rejected::Field { path, message });
-    if submission.labels.len() > LABELS {
+    if labels.len() > LABELS {
         return wrong("labels".to_owned(), format!("expected at most {LABELS}"));
     }
     let fits =
         |text: &str, most: usize| (1..=most).contains(&text.len()) && text.chars().all(|c| !c.is_control() && c != '=');
-    for (name, value) in &submission.labels {
+    for (name, value) in labels {
         if !fits(name, 63) || !fits(value, 255) {
             let path = format!("labels.{}", one_line(name, 63));
             return wrong(
@@ -327,7 +328,7 @@ fn check_labels(submission: &Submission) -> Result<Vec<(String, String)>, Reject
             );
         }
     }
-    Ok(submission.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+    Ok(labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
 /// The record of a new job: waiting for its moment, or dispatched at epoch 1.
