@@ -267,6 +267,8 @@ pub fn prepare(
     };
     let delay = ahead("delay_seconds", submission.delay_seconds)?;
     let start_within = ahead("start_within_seconds", submission.start_within_seconds)?;
+    // A delay that was asked for is none of the capability's patience.
+    let start_within = start_within.or(capability.start_within.map(|within| within + delay.unwrap_or_default()));
     if let (Some(delay), Some(start_within)) = (delay, start_within)
         && start_within <= delay
     {

@@ -45,6 +45,10 @@ impl Executor for LocalExecutor {
                     Err(failure) => Outcome::Failed { failure, permanent: true },
                 }
             }
+            // Routed here it never is: without an engine no place of this machine runs images.
+            Program::Image { reference, .. } => {
+                failed("no_engine", format!("there is no container engine here to run {reference}"), true)
+            }
             Program::Command { program, .. } => match capability.arguments(&payload) {
                 Ok(args) => {
                     let run = command::Command {
