@@ -9,9 +9,8 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use switchyard_core::intake::{self, Rejected, Submission, Taken};
+use switchyard_core::intake::{self, Rejected, Submission, Taken, Taking};
 use switchyard_core::job::{Job, JobId, one_line};
-use switchyard_core::route::Conditions;
 use switchyard_core::wire::JobView;
 use utoipa::ToSchema;
 
@@ -129,11 +128,12 @@ pub(crate) async fn submit(
 ) -> Result<Json<BatchAnswer>, Problem> {
     let items = read(&body)?;
     let alone = items.len() == 1;
-    let mut conditions = api.inline.conditions();
-    if !alone {
+    let situation = api.yard.situation().await;
+    let taking = Taking {
         // One invocation has no room for many.
-        conditions = Conditions { invocation_left: None, ..conditions };
-    }
+        invocation_left: if alone { api.inline.left() } else { None },
+        companions: u32::try_from(items.len() - 1).unwrap_or(u32::MAX),
+    };
     let mut outcomes = Vec::with_capacity(items.len());
     let mut prepared = Vec::with_capacity(items.len());
     let mut keyed: HashMap<JobId, (usize, [u8; 32])> = HashMap::new();
@@ -145,7 +145,7 @@ pub(crate) async fn submit(
                 continue;
             }
         };
-        outcomes.push(match prepare(&api, &caller, &conditions, &submission, digest, key.as_deref()) {
+        outcomes.push(match prepare(&api, &caller, &situation, taking, &submission, digest, key.as_deref()) {
             Ok(ready) => match (keyed.get(&ready.job.id), key) {
                 (Some((sent, first)), Some(_)) if *first == digest => Outcome::Same(*sent),
                 (Some((sent, _)), Some(key)) => Outcome::Other { sent: *sent, id: ready.job.id, key, digest },

@@ -55,6 +55,7 @@ fn a_job() -> Value {
         "state": "dispatched",
         "tier": "standard",
         "venue": "fleet",
+        "pool": "standard",
         "epoch": 1,
         "attempts_spent": 0,
         "attempts_allowed": 3,
@@ -63,7 +64,11 @@ fn a_job() -> Value {
         "caller": "ci",
         "created_at": "2026-01-31T12:00:00.000Z",
         "waits": "waiting for a slot in the standard tier since 2026-01-31T12:00:00.000Z",
-        "verdicts": { "fleet": "chosen", "inline": "this venue runs built-ins only" },
+        "choice": "cheapest",
+        "verdicts": [{
+            "venue": "fleet", "pool": "standard", "chosen": true, "reason": "the cheapest that starts in time",
+            "start_ms": 1000, "nanodollars": 1200,
+        }],
     })
 }
 

@@ -7,7 +7,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchyard_core::finding::{self, Reading};
-use switchyard_core::intake::{self, Rejected, Taken};
+use switchyard_core::intake::{self, Rejected, Taken, Taking};
 use switchyard_core::job::one_line;
 use switchyard_core::wire::JobView;
 use utoipa::ToSchema;
@@ -56,12 +56,14 @@ async fn accept(api: &Arc<Api>, caller: &Caller, event: &Value) -> Result<EventA
             return Ok(nothing("unknown", one_line(&reason, 400)));
         }
     };
+    let situation = api.yard.situation().await;
+    let taking = Taking { invocation_left: api.inline.left(), companions: 0 };
     let mut prepared = Vec::with_capacity(findings.len());
     for finding in &findings {
         let (submission, key) = intake::of_finding(finding);
         // The key's own hash stands for the body: the same finding delivered in another envelope is the same job.
         let digest = intake::canonical_sha256(&Value::from(key.as_str()));
-        prepared.push(prepare(api, caller, &api.inline.conditions(), &submission, digest, Some(&key))?);
+        prepared.push(prepare(api, caller, &situation, taking, &submission, digest, Some(&key))?);
     }
     let taken: Vec<Taken> = take(api, prepared).await?.into_iter().collect::<Result<_, Rejected>>()?;
     let mut jobs = Vec::with_capacity(taken.len());

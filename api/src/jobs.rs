@@ -11,10 +11,10 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use switchyard_core::intake::{self, Prepared, Rejected, Sender, Taken};
+use switchyard_core::intake::{self, Prepared, Rejected, Sender, Taken, Taking};
 use switchyard_core::job::{Job, JobId, Phase, State as JobState};
+use switchyard_core::policies::Situation;
 use switchyard_core::ports::{Body, Message, PortError};
-use switchyard_core::route::Conditions;
 use switchyard_core::wire::{EntryView, JobView};
 use switchyard_core::{ports, settle};
 use tracing::Instrument;
@@ -76,7 +76,9 @@ pub(crate) async fn submit(
         Some(key) => Some(key.to_str().map_err(|_| Rejected::BadKey)?.to_owned()),
     };
     let (submission, digest) = intake::read(&body)?;
-    let prepared = match prepare(&api, &caller, &api.inline.conditions(), &submission, digest, key.as_deref()) {
+    let situation = api.yard.situation().await;
+    let taking = Taking { invocation_left: api.inline.left(), companions: 0 };
+    let prepared = match prepare(&api, &caller, &situation, taking, &submission, digest, key.as_deref()) {
         Ok(prepared) => prepared,
         // What was accepted once is answered under its key, whatever the catalog says today.
         Err(rejected) => match known(&api, &caller, key.as_deref(), digest).await? {
@@ -123,7 +125,8 @@ async fn answer(api: &Api, Taken { job, fresh }: Taken, patience: Duration) -> R
 pub(crate) fn prepare(
     api: &Api,
     caller: &Caller,
-    conditions: &Conditions,
+    situation: &Situation,
+    taking: Taking,
     submission: &intake::Submission,
     digest: [u8; 32],
     key: Option<&str>,
@@ -133,9 +136,8 @@ pub(crate) fn prepare(
         submission,
         digest,
         Sender { caller: &caller.name, key },
-        &yard.catalog,
-        conditions,
-        &yard.limits,
+        situation,
+        taking,
         yard.ambient.now(),
         yard.ambient.random(),
     )
@@ -294,8 +296,8 @@ pub(crate) async fn retry(
 
 /// GET /v1/capabilities
 pub(crate) async fn capabilities(State(api): State<Arc<Api>>, _: Params<Nothing>) -> Json<Value> {
-    let capabilities: Vec<Value> = api
-        .yard
+    let policies = api.yard.policies();
+    let capabilities: Vec<Value> = policies
         .catalog
         .iter()
         .map(|capability| {

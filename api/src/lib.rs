@@ -25,7 +25,6 @@ use axum::extract::State;
 use switchyard_core::execute::{self, Holding, Ran, Runs};
 use switchyard_core::job::Holder;
 use switchyard_core::ports::{Desk, Executor, Message, PortError, Yard};
-use switchyard_core::route::Conditions;
 use tokio::sync::Semaphore;
 
 use crate::admit::Callers;
@@ -76,10 +75,9 @@ pub struct Inline {
 }
 
 impl Inline {
-    /// The conditions at this moment.
-    fn conditions(&self) -> Conditions {
-        let room = self.places.available_permits() > 0;
-        Conditions { invocation_left: room.then_some(self.budget), ..Conditions::default() }
+    /// What is left of the invocation for a job it takes now.
+    fn left(&self) -> Option<Duration> {
+        (self.places.available_permits() > 0).then_some(self.budget)
     }
 
     async fn run(&self, yard: &Yard, message: Message) -> Result<Ran, PortError> {

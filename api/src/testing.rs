@@ -16,7 +16,7 @@ use switchyard_core::ports::{
     self, Acceptance, Assignment, Beat, Body, Claim, Claimed, Executor, LogSink, NewJob, Outcome, PortError, Query,
     Saved, Yard,
 };
-use switchyard_core::route::{Conditions, Limits};
+use switchyard_core::route::Limits;
 use switchyard_core::settle::YardDesk;
 use tokio::sync::Semaphore;
 
@@ -217,8 +217,7 @@ pub(crate) async fn a_job(api: &Api, caller: &str) -> JobId {
     let sender = intake::Sender { caller, key: None };
     let yard = &api.yard;
     let (now, random) = (yard.ambient.now(), yard.ambient.random());
-    let conditions = Conditions::default();
-    let prepared =
-        intake::prepare(&submission, digest, sender, &yard.catalog, &conditions, &yard.limits, now, random).unwrap();
+    let (situation, taking) = (yard.situation().await, intake::Taking::default());
+    let prepared = intake::prepare(&submission, digest, sender, &situation, taking, now, random).unwrap();
     intake::accept(yard, vec![prepared]).await.unwrap().remove(0).unwrap().job.id
 }

@@ -54,6 +54,9 @@ pub(crate) enum Command {
         /// Show its history too.
         #[arg(long)]
         timeline: bool,
+        /// Go on showing it until it has ended.
+        #[arg(long)]
+        watch: bool,
     },
     /// List jobs, newest first.
     Jobs(Jobs),
@@ -97,6 +100,11 @@ pub(crate) enum Command {
     /// Make, list and change the tokens of the yard on this machine; it need not run.
     #[command(subcommand)]
     Token(Token),
+    /// Print a script that completes this program's commands and options in a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Run one job for a yard that started this process: nothing to call by hand.
     #[command(hide = true)]
     Worker(Worker),
@@ -148,14 +156,19 @@ pub(crate) enum Token {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Submit {
     /// The capability to run.
-    pub(crate) capability: String,
+    #[arg(required_unless_present = "batch")]
+    pub(crate) capability: Option<String>,
     /// Its input as JSON; @FILE reads it from a file, - from standard input.
-    #[arg(default_value = "{}")]
+    #[arg(default_value = "{}", conflicts_with = "batch")]
     pub(crate) payload: String,
-    /// How soon it must start.
-    #[arg(long, default_value = "standard", value_parser = ["synchronous", "priority", "standard"])]
-    pub(crate) tier: String,
-    /// The same key again gives the same job.
+    /// Submit every line of this file (- for standard input) instead: a submission each as POST /v1/jobs takes it, or
+    /// with a CAPABILITY its payload. What is given here besides holds for lines that do not say otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) batch: Option<PathBuf>,
+    /// How soon it must start [default: standard].
+    #[arg(long, value_parser = ["synchronous", "priority", "standard"])]
+    pub(crate) tier: Option<String>,
+    /// The same key again gives the same job. With --batch, the line's number is added to it.
     #[arg(long)]
     pub(crate) key: Option<String>,
     /// NAME=VALUE to find it by; can be given again.
@@ -173,7 +186,7 @@ pub(crate) struct Submit {
     /// Announce its settlement.
     #[arg(long)]
     pub(crate) announce: bool,
-    /// Wait until it has ended, and print what it made. Exits with 1 when it did not succeed.
+    /// Wait until it has ended, and print what it made; with --batch, until all have. Exits with 1 without success.
     #[arg(long)]
     pub(crate) wait: bool,
 }
@@ -195,6 +208,9 @@ pub(crate) struct Jobs {
     /// At most so many.
     #[arg(long, default_value_t = 50)]
     pub(crate) limit: usize,
+    /// Go on showing them until interrupted.
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, clap::Args)]

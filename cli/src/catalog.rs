@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::Value;
 use switchyard_core::catalog::Catalog;
@@ -22,11 +21,9 @@ const BUILT_IN_SCHEMAS: &[(&str, &str)] = &[
 /// # Errors
 ///
 /// It cannot be read, or something in it is wrong: named with file, line and reason.
-pub(crate) fn load(policies: Option<&Path>) -> Result<Arc<Catalog>, Failure> {
+pub(crate) fn load(policies: Option<&Path>) -> Result<Catalog, Failure> {
     let parse = |file: &str, text: &str, schemas: &BTreeMap<String, Value>| {
-        Catalog::parse(file, text, builtin::NAMES, schemas)
-            .map(Arc::new)
-            .map_err(|error| Failure::CannotOpen(error.into()))
+        Catalog::parse(file, text, builtin::NAMES, schemas).map_err(|error| Failure::CannotOpen(error.into()))
     };
     let Some(folder) = policies else {
         let schemas = BUILT_IN_SCHEMAS.iter().map(|(name, text)| Ok(((*name).to_owned(), read_schema(name, text)?)));

@@ -12,6 +12,9 @@ use ureq::{Agent, Body};
 use crate::args::Connection;
 use crate::exit::Failure;
 
+/// How long a busy yard is asked again.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// One yard.
 pub(crate) struct Client {
     agent: Agent,
@@ -62,6 +65,27 @@ impl Client {
         self.ask(Method::POST, path, body, key)
     }
 
+    /// POST, as JSON; while the yard says that it is busy, after the pause it asks for, for ten minutes in all.
+    pub(crate) fn post_patiently<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &[u8],
+        busy: impl Fn(Duration),
+    ) -> Result<T, Failure> {
+        let mut left = PATIENCE;
+        loop {
+            match self.ask(Method::POST, path, Some(body), None) {
+                Err(Failure::Busy { problem, retry_after }) => {
+                    let Some(rest) = left.checked_sub(retry_after) else { return Err(Failure::Problem(problem)) };
+                    left = rest;
+                    busy(retry_after);
+                    std::thread::sleep(retry_after);
+                }
+                answered => return answered,
+            }
+        }
+    }
+
     fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -89,15 +113,18 @@ impl Client {
         let mut response =
             sent.map_err(|error| Failure::Unreachable { url: self.url.clone(), cause: error.to_string() })?;
         let status = response.status();
+        let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = retry_after.map(|seconds: u64| Duration::from_secs(seconds.max(1)));
         let value = read(response.body_mut()).map_err(|cause| Failure::NotAYard { url: url.clone(), cause })?;
         if status.is_success() {
             serde_json::from_value(value).map_err(|error| Failure::NotAYard { url, cause: error.to_string() })
         } else {
             let problem: Result<Problem, _> = serde_json::from_value(value);
-            Err(problem.map_or_else(
-                |_| Failure::NotAYard { url, cause: format!("status {status} without a problem document") },
-                Failure::Problem,
-            ))
+            Err(match (problem, retry_after) {
+                (Ok(problem), Some(retry_after)) => Failure::Busy { problem, retry_after },
+                (Ok(problem), None) => Failure::Problem(problem),
+                (Err(_), _) => Failure::NotAYard { url, cause: format!("status {status} without a problem document") },
+            })
         }
     }
 }

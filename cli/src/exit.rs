@@ -1,6 +1,7 @@
 //! How the program ends: every failure has its exit code and says what to do next.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use switchyard_api::Problem;
 use switchyard_core::job::one_line;
@@ -26,6 +27,14 @@ pub(crate) enum Failure {
     /// The yard refused.
     #[error("{} ({})", .0.detail, .0.code)]
     Problem(Problem),
+    /// The yard refused for now.
+    #[error("{} ({}); it can be tried again in {} s", .problem.detail, .problem.code, .retry_after.as_secs())]
+    Busy {
+        /// What it said.
+        problem: Problem,
+        /// When it can be tried again.
+        retry_after: Duration,
+    },
     /// No yard runs where one was looked for.
     #[error("no yard is running for {0}: start one with `switchyard local`, or name one with --url")]
     NoYard(PathBuf),
@@ -80,6 +89,7 @@ impl Failure {
                 400..500 => 2,
                 _ => 7,
             },
+            Self::Busy { .. } => 7,
             Self::NoYard(_) | Self::Unreachable { .. } => 5,
             Self::NotAYard { .. } | Self::Io { .. } => 7,
             Self::CannotOpen(_) => 8,

@@ -9,8 +9,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use switchyard_api::edge::Edge;
 use switchyard_api::{Api, Inline, serve as serve_http};
 use switchyard_core::job::{Holder, StopCause};
+use switchyard_core::policies::{Policies, Shelf};
 use switchyard_core::ports::{Ambient, Executor, StopSignal};
-use switchyard_core::route::Limits;
+use switchyard_core::route::{Limits, PoolName};
 use switchyard_embedded::folder::{Folder, write_private};
 use switchyard_embedded::home::{Home, Setup};
 use switchyard_embedded::launcher_process::TaskProgram;
@@ -62,6 +63,7 @@ fn raise_file_limit() {
 
 async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let catalog = catalog::load(local.policies.as_deref())?;
+    let shelf = Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(memory_mib()) }));
     let listener = TcpListener::bind(local.listen).await.map_err(|cause| {
         let listen = local.listen;
         let advice = match cause.kind() {
@@ -81,8 +83,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     }
     let ambient: Arc<dyn Ambient> = Arc::new(System);
     let setup = Setup {
-        catalog: Arc::clone(&catalog),
-        limits: Limits::one_machine(memory_mib()),
+        shelf: Arc::clone(&shelf),
         policies: local.policies.clone(),
         task: TaskProgram { program, args },
         tasks: local.tasks.map_or(processors * 2, usize::from),
@@ -93,7 +94,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let callers = tokens::open(&home.folder, ambient.as_ref())?;
     let slots = local.slots.map_or(processors, usize::from);
     let executor: Arc<dyn Executor> = Arc::new(LocalExecutor {
-        catalog,
+        shelf,
         scratch: Scratch::new(&home.folder.scratch(), slots),
         yard: home.id.clone(),
         ambient: Arc::clone(&ambient),
@@ -106,7 +107,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         blobs: Arc::clone(&home.yard.blobs),
         ambient: Arc::clone(&ambient),
         holder: Holder::new("worker", home.boot),
-        pool: "standard".to_owned(),
+        pool: PoolName::STANDARD,
         slots,
     };
     let worker = tokio::spawn(work(Arc::new(fleet), leave.clone()));

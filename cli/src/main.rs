@@ -1,6 +1,7 @@
 //! `switchyard`: the yard on one machine, its worker, and the tool that talks to it.
 
 mod args;
+mod batch;
 mod catalog;
 mod client;
 mod exit;
@@ -8,11 +9,12 @@ mod local;
 mod replay;
 mod show;
 mod tokens;
+mod watch;
 mod worker;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::args::{Args, Command};
 use crate::client::Client;
@@ -34,9 +36,19 @@ fn run(args: Args) -> Result<u8, Failure> {
     let client = || Client::find(&connection);
     match command {
         Command::Local(local) => local::run(&connection.data_folder(), &local),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "switchyard", &mut script);
+            show::print(&String::from_utf8_lossy(&script))?;
+            Ok(0)
+        }
         Command::Worker(worker) => worker::run(&worker),
-        Command::Submit(submit) => show::submit(&client()?, &submit, json),
-        Command::Job { id, timeline } => show::job(&client()?, &id, timeline, json),
+        Command::Submit(submit) => match &submit.batch {
+            Some(file) => batch::submit(&client()?, &submit, file, json),
+            None => show::submit(&client()?, &submit, json),
+        },
+        Command::Job { id, timeline, watch: false } => show::job(&client()?, &id, timeline, json),
+        Command::Job { id, timeline, watch: true } => show::watch_job(&client()?, &id, timeline, json),
         Command::Jobs(jobs) => show::jobs(&client()?, &jobs, json),
         Command::Logs { id, follow } => show::logs(&client()?, &id, follow, json),
         Command::Result { id } => show::result(&client()?, &id),

@@ -52,7 +52,7 @@ pub(crate) fn submit(client: &Client, path: &Path, json: bool) -> Result<u8, Fai
         show::print(&format!("not read: {}", one_line(defect, 300)))?;
     }
     if !answer.jobs.is_empty() {
-        show::table(&answer.jobs)?;
+        show::print(&show::table(&answer.jobs))?;
     }
     if answer.repeated > 0 {
         show::print(&format!("{} of these were made by an earlier delivery of the same findings", answer.repeated))?;

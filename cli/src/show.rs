@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
 use switchyard_api::{JobAnswer, JobsPage, LogsPage, TimelineAnswer};
@@ -14,12 +14,17 @@ use switchyard_core::wire::JobView;
 use crate::args::{Jobs, Submit};
 use crate::client::{Client, quote};
 use crate::exit::Failure;
+use crate::watch::{Page, watch};
 
 /// How long one answer is waited for before asking again.
 const WAIT_SECONDS: u64 = 30;
 
 /// Prints a value as JSON, a program's form.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    print(&json_text(value)?)
+}
+
+fn json_text(value: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::BadInput(error.to_string()))?;
     // Escaped as JSON allows anywhere in a string: what a job made must not drive the reader's terminal.
     let escaped = |text: &mut String, c: char| match c {
@@ -30,7 +35,12 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     };
     let mut safe = String::with_capacity(text.len());
     text.chars().for_each(|c| escaped(&mut safe, c));
-    print(&safe)
+    Ok(safe)
+}
+
+/// Prints a value as JSON in one line.
+pub(crate) fn print_line(value: &impl Serialize) -> Result<(), Failure> {
+    print(&serde_json::to_string(value).map_err(|error| Failure::BadInput(error.to_string()))?)
 }
 
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
@@ -42,23 +52,46 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Prints jobs as a table.
-pub(crate) fn table(jobs: &[JobView]) -> Result<(), Failure> {
+/// A table for people: no lines, and colours only where they are wanted.
+pub(crate) fn plain_table() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    // The library looks at the terminal; that colours are unwanted it does not ask (no-color.org).
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if unwanted || std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
+        table.force_no_tty();
+    }
+    table
+}
+
+/// A state in the colour that says whether somebody must look.
+fn state_cell(state: Phase) -> Cell {
+    let cell = Cell::new(state);
+    match state {
+        Phase::Succeeded => cell.fg(Color::Green),
+        Phase::Failed | Phase::TimedOut | Phase::Expired => cell.fg(Color::Red),
+        Phase::Running => cell.fg(Color::Cyan),
+        Phase::Held => cell.fg(Color::Yellow),
+        Phase::Delayed | Phase::Dispatched | Phase::Cancelled => cell,
+    }
+}
+
+/// Jobs as a table.
+pub(crate) fn table(jobs: &[JobView]) -> String {
+    let mut table = plain_table();
     table.set_header(["ID", "CAPABILITY", "STATE", "TIER", "VENUE", "ATTEMPTS", "CREATED"]);
     for job in jobs {
         table.add_row([
-            job.id.to_string(),
-            job.capability.clone(),
-            job.state.to_string(),
-            job.tier.to_string(),
-            job.venue.to_string(),
-            format!("{}/{}", job.attempts_spent, job.attempts_allowed),
-            job.created_at.clone(),
+            Cell::new(job.id),
+            Cell::new(&job.capability),
+            state_cell(job.state),
+            Cell::new(job.tier),
+            Cell::new(job.venue),
+            Cell::new(format!("{}/{}", job.attempts_spent, job.attempts_allowed)),
+            Cell::new(&job.created_at),
         ]);
     }
-    print(&table.trim_fmt())
+    table.trim_fmt()
 }
 
 fn detail(job: &JobView) -> String {
@@ -71,8 +104,9 @@ fn detail(job: &JobView) -> String {
         lines.push(format!("why         {waits}"));
     }
     lines.push(format!("venue       {} (epoch {})", job.venue, job.epoch));
-    for (venue, verdict) in &job.verdicts {
-        lines.push(format!("            {venue}: {verdict}"));
+    for verdict in &job.verdicts {
+        let pool = verdict.pool.map(|pool| format!("/{pool}")).unwrap_or_default();
+        lines.push(format!("            {}{pool}: {}", verdict.venue, verdict.reason));
     }
     lines.push(format!("tier        {}", job.tier));
     lines.push(format!(
@@ -112,16 +146,22 @@ fn payload(text: &str) -> Result<Value, Failure> {
     serde_json::from_str(&text).map_err(|error| Failure::BadInput(format!("{name} is not JSON: {error}")))
 }
 
-/// Submits a job; with --wait, follows it to its end.
-pub(crate) fn submit(client: &Client, submit: &Submit, json: bool) -> Result<u8, Failure> {
+/// Labels as the command line has them.
+pub(crate) fn labels(given: &[String]) -> Result<serde_json::Map<String, Value>, Failure> {
     let mut labels = serde_json::Map::new();
-    for label in &submit.labels {
+    for label in given {
         let (name, value) =
             label.split_once('=').ok_or_else(|| Failure::BadInput(format!("--label {label}: expected NAME=VALUE")))?;
         labels.insert(name.to_owned(), value.into());
     }
-    let mut body =
-        json!({ "capability": submit.capability, "payload": payload(&submit.payload)?, "tier": submit.tier });
+    Ok(labels)
+}
+
+/// Submits a job; with --wait, follows it to its end.
+pub(crate) fn submit(client: &Client, submit: &Submit, json: bool) -> Result<u8, Failure> {
+    let labels = labels(&submit.labels)?;
+    let tier = submit.tier.as_deref().unwrap_or("standard");
+    let mut body = json!({ "capability": submit.capability, "payload": payload(&submit.payload)?, "tier": tier });
     if !labels.is_empty() {
         body["labels"] = labels.into();
     }
@@ -190,22 +230,33 @@ fn print_lines(page: &LogsPage) -> Result<(), Failure> {
 
 /// Shows one job.
 pub(crate) fn job(client: &Client, id: &str, timeline: bool, json: bool) -> Result<u8, Failure> {
+    let (_, page) = job_page(client, id, timeline, json)?;
+    print(&page)?;
+    Ok(0)
+}
+
+/// Shows one job until it has ended; exits with 1 when it did not succeed.
+pub(crate) fn watch_job(client: &Client, id: &str, timeline: bool, json: bool) -> Result<u8, Failure> {
+    let mut last = Phase::Delayed;
+    watch(|| {
+        let (state, page) = job_page(client, id, timeline, json)?;
+        last = state;
+        Ok(if state.is_settled() { Page::Final(page) } else { Page::Living(page) })
+    })?;
+    Ok(if last == Phase::Succeeded { 0 } else { 1 })
+}
+
+fn job_page(client: &Client, id: &str, timeline: bool, json: bool) -> Result<(Phase, String), Failure> {
     let answer: JobAnswer = client.get(&format!("/v1/jobs/{}", quote(id)))?;
+    let state = answer.job.state;
     if !timeline {
-        if json {
-            print_json(&answer.job)?
-        } else {
-            print(&detail(&answer.job))?
-        }
-        return Ok(0);
+        return Ok((state, if json { json_text(&answer.job)? } else { detail(&answer.job) }));
     }
     let history: TimelineAnswer = client.get(&format!("/v1/jobs/{}/timeline", quote(id)))?;
     if json {
-        print_json(&json!({ "job": answer.job, "timeline": history.timeline }))?;
-        return Ok(0);
+        return Ok((state, json_text(&json!({ "job": answer.job, "timeline": history.timeline }))?));
     }
-    print(&detail(&answer.job))?;
-    print("timeline")?;
+    let mut lines = vec![detail(&answer.job), "timeline".to_owned()];
     for entry in history.timeline {
         let entry = format!(
             "  {:<24}  {:<10}  epoch {:<3}  {}  {}",
@@ -215,13 +266,22 @@ pub(crate) fn job(client: &Client, id: &str, timeline: bool, json: bool) -> Resu
             entry.reason,
             one_line(&entry.detail, 300)
         );
-        print(entry.trim_end())?;
+        lines.push(entry.trim_end().to_owned());
     }
-    Ok(0)
+    Ok((state, lines.join("\n")))
 }
 
 /// Lists jobs.
 pub(crate) fn jobs(client: &Client, jobs: &Jobs, json: bool) -> Result<u8, Failure> {
+    if jobs.watch {
+        watch(|| jobs_page(client, jobs, json).map(Page::Living))?;
+    } else {
+        print(&jobs_page(client, jobs, json)?)?;
+    }
+    Ok(0)
+}
+
+fn jobs_page(client: &Client, jobs: &Jobs, json: bool) -> Result<String, Failure> {
     let mut query = format!("limit={}", jobs.limit.min(500));
     let filters =
         [("state", &jobs.state), ("capability", &jobs.capability), ("label", &jobs.label), ("since", &jobs.since)];
@@ -237,12 +297,7 @@ pub(crate) fn jobs(client: &Client, jobs: &Jobs, json: bool) -> Result<u8, Failu
         page.next = more.next;
     }
     page.jobs.truncate(jobs.limit);
-    if json {
-        print_json(&page.jobs)?
-    } else {
-        table(&page.jobs)?;
-    }
-    Ok(0)
+    if json { json_text(&page.jobs) } else { Ok(table(&page.jobs)) }
 }
 
 /// Shows what a job printed.
@@ -253,10 +308,7 @@ pub(crate) fn logs(client: &Client, id: &str, follow: bool, json: bool) -> Resul
         let page: LogsPage =
             client.get(&format!("/v1/jobs/{}/logs?wait={wait}&cursor={}", quote(id), quote(&cursor)))?;
         if json {
-            for line in &page.lines {
-                let line = serde_json::to_string(line).map_err(|error| Failure::BadInput(error.to_string()))?;
-                print(&line)?;
-            }
+            page.lines.iter().try_for_each(print_line)?;
         } else {
             print_lines(&page)?;
         }
@@ -292,8 +344,7 @@ pub(crate) fn capabilities(client: &Client, json: bool) -> Result<u8, Failure> {
         print_json(&answer)?;
         return Ok(0);
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    let mut table = plain_table();
     table.set_header(["NAME", "TIMEOUT", "ATTEMPTS", "SUMMARY"]);
     for capability in answer["capabilities"].as_array().into_iter().flatten() {
         let text = |name: &str| capability[name].as_str().unwrap_or_default().to_owned();

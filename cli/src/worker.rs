@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use switchyard_core::execute::{Holding, Runs};
 use switchyard_core::job::{Epoch, Holder, StopCause};
+use switchyard_core::policies::{Policies, Shelf};
 use switchyard_core::ports::{Message, StopSignal};
 use switchyard_embedded::blobs_folder::FolderBlobs;
 use switchyard_embedded::desk_socket::SocketDesk;
@@ -48,7 +49,7 @@ pub(crate) fn run(worker: &Worker) -> Result<u8, Failure> {
         });
         let ambient = System;
         let executor = LocalExecutor {
-            catalog,
+            shelf: Arc::new(Shelf::new(Policies { catalog, ..Policies::default() })),
             scratch: Scratch::new(&worker.scratch, 0),
             yard: worker.yard.clone(),
             ambient: Arc::new(ambient),

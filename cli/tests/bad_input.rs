@@ -579,7 +579,7 @@ fn yards_that_do_not_open() -> String {
     std::fs::write(home.data().join("yard.db"), &whole).unwrap();
     rusqlite::Connection::open(home.data().join("yard.db")).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     told.failure("a database of a newer version", &fails(&home, |_| {}), 8);
-    rusqlite::Connection::open(home.data().join("yard.db")).unwrap().execute_batch("PRAGMA user_version = 1").unwrap();
+    rusqlite::Connection::open(home.data().join("yard.db")).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
 
     let yard = home.start();
     assert_eq!(yard.job(&id)["state"], "succeeded", "once the obstacle is gone, everything is there");

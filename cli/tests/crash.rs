@@ -86,7 +86,7 @@ fn policies_and_records_may_change_under_a_yard() {
     yard.close_and_leave_nothing();
     // The capability is gone, and one record is of a version that nobody knows.
     std::fs::write(&policies, catalog.replace("name: quick\n", "name: other\n")).unwrap();
-    let spoil = "UPDATE jobs SET record = replace(record, '\"v\":1', '\"v\":9') WHERE record LIKE '%' || ?1 || '%'";
+    let spoil = "UPDATE jobs SET record = replace(record, '\"v\":2', '\"v\":9') WHERE record LIKE '%' || ?1 || '%'";
     assert_eq!(yard.database().execute(spoil, [&spoilt]).unwrap(), 1);
     yard.start();
     assert_eq!(client.submit("kept", &later).0, kept, "a known key is answered whatever the catalog says");

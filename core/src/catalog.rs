@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::job::one_line;
-use crate::route::Venue;
-use crate::route::{Needs, Packaging};
+use crate::route::{Needs, Packaging, Pin};
 
 /// The longest a run may be allowed: 11 h. An SQS message can stay hidden 12 h in total (SQS quotas), and the last
 /// hour is for getting the job back.
@@ -45,6 +45,12 @@ pub struct Capability {
     pub grace: Duration,
     /// How often and how it is tried again.
     pub retry: Retry,
+    /// What becomes of the needs that its runs show.
+    pub learn: Learn,
+    /// How many of its jobs may be dispatched or running at once; `None`: as many as there are.
+    pub concurrent: Option<u16>,
+    /// How soon its jobs must start unless the submission says otherwise, or they expire.
+    pub start_within: Option<Duration>,
     /// The JSON Schema of the payload, as written.
     pub input: Value,
     validator: jsonschema::Validator,
@@ -64,6 +70,41 @@ pub enum Program {
         /// Fields whose value may begin with `-` where it makes up the front of an argument.
         allow_leading_dash: Vec<String>,
     },
+    /// A container image.
+    Image {
+        /// What kind of image.
+        kind: ImageKind,
+        /// Its reference, such as `ghcr.io/example/nmap:7.95`.
+        reference: String,
+        /// The arguments of its entry point, as templates.
+        args: Vec<String>,
+        /// As for a command.
+        allow_leading_dash: Vec<String>,
+    },
+}
+
+/// What a container image has inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageKind {
+    /// The worker as its entry point.
+    Task,
+    /// A program that speaks the Lambda Runtime API.
+    Function,
+    /// Anything.
+    Any,
+}
+
+/// What becomes of the needs that runs show (seconds and memory, at their 95th percentile).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Learn {
+    /// Nothing.
+    Off,
+    /// They are shown beside the declared ones.
+    #[default]
+    Suggest,
+    /// They raise the declared ones; they never lower them.
+    On,
 }
 
 /// How often and how a failed attempt is tried again.
@@ -77,7 +118,7 @@ pub struct Retry {
     pub permanent_exits: Vec<i32>,
 }
 
-/// What is wrong with a catalog, and where.
+/// What is wrong with a catalog, or another file of policies, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}{}: {message}", Place(*.line, *.column))]
 pub struct CatalogError {
@@ -87,7 +128,7 @@ pub struct CatalogError {
     pub line: u64,
     /// The column, from 1; 0 when the whole line is meant.
     pub column: u64,
-    /// What is wrong, naming the capability and the field.
+    /// What is wrong, naming the entry and the field.
     pub message: String,
 }
 
@@ -134,6 +175,8 @@ struct Entry {
     route: RouteEntry,
     #[serde(default)]
     retry: RetryEntry,
+    #[serde(default)]
+    limits: LimitsEntry,
 }
 
 #[derive(Deserialize)]
@@ -141,6 +184,11 @@ struct Entry {
 struct RunEntry {
     builtin: Option<String>,
     command: Option<Vec<String>>,
+    task_image: Option<String>,
+    function_image: Option<String>,
+    image: Option<String>,
+    #[serde(default)]
+    args: Vec<String>,
     #[serde(default)]
     allow_leading_dash: Vec<String>,
 }
@@ -152,8 +200,21 @@ struct NeedsEntry {
     timeout_seconds: u64,
     grace_seconds: u64,
     memory_mib: u32,
+    vcpu: f64,
+    docker: bool,
+    privileged: bool,
+    network_tools: bool,
+    static_ip: bool,
     interruptible: bool,
     isolate: bool,
+    learn: Learn,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct LimitsEntry {
+    concurrent: Option<u16>,
+    start_within_seconds: Option<u64>,
 }
 
 impl Default for NeedsEntry {
@@ -164,8 +225,15 @@ impl Default for NeedsEntry {
             timeout_seconds: 3600,
             grace_seconds: 10,
             memory_mib: 512,
+            // The smallest task there is.
+            vcpu: 0.25,
+            docker: false,
+            privileged: false,
+            network_tools: false,
+            static_ip: false,
             interruptible: true,
             isolate: false,
+            learn: Learn::Suggest,
         }
     }
 }
@@ -173,7 +241,8 @@ impl Default for NeedsEntry {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct RouteEntry {
-    only: Vec<Venue>,
+    only: Vec<Pin>,
+    prefer: Vec<Pin>,
 }
 
 #[derive(Deserialize)]
@@ -203,22 +272,10 @@ impl Catalog {
         builtins: &[&str],
         schemas: &BTreeMap<String, Value>,
     ) -> Result<Self, CatalogError> {
-        let parsed: File = serde_saphyr::from_str(text).map_err(|error| {
-            let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-            let message = error.without_snippet().to_string();
-            // The place stands in front already.
-            let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
-            CatalogError { file: file.to_owned(), line, column, message: one_line(&message, 400) }
-        })?;
+        let parsed: File = read_yaml(file, text)?;
         let at =
             |line: u64, column: u64, message: String| CatalogError { file: file.to_owned(), line, column, message };
-        if parsed.version != 1 {
-            return Err(at(
-                1,
-                0,
-                format!("version: this Switchyard reads version 1, the file is version {}", parsed.version),
-            ));
-        }
+        check_version(file, parsed.version)?;
         let mut capabilities = BTreeMap::new();
         for spanned in parsed.capabilities {
             let place = spanned.defined;
@@ -244,40 +301,38 @@ impl Catalog {
     }
 }
 
+/// Reads an operator's YAML file, and names what is wrong with it as all of them are named.
+pub(crate) fn read_yaml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, CatalogError> {
+    serde_saphyr::from_str(text).map_err(|error| {
+        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
+        let message = error.without_snippet().to_string();
+        // The place stands in front already.
+        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+        CatalogError { file: file.to_owned(), line, column, message: one_line(&message, 400) }
+    })
+}
+
+/// Refuses a file of a version that this Switchyard does not read.
+pub(crate) fn check_version(file: &str, version: u32) -> Result<(), CatalogError> {
+    if version == 1 {
+        return Ok(());
+    }
+    let message = format!("version: this Switchyard reads version 1, the file is version {version}");
+    Err(CatalogError { file: file.to_owned(), line: 1, column: 0, message })
+}
+
+/// Whether this can be the name of a capability or a schedule.
+pub(crate) fn is_name(name: &str) -> bool {
+    let named_well = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=64).contains(&name.len()) && name.chars().all(named_well)
+}
+
 impl Entry {
     fn into_capability(self, builtins: &[&str], schemas: &BTreeMap<String, Value>) -> Result<Capability, String> {
-        let named_well = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(named_well) {
+        if !is_name(&self.name) {
             return Err("name: expected 1 to 64 lower-case letters, digits and `-`".to_owned());
         }
-        let run = match (self.run.builtin, self.run.command) {
-            (Some(builtin), None) => {
-                if !builtins.contains(&builtin.as_str()) {
-                    return Err(format!(
-                        "run.builtin: there is no built-in `{}`; there are: {}",
-                        one_line(&builtin, 64),
-                        builtins.join(", ")
-                    ));
-                }
-                Program::Builtin(builtin)
-            }
-            (None, Some(command)) => {
-                let mut words = command.into_iter();
-                let program = words.next().filter(|program| !program.is_empty());
-                let program = program.ok_or("run.command: expected the program and its arguments")?;
-                if program.contains("{{") {
-                    return Err("run.command: the program itself cannot come from the payload".to_owned());
-                }
-                let args: Vec<String> = words.collect();
-                if let Some(open) = args.iter().find(|arg| arg.matches("{{").count() != arg.matches("}}").count()) {
-                    return Err(format!("run.command: `{}` has a {{{{ without its }}}}", one_line(open, 80)));
-                }
-                Program::Command { program, args, allow_leading_dash: self.run.allow_leading_dash }
-            }
-            (None, None) | (Some(_), Some(_)) => {
-                return Err("run: expected exactly one of `builtin` and `command`".to_owned());
-            }
-        };
+        let run = self.run.into_program(builtins)?;
         let input = match self.input {
             None => serde_json::json!({ "type": "object" }),
             Some(schema) => match schema.get("$ref").and_then(Value::as_str) {
@@ -296,6 +351,16 @@ impl Entry {
         if self.needs.grace_seconds > GRACE_MAX.as_secs() {
             return Err(format!("needs.grace_seconds: expected at most {}", GRACE_MAX.as_secs()));
         }
+        let vcpu = self.needs.vcpu;
+        if !(0.001..=192.0).contains(&vcpu) {
+            return Err("needs.vcpu: expected 0.001 to 192".to_owned());
+        }
+        if self.limits.concurrent == Some(0) {
+            return Err("limits.concurrent: expected at least 1; to stop a capability, pause it".to_owned());
+        }
+        if self.limits.start_within_seconds == Some(0) {
+            return Err("limits.start_within_seconds: expected at least 1".to_owned());
+        }
         if !(1..=100).contains(&self.retry.attempts) {
             return Err("retry.attempts: expected 1 to 100".to_owned());
         }
@@ -305,6 +370,9 @@ impl Entry {
         let packaging = match run {
             Program::Builtin(_) => Packaging::Builtin,
             Program::Command { .. } => Packaging::Command,
+            Program::Image { kind: ImageKind::Task, .. } => Packaging::TaskImage,
+            Program::Image { kind: ImageKind::Function, .. } => Packaging::FunctionImage,
+            Program::Image { kind: ImageKind::Any, .. } => Packaging::Image,
         };
         Ok(Capability {
             name: self.name,
@@ -314,9 +382,15 @@ impl Entry {
                 packaging,
                 expected: self.needs.expected_seconds.map(Duration::from_secs),
                 memory_mib: self.needs.memory_mib,
+                milli_vcpu: (vcpu * 1000.0) as u32,
+                docker: self.needs.docker,
+                privileged: self.needs.privileged,
+                network_tools: self.needs.network_tools,
+                static_address: self.needs.static_ip,
                 isolate: self.needs.isolate,
                 interruptible: self.needs.interruptible,
                 only: self.route.only,
+                prefer: self.route.prefer,
             },
             timeout,
             grace: Duration::from_secs(self.needs.grace_seconds),
@@ -325,9 +399,64 @@ impl Entry {
                 backoff: Duration::from_secs(self.retry.backoff_seconds),
                 permanent_exits: self.retry.permanent_exits,
             },
+            learn: self.needs.learn,
+            concurrent: self.limits.concurrent,
+            start_within: self.limits.start_within_seconds.map(Duration::from_secs),
             input,
             validator,
         })
+    }
+}
+
+impl RunEntry {
+    fn into_program(self, builtins: &[&str]) -> Result<Program, String> {
+        let Self { builtin, command, task_image, function_image, image, args, allow_leading_dash } = self;
+        let one = "run: expected exactly one of `builtin`, `command`, `task_image`, `function_image` and `image`";
+        let takes_args = task_image.is_some() || function_image.is_some() || image.is_some();
+        if !args.is_empty() && !takes_args {
+            return Err("run.args: they go with an image; a command has its arguments in `command`".to_owned());
+        }
+        let images = [(ImageKind::Task, task_image), (ImageKind::Function, function_image), (ImageKind::Any, image)];
+        let mut images = images.into_iter().filter_map(|(kind, reference)| reference.map(|text| (kind, text)));
+        match (builtin, command, images.next(), images.next()) {
+            (Some(builtin), None, None, None) => {
+                if !builtins.contains(&builtin.as_str()) {
+                    return Err(format!(
+                        "run.builtin: there is no built-in `{}`; there are: {}",
+                        one_line(&builtin, 64),
+                        builtins.join(", ")
+                    ));
+                }
+                Ok(Program::Builtin(builtin))
+            }
+            (None, Some(command), None, None) => {
+                let mut words = command.into_iter();
+                let program = words.next().filter(|program| !program.is_empty());
+                let program = program.ok_or("run.command: expected the program and its arguments")?;
+                if program.contains("{{") {
+                    return Err("run.command: the program itself cannot come from the payload".to_owned());
+                }
+                let args: Vec<String> = words.collect();
+                check_templates("run.command", &args)?;
+                Ok(Program::Command { program, args, allow_leading_dash })
+            }
+            (None, None, Some((kind, reference)), None) => {
+                let fits = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+                if reference.is_empty() || reference.len() > 255 || !reference.chars().all(fits) {
+                    return Err(format!("run: `{}` is not an image reference", one_line(&reference, 80)));
+                }
+                check_templates("run.args", &args)?;
+                Ok(Program::Image { kind, reference, args, allow_leading_dash })
+            }
+            _ => Err(one.to_owned()),
+        }
+    }
+}
+
+fn check_templates(field: &str, args: &[String]) -> Result<(), String> {
+    match args.iter().find(|arg| arg.matches("{{").count() != arg.matches("}}").count()) {
+        Some(open) => Err(format!("{field}: `{}` has a {{{{ without its }}}}", one_line(open, 80))),
+        None => Ok(()),
     }
 }
 
@@ -355,7 +484,7 @@ impl Capability {
     pub fn arguments(&self, payload: &Value) -> Result<Vec<String>, BadPayload> {
         match &self.run {
             Program::Builtin(_) => Ok(Vec::new()),
-            Program::Command { args, allow_leading_dash, .. } => {
+            Program::Command { args, allow_leading_dash, .. } | Program::Image { args, allow_leading_dash, .. } => {
                 args.iter().map(|template| render(template, payload, allow_leading_dash)).collect()
             }
         }

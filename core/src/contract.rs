@@ -34,14 +34,15 @@ use serde_json::{Value, json};
 use crate::catalog::Catalog;
 use crate::dispatch::{self, commit};
 use crate::execute::{self, Holding, Ran, Runs};
-use crate::intake::{self, Prepared, Rejected, Sender, Taken};
+use crate::intake::{self, Prepared, Rejected, Sender, Taken, Taking};
 use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, State, StopCause, Tier};
+use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
     Acceptance, Assignment, Beat, Body, Claim, Claimed, Desk, Executor, Lane, LogLine, LogSink, Message, NewJob, Order,
     Outcome, Query, Received, Refusal, Report, Reported, Saved, Stream, Voucher, Yard,
 };
 use crate::reap::{self, Fact};
-use crate::route::{Conditions, Limits};
+use crate::route::{Limits, Place};
 use crate::settle::{self, YardDesk};
 use crate::wire;
 
@@ -158,7 +159,8 @@ capabilities:
     retry: { attempts: 2, backoff_seconds: 0 }
 "#;
     let catalog = Catalog::parse("contract", text, &[], &BTreeMap::new()).expect("the suite's own catalog");
-    Yard { catalog: Arc::new(catalog), limits: Limits::one_machine(4096), ..yard.clone() }
+    let policies = Policies { catalog, limits: Limits::one_machine(4096) };
+    Yard { shelf: Arc::new(Shelf::new(policies)), ..yard.clone() }
 }
 
 /// The home's time as records keep it: in milliseconds.
@@ -174,8 +176,8 @@ fn seconds(seconds: u64) -> Duration {
 fn submission(yard: &Yard, key: Option<&str>, body: &Value, now: Timestamp) -> Prepared {
     let (submission, digest) = intake::read(body.to_string().as_bytes()).expect("the suite's own submission");
     let sender = Sender { caller: "contract", key };
-    let conditions = Conditions::default();
-    intake::prepare(&submission, digest, sender, &yard.catalog, &conditions, &yard.limits, now, yard.ambient.random())
+    let situation = Situation { policies: yard.policies(), workers: Vec::new() };
+    intake::prepare(&submission, digest, sender, &situation, Taking::default(), now, yard.ambient.random())
         .expect("the suite's own submission")
 }
 
@@ -257,7 +259,7 @@ async fn succeed(yard: &Yard, job: &Job, n: u8, now: Timestamp) -> Job {
     let running = win(yard, &claim_of(job, n), now).await;
     let outcome = Outcome::Succeeded(None);
     let told = settle::Told { epoch: job.epoch, token: Some(token(n).hash()), outcome: &outcome };
-    let decided = settle::report(running, told, &yard.limits, now, 0).expect("its own report");
+    let decided = settle::report(running, told, &yard.situation().await, now, 0).expect("its own report");
     save(yard, decided.job).await
 }
 
@@ -401,7 +403,7 @@ async fn a_result_is_kept_by_its_epoch(yard: &Yard) {
     let made = r#"{"said":"Grüße, 世界 🌍"}"#.to_owned();
     let outcome = Outcome::Succeeded(Some(made.clone()));
     let told = settle::Told { epoch: job.epoch, token: Some(token(1).hash()), outcome: &outcome };
-    let settled = settle::report(running, told, &yard.limits, now, 0).expect("its own report").job;
+    let settled = settle::report(running, told, &yard.situation().await, now, 0).expect("its own report").job;
     let settled = settled.stamped(yard.ambient.nonce());
     let body = Body::Inline(made);
     let saved = yard.ledger.save(settled.clone(), Some(body.clone())).await.expect("save");
@@ -445,7 +447,7 @@ async fn a_claim_repeated_with_its_token_wins_again_and_writes_nothing(yard: &Ya
 
 /// Jobs in every state a claim can meet, each with a key of its own.
 fn standing(yard: &Yard, name: &str, now: Timestamp) -> Vec<(&'static str, NewJob, Vec<Job>)> {
-    let limits = &yard.limits;
+    let limits = &Situation { policies: yard.policies(), workers: Vec::new() };
     let fresh = |what: &str| greeting(yard, &format!("{name}-{what}"), now);
     let told = |outcome| settle::Told { epoch: Epoch(1), token: None, outcome };
     let run = |job: &Job| execute::claim(job, &claim_of(job, 1), now).expect("it waits");
@@ -740,13 +742,13 @@ async fn what_is_forgotten_leaves_nothing_and_frees_its_id(yard: &Yard) {
 
 async fn a_rung_job_is_heard_in_its_own_lane_only(yard: &Yard) {
     let now = today(yard);
-    let lane = |pool: &str, tier| Lane { pool: pool.to_owned(), tier };
+    let lane = |pool: &str, tier| Lane { pool: pool.parse().expect("a pool's name"), tier };
     let lanes: Vec<Lane> =
         ["standard", "steady"].iter().flat_map(|pool| Tier::ALL.map(|tier| lane(pool, tier))).collect();
     let mut jobs = Vec::new();
     for (n, lane) in lanes.iter().enumerate() {
         let mut new = greeting(yard, &format!("lane-{n}"), now);
-        (new.job.work.pool, new.job.work.tier) = (lane.pool.clone(), lane.tier);
+        (new.job.route.place, new.job.work.tier) = (Place::Fleet(lane.pool), lane.tier);
         jobs.push(new);
     }
     for (lane, new) in lanes.iter().zip(jobs) {
@@ -1035,9 +1037,9 @@ async fn a_delayed_job_is_dispatched_when_its_moment_comes(yard: &Yard) {
     let claimed = yard.ledger.claim(&claim_of(&job, 1), until).await.expect("claim");
     assert_eq!(claimed, Claimed::Lost(Refusal::NotNow), "nor can anybody take it");
     assert_eq!(yard.ledger.due(until, 10).await.expect("due"), [job.id]);
-    let early = reap::look(job.clone(), &Fact::Nothing, &yard.limits, until - seconds(1));
+    let early = reap::look(job.clone(), &Fact::Nothing, &yard.situation().await, until - seconds(1));
     assert_eq!(early, None, "the reaper does not touch it before");
-    let decided = reap::look(job.clone(), &Fact::Nothing, &yard.limits, until).expect("its moment has come");
+    let decided = reap::look(job.clone(), &Fact::Nothing, &yard.situation().await, until).expect("its moment has come");
     assert_eq!(commit(yard, decided, None).await.expect("commit"), Saved::Saved);
     let heard = hear(yard, &dispatch::lane(&job)).await;
     assert_eq!(heard.message, Message { id: job.id, epoch: Epoch(1) });
@@ -1054,7 +1056,7 @@ async fn a_failed_attempt_waits_and_is_dispatched_again(yard: &Yard) {
     assert_eq!((waiting.phase(), waiting.attempts_spent, waiting.epoch), (Phase::Delayed, 1, Epoch(1)));
     let due = waiting.due.expect("somebody must look again");
     assert_eq!(reap::round(yard).await.expect("round").found, 0, "not before its pause is over");
-    let decided = reap::look(waiting, &Fact::Nothing, &yard.limits, due).expect("its pause is over");
+    let decided = reap::look(waiting, &Fact::Nothing, &yard.situation().await, due).expect("its pause is over");
     assert_eq!(commit(yard, decided, None).await.expect("commit"), Saved::Saved);
     let heard = hear(yard, &lane).await;
     let second = load(yard, job.id).await;
@@ -1099,7 +1101,7 @@ async fn a_lost_holder_s_job_goes_to_another_and_its_late_report_is_refused(yard
     let mut running = win(yard, &claim_of(&job, 1), today(yard)).await;
     for look in 1..=reap::MISSES {
         let due = running.due.expect("somebody must look again");
-        let decided = reap::look(running, &Fact::Beat(None), &yard.limits, due).expect("it is due");
+        let decided = reap::look(running, &Fact::Beat(None), &yard.situation().await, due).expect("it is due");
         assert_eq!(commit(yard, decided, None).await.expect("commit"), Saved::Saved, "look {look}");
         running = load(yard, job.id).await;
     }

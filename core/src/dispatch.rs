@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use tracing::{debug, warn};
 
 use crate::job::{Ending, Failure, Job, JobId, Owed, ResultRef, Settlement, State, Step, TokenHash};
+use crate::policies::Situation;
 use crate::ports::{Body, Lane, LaunchFailed, LaunchFailure, Message, PortError, Saved, Yard, backoff, persist};
-use crate::route::{Conditions, Limits, Venue, pool_name, route};
+use crate::route::{Conditions, Venue, route};
 
 /// How long a dispatched job waits before the reaper looks for the first time. A minute: a Fargate task takes 50 to
 /// 60 s to start with a 400 MB image, and a doorbell that was heard is answered well within.
@@ -54,7 +55,7 @@ pub fn acts(job: &Job) -> Vec<Act> {
     let mut acts: Vec<Act> = job.owed.iter().cloned().map(Act::Pay).collect();
     if let State::Dispatched { .. } = job.state {
         let message = Message { id: job.id, epoch: job.epoch };
-        acts.push(match job.route.venue {
+        acts.push(match job.route.venue() {
             Venue::Inline => Act::RunHere(message),
             venue @ (Venue::Function | Venue::Fargate) => Act::Launch(venue, message),
             Venue::Fleet => Act::Ring(lane(job), message),
@@ -65,7 +66,7 @@ pub fn acts(job: &Job) -> Vec<Act> {
 
 /// The lane a job's doorbell rings in.
 pub fn lane(job: &Job) -> Lane {
-    Lane { pool: job.work.pool.clone(), tier: job.work.tier }
+    Lane { pool: job.pool(), tier: job.work.tier.raised(job.aged) }
 }
 
 /// When the reaper first looks at a job dispatched now: never after its start deadline.
@@ -80,27 +81,28 @@ pub(crate) fn due_in(job: &Job, now: Timestamp, wait: Duration) -> Timestamp {
 }
 
 /// The conditions of a job that no invocation holds any more: inline is not possible again.
-pub fn conditions(job: &Job) -> Conditions {
+pub fn conditions(job: &Job, situation: &Situation, now: Timestamp) -> Conditions {
     Conditions {
+        tier: job.work.tier,
+        start_within: job.work.start_deadline.map(|deadline| deadline.duration_since(now).unsigned_abs()),
         invocation_left: None,
         interruptions: job.interruptions,
         launches_exhausted: job.launch_failures >= LAUNCHES,
+        free: situation.free(&job.work.needs),
+        companions: 0,
     }
 }
 
 /// Sends a job on its way again: a new epoch at whatever venue will do now; or its end, where none will.
 ///
 /// The caller has checked that the step is legal from where the job stands.
-pub fn again(mut job: Job, limits: &Limits, now: Timestamp, reason: &str, detail: &str) -> Decided {
-    let conditions = conditions(&job);
-    match route(&job.work.needs, &conditions, limits) {
+pub fn again(mut job: Job, situation: &Situation, now: Timestamp, reason: &str, detail: &str) -> Decided {
+    let conditions = conditions(&job, situation, now);
+    match route(&job.work.needs, &conditions, situation.limits()) {
         Ok(chosen) => {
+            let place = chosen.place;
             job.route = chosen;
-            if let Some(pool) = pool_name(&job.work.needs, &conditions, limits) {
-                job.work.pool = pool.to_owned();
-            }
-            let detail =
-                if detail.is_empty() { chosen.venue.to_string() } else { format!("{detail}; {}", chosen.venue) };
+            let detail = if detail.is_empty() { place.to_string() } else { format!("{detail}; {place}") };
             job.take(Step::Dispatch, State::Dispatched { at: now, looks: 0 }, now, reason, detail);
             job.due = Some(first_look(&job, now));
             let acts = acts(&job);
@@ -150,7 +152,13 @@ pub fn delay(mut job: Job, until: Timestamp, now: Timestamp, reason: &str, detai
 }
 
 /// Decides what follows a failed launch: another try after a pause, the fleet, or the end.
-pub fn launch_failed(mut job: Job, failed: &LaunchFailed, limits: &Limits, now: Timestamp, chance: u64) -> Decided {
+pub fn launch_failed(
+    mut job: Job,
+    failed: &LaunchFailed,
+    situation: &Situation,
+    now: Timestamp,
+    chance: u64,
+) -> Decided {
     job.launch_failures = match failed.kind {
         LaunchFailure::NoPlace | LaunchFailure::Passing => job.launch_failures + 1,
         LaunchFailure::Permanent => job.launch_failures.max(LAUNCHES),
@@ -159,7 +167,7 @@ pub fn launch_failed(mut job: Job, failed: &LaunchFailed, limits: &Limits, now: 
         let pause = backoff(LAUNCH_BACKOFF, job.launch_failures, chance);
         return delay(job, now + pause, now, "launch_failed", &failed.message);
     }
-    again(job, limits, now, "launches_exhausted", &failed.message)
+    again(job, situation, now, "launches_exhausted", &failed.message)
 }
 
 /// Saves a decision, and acts on it when it was saved. A refusal changes nothing and is the caller's to judge.
@@ -201,8 +209,8 @@ pub async fn carry_out(yard: &Yard, job: Job, acts: Vec<Act>) {
                     debug!(job.id = %job.id, job.epoch = %job.epoch, reason = %failed, "not launched yet");
                 }
                 Err(failed) => {
-                    let decided =
-                        launch_failed(job.clone(), &failed, &yard.limits, yard.ambient.now(), yard.ambient.chance());
+                    let (now, chance) = (yard.ambient.now(), yard.ambient.chance());
+                    let decided = launch_failed(job.clone(), &failed, &yard.situation().await, now, chance);
                     // The next decision acts for itself; boxed, because it may lead to a launch again.
                     if let Err(error) = Box::pin(commit(yard, decided, None)).await {
                         warn!(job.id = %job.id, %error, "failed launch not recorded; the reaper launches again");
@@ -260,6 +268,7 @@ pub(crate) fn overtaken(operation: &'static str, id: JobId) -> PortError {
 mod tests {
     use super::*;
     use crate::job::{Epoch, Phase};
+    use crate::route::{Limits, Pin, Place};
     use crate::testing::{a_job, at};
 
     #[test]
@@ -273,16 +282,16 @@ mod tests {
     fn a_failed_launch_waits_then_falls_back_to_the_fleet() {
         let mut job = a_job(Venue::Fargate);
         let throttled = LaunchFailed { message: "no capacity".into(), kind: LaunchFailure::Passing };
-        let limits = Limits::one_machine(1024);
+        let situation = Situation::from(Limits::one_machine(1024));
         for failures in 1..LAUNCHES {
-            let decided = launch_failed(job, &throttled, &limits, at(0), 0);
+            let decided = launch_failed(job, &throttled, &situation, at(0), 0);
             assert_eq!((decided.job.phase(), decided.acts.len()), (Phase::Delayed, 0));
             assert_eq!(decided.job.launch_failures, failures);
-            job = again(decided.job, &limits, at(10), "due", "").job;
-            job.route.venue = Venue::Fargate;
+            job = again(decided.job, &situation, at(10), "due", "").job;
+            job.route.place = Place::Fargate;
         }
-        let decided = launch_failed(job, &throttled, &limits, at(20), 0);
-        assert_eq!(decided.job.route.venue, Venue::Fleet);
+        let decided = launch_failed(job, &throttled, &situation, at(20), 0);
+        assert_eq!(decided.job.route.venue(), Venue::Fleet);
         assert_eq!(decided.job.attempts_spent, 0, "a failed launch spends no attempt");
         assert!(matches!(decided.acts[..], [Act::Ring(..)]));
     }
@@ -290,12 +299,12 @@ mod tests {
     #[test]
     fn a_launch_that_can_never_work_goes_to_the_fleet_at_once_or_ends() {
         let never = LaunchFailed { message: "no such program".into(), kind: LaunchFailure::Permanent };
-        let limits = Limits::one_machine(1024);
-        let decided = launch_failed(a_job(Venue::Fargate), &never, &limits, at(0), 0);
-        assert_eq!(decided.job.route.venue, Venue::Fleet);
+        let situation = Situation::from(Limits::one_machine(1024));
+        let decided = launch_failed(a_job(Venue::Fargate), &never, &situation, at(0), 0);
+        assert_eq!(decided.job.route.venue(), Venue::Fleet);
         let mut pinned = a_job(Venue::Fargate);
-        pinned.work.needs.only = vec![Venue::Fargate];
-        let decided = launch_failed(pinned, &never, &limits, at(0), 0);
+        pinned.work.needs.only = vec![Pin::Venue(Venue::Fargate)];
+        let decided = launch_failed(pinned, &never, &situation, at(0), 0);
         assert_eq!(decided.job.phase(), Phase::Failed);
         assert_eq!(decided.job.due, None);
     }

@@ -56,12 +56,12 @@ pub fn claim(job: &Job, claim: &Claim, now: Timestamp) -> Result<Job, Refusal> {
         // Our own token: this very claim took effect and its answer was lost. Say so again.
         State::Running(run) if run.token == claim.token => Ok(job.clone()),
         State::Running(_) => Err(Refusal::Held),
-        State::Delayed { .. } | State::Settled(_) => Err(Refusal::NotNow),
+        State::Delayed { .. } | State::Held { .. } | State::Settled(_) => Err(Refusal::NotNow),
         State::Dispatched { .. } if job.work.start_deadline.is_some_and(|deadline| deadline <= now) => {
             Err(Refusal::NotNow)
         }
         State::Dispatched { .. } => {
-            let venue_allows = match job.route.venue {
+            let venue_allows = match job.route.venue() {
                 Venue::Function => FUNCTION_TIME,
                 // An invocation says with its claim what is left of it; tasks and workers have the time.
                 Venue::Inline | Venue::Fargate | Venue::Fleet => Duration::MAX,
@@ -81,7 +81,7 @@ pub fn claim(job: &Job, claim: &Claim, now: Timestamp) -> Result<Job, Refusal> {
             claimed.launch_failures = 0;
             // It has started in time: what comes after, a retry say, is not a start any more.
             claimed.work.start_deadline = None;
-            claimed.due = Some(match job.route.venue {
+            claimed.due = Some(match job.route.venue() {
                 // These have no beat: the invocation that runs them ends by itself.
                 Venue::Inline | Venue::Function => deadline + FORCE_AFTER,
                 Venue::Fargate | Venue::Fleet => (now + LEASE).min(deadline),
@@ -222,7 +222,9 @@ pub async fn run(holding: &Holding<'_>, bell: Message, at_most: Option<Duration>
         Ok(payload) => {
             let deadline = match &job.state {
                 State::Running(run) => run.deadline,
-                State::Delayed { .. } | State::Dispatched { .. } | State::Settled(_) => holding.ambient.now(),
+                State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Settled(_) => {
+                    holding.ambient.now()
+                }
             };
             let log = DeskLog { desk: holding.desk, voucher: &voucher };
             let assignment = Assignment { job, payload, deadline, stop: entered.signal.clone() };

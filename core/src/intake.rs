@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::catalog::{BadPayload, Catalog};
+use crate::catalog::BadPayload;
 use crate::dispatch::{self, Act};
 use crate::finding::{Finding, Severity};
 use crate::job::{Entry, Epoch, Job, JobId, Nonce, State, Tier, Work, one_line};
+use crate::policies::Situation;
 use crate::ports::{Acceptance, Body, NewJob, PortError, Yard};
-use crate::route::{Conditions, Limits, Refused, Route, route};
+use crate::route::{Conditions, Refused, Route, route};
 
 /// The longest idempotency key, in bytes; the IETF Idempotency-Key draft leaves the limit to the server.
 pub const KEY_BYTES: usize = 255;
@@ -56,7 +57,7 @@ pub struct Submission {
     pub announce: bool,
 }
 
-fn empty_object() -> Value {
+pub(crate) fn empty_object() -> Value {
     Value::Object(serde_json::Map::new())
 }
 
@@ -99,7 +100,7 @@ pub enum Rejected {
     KeyReused(JobId),
     /// No venue can run it.
     #[error("{0}")]
-    NoFeasibleVenue(Refused),
+    NoFeasibleVenue(Box<Refused>),
 }
 
 impl Rejected {
@@ -134,6 +135,15 @@ pub struct Sender<'a> {
     pub caller: &'a str,
     /// The idempotency key, if there is one.
     pub key: Option<&'a str>,
+}
+
+/// How a submission is taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Taking {
+    /// What is left of the invocation that takes it, when that has room to run it.
+    pub invocation_left: Option<Duration>,
+    /// How many more submissions come with it.
+    pub companions: u32,
 }
 
 /// Reads the body of a submission; also answers the SHA-256 of its canonical form, which a repeat must match.
@@ -234,17 +244,16 @@ pub fn of_finding(finding: &Finding) -> (Submission, String) {
 /// # Errors
 ///
 /// [`Rejected`] says what is wrong with it and where.
-#[expect(clippy::too_many_arguments, reason = "a pure decision names everything it depends on")]
 pub fn prepare(
     submission: &Submission,
     body_sha256: [u8; 32],
     sender: Sender<'_>,
-    catalog: &Catalog,
-    conditions: &Conditions,
-    limits: &Limits,
+    situation: &Situation,
+    taking: Taking,
     now: Timestamp,
     random: [u8; 32],
 ) -> Result<Prepared, Rejected> {
+    let catalog = &situation.policies.catalog;
     let capability = catalog.get(&submission.capability).ok_or_else(|| Rejected::UnknownCapability {
         name: one_line(&submission.capability, 64),
         known: catalog.iter().map(|capability| capability.name.as_str()).collect::<Vec<_>>().join(", "),
@@ -254,7 +263,7 @@ pub fn prepare(
         return Err(Rejected::TooLarge { bytes: payload.len() });
     }
     capability.check(&submission.payload)?;
-    let labels = check_labels(submission)?;
+    let labels = check_labels(&submission.labels)?;
     let field = |path: &str, message: String| Rejected::Field { path: path.to_owned(), message };
     let ahead = |path: &str, seconds: Option<u64>| match seconds {
         None => Ok(None),
@@ -271,6 +280,8 @@ pub fn prepare(
     };
     let delay = ahead("delay_seconds", submission.delay_seconds)?;
     let start_within = ahead("start_within_seconds", submission.start_within_seconds)?;
+    // A delay that was asked for is none of the capability's patience.
+    let start_within = start_within.or(capability.start_within.map(|within| within + delay.unwrap_or_default()));
     if let (Some(delay), Some(start_within)) = (delay, start_within)
         && start_within <= delay
     {
@@ -287,12 +298,19 @@ pub fn prepare(
         key.map_or_else(|| JobId::ordered(now, [a, b, c, d, e, f, g, h, i, j]), |key| JobId::keyed(sender.caller, key));
     let [k, l, m, n, o, p, q, r, ..] = rest;
     let nonce = Nonce(u64::from_be_bytes([k, l, m, n, o, p, q, r]));
-    let conditions = if delay.is_some() { &Conditions::default() } else { conditions };
-    let chosen = route(&capability.needs, conditions, limits).map_err(Rejected::NoFeasibleVenue)?;
+    let conditions = Conditions {
+        tier: submission.tier,
+        start_within,
+        invocation_left: if delay.is_some() { None } else { taking.invocation_left },
+        free: situation.free(&capability.needs),
+        companions: taking.companions,
+        ..Conditions::default()
+    };
+    let chosen = route(&capability.needs, &conditions, situation.limits())
+        .map_err(|refused| Rejected::NoFeasibleVenue(Box::new(refused)))?;
     let work = Work {
         capability: capability.name.clone(),
         tier: submission.tier,
-        pool: crate::route::pool_name(&capability.needs, conditions, limits).unwrap_or("standard").to_owned(),
         labels,
         caller: sender.caller.to_owned(),
         key: key.map(str::to_owned),
@@ -307,14 +325,15 @@ pub fn prepare(
     Ok(Prepared { job: born(id, work, chosen, delay, now, nonce), payload })
 }
 
-fn check_labels(submission: &Submission) -> Result<Vec<(String, String)>, Rejected> {
+/// The labels as a record keeps them; refused when there are too many, or one cannot be written `name=value`.
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<Vec<(String, String)>, Rejected> {
     let wrong = |path: String, message: String| Err(Rejected::Field { path, message });
-    if submission.labels.len() > LABELS {
+    if labels.len() > LABELS {
         return wrong("labels".to_owned(), format!("expected at most {LABELS}"));
     }
     let fits =
         |text: &str, most: usize| (1..=most).contains(&text.len()) && text.chars().all(|c| !c.is_control() && c != '=');
-    for (name, value) in &submission.labels {
+    for (name, value) in labels {
         if !fits(name, 63) || !fits(value, 255) {
             let path = format!("labels.{}", one_line(name, 63));
             return wrong(
@@ -324,7 +343,7 @@ fn check_labels(submission: &Submission) -> Result<Vec<(String, String)>, Reject
             );
         }
     }
-    Ok(submission.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+    Ok(labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
 /// The record of a new job: waiting for its moment, or dispatched at epoch 1.
@@ -345,6 +364,9 @@ fn born(id: JobId, work: Work, route: Route, delay: Option<Duration>, now: Times
         losses: 0,
         launch_failures: 0,
         route,
+        permit: None,
+        aged: 0,
+        spent_nanodollars: 0,
         timeline: Vec::new(),
         created: now,
         due: None,
@@ -359,11 +381,13 @@ fn born(id: JobId, work: Work, route: Route, delay: Option<Duration>, now: Times
         phase,
         epoch,
         reason: "accepted".to_owned(),
-        detail: if delay.is_some() { String::new() } else { route.venue.to_string() },
+        detail: if delay.is_some() { String::new() } else { job.route.place.to_string() },
     });
     job.due = Some(match job.state {
         State::Delayed { until } => until,
-        State::Dispatched { .. } | State::Running(_) | State::Settled(_) => dispatch::first_look(&job, now),
+        State::Held { .. } | State::Dispatched { .. } | State::Running(_) | State::Settled(_) => {
+            dispatch::first_look(&job, now)
+        }
     });
     job
 }
@@ -444,7 +468,9 @@ fn judge(job: Job, acceptance: Acceptance) -> Result<Taken, Rejected> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::Venue;
+    use crate::catalog::Catalog;
+    use crate::policies::Policies;
+    use crate::route::{Limits, Venue};
 
     fn catalog() -> Catalog {
         let text = "version: 1\ncapabilities:\n  - name: greet\n    summary: says hello\n    run: { command: [echo, \"{{name}}\"] }\n    input: { type: object, required: [name], properties: { name: { type: string } } }\n    needs: { timeout_seconds: 60 }\n";
@@ -454,16 +480,9 @@ mod tests {
     fn try_prepare(body: &str, key: Option<&str>) -> Result<Prepared, Rejected> {
         let (submission, digest) = read(body.as_bytes())?;
         let sender = Sender { caller: "local", key };
-        prepare(
-            &submission,
-            digest,
-            sender,
-            &catalog(),
-            &Conditions::default(),
-            &Limits::one_machine(1024),
-            Timestamp::UNIX_EPOCH,
-            [3; 32],
-        )
+        let policies = Policies { catalog: catalog(), limits: Limits::one_machine(1024) };
+        let situation = Situation { policies: policies.into(), workers: vec![] };
+        prepare(&submission, digest, sender, &situation, Taking::default(), Timestamp::UNIX_EPOCH, [3; 32])
     }
 
     #[test]
@@ -472,7 +491,7 @@ mod tests {
             try_prepare(r#"{"capability":"greet","payload":{"name":"Ada"},"labels":{"team":"blue"}}"#, None).unwrap();
         let job = prepared.job;
         assert_eq!(job.phase(), crate::job::Phase::Dispatched);
-        assert_eq!((job.epoch, job.revision, job.route.venue), (Epoch(1), 1, Venue::Fleet));
+        assert_eq!((job.epoch, job.revision, job.route.venue()), (Epoch(1), 1, Venue::Fleet));
         assert_eq!(job.work.labels, [("team".to_owned(), "blue".to_owned())]);
         assert!(job.due.is_some());
     }

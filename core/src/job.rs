@@ -14,22 +14,20 @@ use serde::{Deserialize, Serialize};
 
 pub use self::name::{ClaimToken, Epoch, Holder, JobId, Nonce, NotAJobId, Tier, TokenHash};
 pub use self::transition::{IllegalStep, NotAPhase, Phase, Step, next, transition_table};
-use crate::route::{Needs, Route, Venue};
+use crate::route::{Needs, Place, PoolName, Route, Venue};
 
 /// Entries a timeline keeps. A job that retried for weeks must not outgrow its record (DynamoDB writes are paid by
 /// the item's size), so the first and the newest entries are kept; they tell the story.
 pub const TIMELINE_ENTRIES: usize = 40;
 
-/// What was asked for. Fixed at acceptance, but for the pool, which a new dispatch may change, and the start deadline,
-/// which is over once it has started.
+/// What was asked for. Fixed at acceptance, but for the needs, which a run may show to be larger, and the start
+/// deadline, which is over once it has started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Work {
     /// The capability that runs.
     pub capability: String,
     /// How soon it must start.
     pub tier: Tier,
-    /// The pool whose workers may take it.
-    pub pool: String,
     /// What the caller wants to find it by; at most 16 pairs.
     pub labels: Vec<(String, String)>,
     /// The role or user that submitted it, never the session.
@@ -73,8 +71,14 @@ pub struct Job {
     pub losses: u32,
     /// How often launching it failed since it was last running: spends no attempt, but is bounded.
     pub launch_failures: u32,
-    /// The venue chosen at the newest dispatch, with the verdict on each.
+    /// The place chosen at the newest dispatch, with the verdict on each.
     pub route: Route,
+    /// Which of its capability's permits it holds, where that has a limit: from its dispatch to the end of its run.
+    pub permit: Option<u16>,
+    /// How many tiers it has risen above its own because it waited.
+    pub aged: u8,
+    /// What its runs cost so far, in nano-dollars.
+    pub spent_nanodollars: u64,
     /// What happened, oldest first.
     pub timeline: Vec<Entry>,
     /// When it was accepted.
@@ -97,7 +101,12 @@ pub enum State {
         /// The moment.
         until: Timestamp,
     },
-    /// It waits for a holder, at the venue of its route.
+    /// It may not start now: its capability's limit is reached, or somebody paused it.
+    Held {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It waits for a holder, at the place of its route.
     Dispatched {
         /// Since when.
         at: Timestamp,
@@ -285,6 +294,7 @@ impl State {
     pub fn phase(&self) -> Phase {
         match self {
             Self::Delayed { .. } => Phase::Delayed,
+            Self::Held { .. } => Phase::Held,
             Self::Dispatched { .. } => Phase::Dispatched,
             Self::Running(_) => Phase::Running,
             Self::Settled(settlement) => settlement.ending.into(),
@@ -296,6 +306,14 @@ impl Job {
     /// The phase it is in.
     pub fn phase(&self) -> Phase {
         self.state.phase()
+    }
+
+    /// The pool whose workers take it, or would.
+    pub fn pool(&self) -> PoolName {
+        match self.route.place {
+            Place::Fleet(pool) => pool,
+            Place::Inline | Place::Function | Place::Fargate => PoolName::STANDARD,
+        }
     }
 
     /// Whether it has ended.

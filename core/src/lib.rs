@@ -9,6 +9,8 @@
 //! 5. [`settle`]: a report becomes a final state or the next dispatch; a stale epoch is refused; debts are paid.
 //! 6. [`reap`]: the night watch. Whatever is overdue goes through the same rooms again.
 //!
+//! Beside the rooms, [`schedule`] says which ticks are due; each goes through [`intake`] like any submission.
+//!
 //! In a room a short async function loads, calls a pure decision, saves, and acts; the decision is a plain function
 //! over values in the same file. The time and random numbers are arguments. `async` marks the wall to the world: the
 //! doors in it are the traits of [`ports`], and what is stored or sent has its versioned form in [`wire`].
@@ -21,8 +23,11 @@ pub mod dispatch;
 pub mod execute;
 pub mod settle;
 pub mod reap;
+pub mod schedule;
 
+pub mod cost;
 pub mod catalog;
+pub mod policies;
 pub mod finding;
 pub mod ports;
 pub mod wire;

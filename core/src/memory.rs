@@ -15,12 +15,13 @@ use jiff::Timestamp;
 use crate::catalog::Catalog;
 use crate::execute;
 use crate::job::{Epoch, Holder, Job, JobId, Phase, State};
+use crate::policies::{Policies, Shelf};
 use crate::ports::{
     Acceptance, Ambient, Beat, BlobRef, Blobs, Body, Claim, Claimed, Herald, Lane, Lanes, LaunchFailed, Launcher,
-    Ledger, LogLine, LogPage, Logs, Message, NewJob, PortError, Query, Received, Refusal, Saved, TaskState, Yard,
+    Ledger, LogLine, LogPage, Logs, Message, NewJob, PortError, Query, Received, Refusal, Saved, TaskState, Worker,
+    Workers, Yard,
 };
-use crate::route::Limits;
-use crate::route::Venue;
+use crate::route::{Limits, Venue};
 
 /// How long a received message stays hidden. As on AWS.
 const VISIBILITY: Duration = Duration::from_secs(120);
@@ -56,6 +57,7 @@ struct Kept {
     blobs: HashMap<(JobId, String), String>,
     logs: BTreeMap<JobId, Vec<(Epoch, LogLine)>>,
     announced: Vec<JobId>,
+    workers: Vec<Worker>,
 }
 
 impl Memory {
@@ -77,8 +79,8 @@ impl Memory {
             logs: Arc::new(self.clone()),
             herald: Arc::new(self.clone()),
             ambient: Arc::new(self.clone()),
-            catalog: Arc::new(catalog),
-            limits,
+            workers: Arc::new(self.clone()),
+            shelf: Arc::new(Shelf::new(Policies { catalog, limits })),
             retention: Duration::from_secs(7 * 24 * 3600),
         }
     }
@@ -132,10 +134,10 @@ impl Memory {
                 kept.lanes.entry(lane).or_default().push_back((message, receipt));
             }
         }
-        let queue = kept.lanes.entry(lane.clone()).or_default();
+        let queue = kept.lanes.entry(*lane).or_default();
         let taken: Vec<(Message, u64)> = queue.drain(..queue.len().min(max)).collect();
         for (message, receipt) in &taken {
-            kept.hidden.insert(*receipt, (lane.clone(), *message, now + VISIBILITY));
+            kept.hidden.insert(*receipt, (*lane, *message, now + VISIBILITY));
         }
         taken
     }
@@ -295,7 +297,7 @@ impl Ledger for Memory {
         let kept = self.kept();
         let old = kept.jobs.values().filter(|job| match &job.state {
             State::Settled(settlement) => settlement.at < settled_before && job.owed.is_empty(),
-            State::Delayed { .. } | State::Dispatched { .. } | State::Running(_) => false,
+            State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Running(_) => false,
         });
         Ok(old.map(|job| job.id).take(limit).collect())
     }
@@ -320,7 +322,7 @@ impl Lanes for Memory {
         let mut kept = self.kept();
         kept.receipts += 1;
         let receipt = kept.receipts;
-        kept.lanes.entry(lane.clone()).or_default().push_back((message, receipt));
+        kept.lanes.entry(*lane).or_default().push_back((message, receipt));
         drop(kept);
         self.0.changed.notify(usize::MAX);
         Ok(())
@@ -333,7 +335,7 @@ impl Lanes for Memory {
             if !taken.is_empty() || !wait || max == 0 {
                 let received = |(message, receipt): (Message, u64)| Received {
                     message,
-                    lane: lane.clone(),
+                    lane: *lane,
                     receipt: receipt.to_string(),
                 };
                 return Ok(taken.into_iter().map(received).collect());
@@ -375,7 +377,7 @@ impl Launcher for Memory {
         }
         let message = Message { id: job.id, epoch: job.epoch };
         if kept.tasks.insert((job.id, job.epoch)) {
-            kept.launches.push((job.route.venue, message));
+            kept.launches.push((job.route.venue(), message));
         }
         Ok(())
     }
@@ -440,5 +442,12 @@ impl Herald for Memory {
     async fn announce(&self, job: &Job) -> Result<(), PortError> {
         self.kept().announced.push(job.id);
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Workers for Memory {
+    async fn list(&self) -> Result<Vec<Worker>, PortError> {
+        Ok(self.kept().workers.clone())
     }
 }

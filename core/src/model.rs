@@ -30,6 +30,7 @@ use jiff::Timestamp;
 use crate::dispatch::{self, Act, Decided};
 use crate::execute;
 use crate::job::{Epoch, Failure, Holder, Job, Nonce, Phase, State, StopCause, TokenHash};
+use crate::policies::Situation;
 use crate::ports::{Beat, Claim, Message, Outcome, Refusal};
 use crate::reap::{self, Ask, Fact};
 use crate::route::Limits;
@@ -248,8 +249,8 @@ impl fmt::Display for Step {
     }
 }
 
-fn limits() -> Limits {
-    Limits::one_machine(8192)
+fn situation() -> Situation {
+    Limits::one_machine(8192).into()
 }
 
 fn hash(token: u8) -> TokenHash {
@@ -304,7 +305,7 @@ impl World {
             State::Running(run) => {
                 (0..2).find(|w| run.holder.0.as_bytes() == [b'0' + *w as u8, b'.', b'0' + self.workers[*w].boot])
             }
-            State::Delayed { .. } | State::Dispatched { .. } | State::Settled(_) => None,
+            State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Settled(_) => None,
         }
     }
 
@@ -312,7 +313,7 @@ impl World {
     fn accepts(&self, entry: &Entry) -> bool {
         match &self.record.state {
             State::Running(run) => self.record.epoch.0 == entry.epoch && run.token == hash(entry.token),
-            State::Delayed { .. } | State::Dispatched { .. } | State::Settled(_) => false,
+            State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Settled(_) => false,
         }
     }
 
@@ -396,7 +397,7 @@ impl World {
     fn report(&mut self, entry: Entry, end: End, by: Ghost, protocol: Protocol) -> Result<Option<bool>, &'static str> {
         let outcome = end.outcome();
         let told = Told { epoch: Epoch(entry.epoch), token: Some(hash(entry.token)), outcome: &outcome };
-        match settle::report((*self.record).clone(), told, &limits(), self.now, 0) {
+        match settle::report((*self.record).clone(), told, &situation(), self.now, 0) {
             Ok(decided) => {
                 if by != self.newest {
                     return Err("a stale result won: the report of an older run was taken for the newest one's");
@@ -439,7 +440,7 @@ impl World {
     fn look(&mut self, fact: &Fact, rings: bool, protocol: Protocol) -> Result<(), &'static str> {
         self.now = self.now.max(self.record.due.unwrap_or(self.now));
         let (runner, losses) = (self.runner(), self.record.losses);
-        if let Some(decided) = reap::look((*self.record).clone(), fact, &limits(), self.now)
+        if let Some(decided) = reap::look((*self.record).clone(), fact, &situation(), self.now)
             && self.write(decided, false, protocol)?
             && rings
         {
@@ -505,7 +506,7 @@ impl World {
             });
         }
         if self.retries > 0
-            && let Ok(decided) = settle::retry((*self.record).clone(), &limits(), self.now, "user")
+            && let Ok(decided) = settle::retry((*self.record).clone(), &situation(), self.now, "user")
         {
             for (label, actor) in [(Step::UserRetries, Actor::Chance), (Step::UserCrashes, Actor::Fault)] {
                 step(label, actor, &mut |world| {
@@ -682,7 +683,7 @@ impl World {
     fn answers(&self, entry: &Entry) -> bool {
         let outcome = Outcome::Succeeded(None);
         let told = Told { epoch: Epoch(entry.epoch), token: Some(hash(entry.token)), outcome: &outcome };
-        settle::report((*self.record).clone(), told, &limits(), self.now, 0).is_ok()
+        settle::report((*self.record).clone(), told, &situation(), self.now, 0).is_ok()
     }
 
     /// Everything that what comes next depends on, and nothing else.
@@ -697,13 +698,13 @@ impl World {
                 let runner = self.runner().map_or(2, |worker| worker as u8);
                 runner | (run.watch.misses as u8) << 2 | u8::from(run.stop.is_some()) << 4
             }
-            State::Delayed { .. } | State::Settled(_) => 0,
+            State::Delayed { .. } | State::Held { .. } | State::Settled(_) => 0,
         });
         key.put(self.faults | self.cancels << 2 | self.retries << 3 | self.bag << 4 | u8::from(self.harmed) << 6);
         let known = |entry: &Entry| match &record.state {
             State::Running(run) => run.token == hash(entry.token),
             State::Settled(settlement) => settlement.token == Some(hash(entry.token)),
-            State::Delayed { .. } | State::Dispatched { .. } => false,
+            State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } => false,
         };
         let newest = |process: Ghost| u8::from(process == self.newest);
         for worker in &self.workers {

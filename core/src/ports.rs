@@ -17,10 +17,9 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::call::persist;
 pub use self::call::{PortError, backoff, describe};
-use crate::catalog::Catalog;
 use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, StopCause, Tier, TokenHash};
-use crate::route::Limits;
-use crate::route::Venue;
+use crate::policies::{Policies, Shelf, Situation};
+use crate::route::{Needs, PoolName, Venue};
 
 /// The control side of one home: its doors and its rules. Rooms take the whole because a decision that leads from
 /// one door to the next (a failed launch to a tier, a settlement to an announcement) is the rule, not the exception.
@@ -40,12 +39,29 @@ pub struct Yard {
     pub herald: Arc<dyn Herald>,
     /// Time and chance.
     pub ambient: Arc<dyn Ambient>,
-    /// What may run.
-    pub catalog: Arc<Catalog>,
-    /// What the venues can do.
-    pub limits: Limits,
+    /// Who works for it.
+    pub workers: Arc<dyn Workers>,
+    /// The rules in force.
+    pub shelf: Arc<Shelf>,
     /// How long a settled job, and so its idempotency key, is kept.
     pub retention: Duration,
+}
+
+impl Yard {
+    /// The rules in force now.
+    pub fn policies(&self) -> Arc<Policies> {
+        self.shelf.policies()
+    }
+
+    /// What decisions must know at this moment. A home that cannot tell who works is taken to have nobody: a job is
+    /// then routed as to a cold fleet, which is never wrong, only dearer.
+    pub async fn situation(&self) -> Situation {
+        let workers = self.workers.list().await.unwrap_or_else(|error| {
+            tracing::warn!(error = %describe(&error), "who works is not known; routing as to a cold fleet");
+            Vec::new()
+        });
+        Situation { policies: self.policies(), workers }
+    }
 }
 
 /// What is too large for a record, or small enough to lie beside it.
@@ -211,10 +227,10 @@ pub trait Ledger: Send + Sync {
 }
 
 /// A tier of a pool.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane {
     /// The pool.
-    pub pool: String,
+    pub pool: PoolName,
     /// The tier.
     pub tier: Tier,
 }
@@ -253,6 +269,51 @@ pub trait Lanes: Send + Sync {
     async fn release(&self, received: &Received) -> Result<(), PortError>;
     /// Messages that a receive could return now.
     async fn visible(&self, lane: &Lane) -> Result<u64, PortError>;
+}
+
+/// A worker, as it last said of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// In whose name it claims.
+    pub holder: Holder,
+    /// The pool it serves.
+    pub pool: PoolName,
+    /// What it has in all.
+    pub capacity: Room,
+    /// What of that is not taken.
+    pub free: Room,
+    /// Since when it works.
+    pub since: Timestamp,
+    /// Whether it takes nothing new any more.
+    pub leaving: bool,
+}
+
+/// Room for jobs: how many, and for how much of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Jobs.
+    pub slots: u32,
+    /// Processors, in thousandths of one.
+    pub milli_vcpu: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u32,
+}
+
+impl Worker {
+    /// Whether a job with these needs could start there at once.
+    pub fn has_room_for(&self, needs: &Needs) -> bool {
+        !self.leaving
+            && self.free.slots > 0
+            && self.free.milli_vcpu >= needs.milli_vcpu
+            && self.free.memory_mib >= needs.memory_mib
+    }
+}
+
+/// Who works.
+#[async_trait]
+pub trait Workers: Send + Sync {
+    /// Every worker that is known, as it last said of itself.
+    async fn list(&self) -> Result<Vec<Worker>, PortError>;
 }
 
 /// A launch that did not happen.

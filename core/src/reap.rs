@@ -12,8 +12,9 @@ use tracing::{info, warn};
 use crate::dispatch::{self, Act, Decided, commit, due_in};
 use crate::execute::{FORCE_AFTER, LEASE};
 use crate::job::{Ending, Failure, Holder, Job, JobId, Run, State, Stop, StopCause};
+use crate::policies::Situation;
 use crate::ports::{Beat, Lane, Message, PortError, Saved, TaskState, Yard, describe};
-use crate::route::{Limits, Venue};
+use crate::route::Venue;
 use crate::settle;
 
 /// Looks at a holder that did not move before it is dead.
@@ -52,13 +53,13 @@ pub enum Fact {
 /// What the reaper must know about this job now.
 pub fn ask(job: &Job) -> Ask {
     match &job.state {
-        State::Delayed { .. } | State::Settled(_) => Ask::Nothing,
-        State::Dispatched { .. } => match job.route.venue {
+        State::Delayed { .. } | State::Held { .. } | State::Settled(_) => Ask::Nothing,
+        State::Dispatched { .. } => match job.route.venue() {
             Venue::Inline => Ask::Nothing,
             venue @ (Venue::Function | Venue::Fargate) => Ask::Task(venue, Message { id: job.id, epoch: job.epoch }),
             Venue::Fleet => Ask::Lane(dispatch::lane(job)),
         },
-        State::Running(run) => match job.route.venue {
+        State::Running(run) => match job.route.venue() {
             Venue::Inline | Venue::Function => Ask::Nothing,
             Venue::Fargate | Venue::Fleet => Ask::Beat(run.holder.clone()),
         },
@@ -66,7 +67,7 @@ pub fn ask(job: &Job) -> Ask {
 }
 
 /// Decides what becomes of an overdue job. `None`: it is not overdue, or there is nothing to change.
-pub fn look(job: Job, fact: &Fact, limits: &Limits, now: Timestamp) -> Option<Decided> {
+pub fn look(job: Job, fact: &Fact, situation: &Situation, now: Timestamp) -> Option<Decided> {
     if job.due.is_none_or(|due| due > now) {
         return None;
     }
@@ -76,7 +77,7 @@ pub fn look(job: Job, fact: &Fact, limits: &Limits, now: Timestamp) -> Option<De
             let due = if acts.is_empty() { None } else { Some(now + dispatch::PAY_AGAIN) };
             Some(Decided { job: Job { due, ..job }, acts })
         }
-        State::Delayed { .. } | State::Dispatched { .. } if expired(&job, now) => {
+        State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } if expired(&job, now) => {
             let failure = Failure::new("expired", "it had not started when its start deadline passed");
             Some(dispatch::end(job, Ending::Expired, None, Some(failure), None, now, "start_deadline"))
         }
@@ -85,9 +86,9 @@ pub fn look(job: Job, fact: &Fact, limits: &Limits, now: Timestamp) -> Option<De
             let acts = job.owed.iter().cloned().map(Act::Pay).collect();
             Some(Decided { job: Job { due: Some(due_in(&job, until, Duration::ZERO)), ..job }, acts })
         }
-        State::Delayed { .. } => Some(dispatch::again(job, limits, now, "due", "")),
-        State::Dispatched { at, looks } => Some(look_at_waiting(job, fact, at, looks + 1, limits, now)),
-        State::Running(run) => Some(look_at_running(job, run, fact, limits, now)),
+        State::Delayed { .. } | State::Held { .. } => Some(dispatch::again(job, situation, now, "due", "")),
+        State::Dispatched { at, looks } => Some(look_at_waiting(job, fact, at, looks + 1, situation, now)),
+        State::Running(run) => Some(look_at_running(job, run, fact, situation, now)),
     }
 }
 
@@ -96,12 +97,21 @@ fn expired(job: &Job, now: Timestamp) -> bool {
 }
 
 /// A job that nobody has claimed yet.
-fn look_at_waiting(mut job: Job, fact: &Fact, at: Timestamp, looks: u32, limits: &Limits, now: Timestamp) -> Decided {
+fn look_at_waiting(
+    mut job: Job,
+    fact: &Fact,
+    at: Timestamp,
+    looks: u32,
+    situation: &Situation,
+    now: Timestamp,
+) -> Decided {
     let mut acts: Vec<Act> = job.owed.iter().cloned().map(Act::Pay).collect();
     let message = Message { id: job.id, epoch: job.epoch };
-    match job.route.venue {
+    match job.route.venue() {
         // The invocation that was to run it is over.
-        Venue::Inline => return dispatch::again(job, limits, now, "handed_on", "the invocation ended before it ran"),
+        Venue::Inline => {
+            return dispatch::again(job, situation, now, "handed_on", "the invocation ended before it ran");
+        }
         venue @ (Venue::Function | Venue::Fargate) => {
             if *fact != Fact::Task(TaskState::Alive) {
                 acts.push(Act::Launch(venue, message));
@@ -121,14 +131,14 @@ fn look_at_waiting(mut job: Job, fact: &Fact, at: Timestamp, looks: u32, limits:
 }
 
 /// A job that somebody runs, or is said to.
-fn look_at_running(mut job: Job, mut run: Run, fact: &Fact, limits: &Limits, now: Timestamp) -> Decided {
+fn look_at_running(mut job: Job, mut run: Run, fact: &Fact, situation: &Situation, now: Timestamp) -> Decided {
     if let Some(stop) = &run.stop {
         if now >= stop.at + FORCE_AFTER {
             return force(job, stop.cause, now);
         }
     } else if now >= run.deadline + FORCE_AFTER && !has_beat(&job) {
         // An invocation cannot be asked: it ended by itself, or what runs there ends with it.
-        return settle::lost(job, limits, now, "its invocation ended without a report");
+        return settle::lost(job, situation, now, "its invocation ended without a report");
     } else if now >= run.deadline {
         run.stop = Some(Stop { cause: StopCause::Deadline, at: now });
         job.due = Some(now + FORCE_AFTER);
@@ -150,7 +160,7 @@ fn look_at_running(mut job: Job, mut run: Run, fact: &Fact, limits: &Limits, now
         run.watch.misses = if moved { 0 } else { run.watch.misses + 1 };
         if run.watch.misses >= MISSES {
             let holder = run.holder.to_string();
-            return settle::lost(job, limits, now, &format!("{holder} shows no life"));
+            return settle::lost(job, situation, now, &format!("{holder} shows no life"));
         }
     } else {
         wait = wait.max(FORCE_AFTER);
@@ -163,7 +173,7 @@ fn look_at_running(mut job: Job, mut run: Run, fact: &Fact, limits: &Limits, now
 }
 
 fn has_beat(job: &Job) -> bool {
-    match job.route.venue {
+    match job.route.venue() {
         Venue::Fargate | Venue::Fleet => true,
         Venue::Inline | Venue::Function => false,
     }
@@ -233,7 +243,7 @@ async fn look_again(yard: &Yard, id: JobId) -> Result<bool, PortError> {
         Ask::Lane(lane) => Fact::Visible(yard.lanes.visible(&lane).await?),
         Ask::Task(venue, message) => Fact::Task(yard.launcher.find(message.id, message.epoch, venue).await?),
     };
-    let Some(decided) = look(job, &fact, &yard.limits, yard.ambient.now()) else { return Ok(false) };
+    let Some(decided) = look(job, &fact, &yard.situation().await, yard.ambient.now()) else { return Ok(false) };
     Ok(commit(yard, decided, None).await? == Saved::Saved)
 }
 
@@ -270,7 +280,7 @@ pub async fn after_restart(yard: &Yard, unsettled: Vec<JobId>) -> Result<Counts,
             }
             Err(error) => return Err(error),
         };
-        let Some(decided) = restarted(job, &yard.limits, yard.ambient.now()) else {
+        let Some(decided) = restarted(job, &yard.situation().await, yard.ambient.now()) else {
             counts.already_done += 1;
             continue;
         };
@@ -281,23 +291,23 @@ pub async fn after_restart(yard: &Yard, unsettled: Vec<JobId>) -> Result<Counts,
 }
 
 /// What a restart of the whole home means for one job.
-fn restarted(job: Job, limits: &Limits, now: Timestamp) -> Option<Decided> {
+fn restarted(job: Job, situation: &Situation, now: Timestamp) -> Option<Decided> {
     match &job.state {
         State::Running(run) => match run.stop.as_ref().map(|stop| stop.cause) {
             // Asked to end, and ended with the process.
             Some(cause @ (StopCause::Cancel | StopCause::Deadline)) => Some(force(job, cause, now)),
             Some(StopCause::Stale | StopCause::Drain) | None => {
-                Some(settle::lost(job, limits, now, "the yard was restarted"))
+                Some(settle::lost(job, situation, now, "the yard was restarted"))
             }
         },
-        State::Dispatched { at, .. } => match job.route.venue {
+        State::Dispatched { at, .. } => match job.route.venue() {
             Venue::Inline | Venue::Function | Venue::Fargate => {
                 let at = *at;
-                Some(look_at_waiting(job, &Fact::Task(TaskState::Absent), at, 1, limits, now))
+                Some(look_at_waiting(job, &Fact::Task(TaskState::Absent), at, 1, situation, now))
             }
             Venue::Fleet => None,
         },
-        State::Delayed { .. } | State::Settled(_) => None,
+        State::Delayed { .. } | State::Held { .. } | State::Settled(_) => None,
     }
 }
 
@@ -307,8 +317,8 @@ mod tests {
     use crate::job::{Epoch, Owed, Phase};
     use crate::testing::{a_job, a_running_job, at};
 
-    fn here() -> Limits {
-        Limits::one_machine(8192)
+    fn here() -> Situation {
+        crate::route::Limits::one_machine(8192).into()
     }
 
     fn beat(job: &Job, counter: u64, named: bool) -> Fact {
@@ -399,7 +409,7 @@ mod tests {
         job.due = Some(at(60));
         job.work.needs.packaging = crate::route::Packaging::Builtin;
         let decided = look(job, &Fact::Nothing, &here(), at(60)).unwrap();
-        assert_eq!((decided.job.route.venue, decided.job.epoch), (Venue::Function, Epoch(2)));
+        assert_eq!((decided.job.route.venue(), decided.job.epoch), (Venue::Function, Epoch(2)));
     }
 
     #[test]

@@ -10,11 +10,12 @@ use tracing::info;
 
 use crate::dispatch::{self, Decided, ROUNDS, commit, end, overtaken};
 use crate::job::{Ending, Epoch, Failure, Job, JobId, Owed, ResultRef, State, Stop, StopCause, TokenHash};
+use crate::policies::Situation;
 use crate::ports::{
     Beat, Body, Claim, Claimed, Desk, LaunchFailed, LaunchFailure, LogLine, Message, Order, Outcome, PortError, Report,
     Reported, Saved, Voucher, Yard, backoff,
 };
-use crate::route::{Limits, Venue, route};
+use crate::route::{Venue, route};
 
 /// Losses without notice after which a job is taken for the reason of them.
 pub const LOSSES: u32 = 4;
@@ -44,7 +45,13 @@ pub struct Told<'a> {
 /// # Errors
 ///
 /// [`Refused`] when the report is not from the job's present run.
-pub fn report(job: Job, told: Told<'_>, limits: &Limits, now: Timestamp, chance: u64) -> Result<Decided, Refused> {
+pub fn report(
+    job: Job,
+    told: Told<'_>,
+    situation: &Situation,
+    now: Timestamp,
+    chance: u64,
+) -> Result<Decided, Refused> {
     let run = match &job.state {
         State::Running(run) if job.epoch == told.epoch && told.token.is_none_or(|token| token == run.token) => {
             run.clone()
@@ -54,7 +61,11 @@ pub fn report(job: Job, told: Told<'_>, limits: &Limits, now: Timestamp, chance:
         {
             return Err(Refused::Already);
         }
-        State::Running(_) | State::Delayed { .. } | State::Dispatched { .. } | State::Settled(_) => {
+        State::Running(_)
+        | State::Delayed { .. }
+        | State::Held { .. }
+        | State::Dispatched { .. }
+        | State::Settled(_) => {
             return Err(Refused::Stale);
         }
     };
@@ -86,7 +97,7 @@ pub fn report(job: Job, told: Told<'_>, limits: &Limits, now: Timestamp, chance:
                     }
                 };
                 let job = Job { interruptions: job.interruptions + 1, ..job };
-                dispatch::again(job, limits, now, "interrupted", &detail)
+                dispatch::again(job, situation, now, "interrupted", &detail)
             }
         },
     })
@@ -124,7 +135,7 @@ fn cancelled(job: Job, by: Option<TokenHash>, now: Timestamp, reason: &str) -> D
 
 /// Decides what becomes of a run whose holder is gone without a word. Spends no attempt; but a job that takes its
 /// workers down is stopped.
-pub fn lost(mut job: Job, limits: &Limits, now: Timestamp, detail: &str) -> Decided {
+pub fn lost(mut job: Job, situation: &Situation, now: Timestamp, detail: &str) -> Decided {
     job.losses += 1;
     owe_stop(&mut job);
     if job.losses >= LOSSES {
@@ -132,7 +143,7 @@ pub fn lost(mut job: Job, limits: &Limits, now: Timestamp, detail: &str) -> Deci
             Failure::new("took_its_worker_down", format!("{} holders in turn were lost while they ran it", job.losses));
         return end(job, Ending::Failed, None, Some(failure), None, now, "took_its_worker_down");
     }
-    dispatch::again(job, limits, now, "holder_lost", detail)
+    dispatch::again(job, situation, now, "holder_lost", detail)
 }
 
 /// Decides what becomes of a job whose task ended without a report.
@@ -144,7 +155,7 @@ pub fn ended_without_report(
     job: Job,
     epoch: Epoch,
     how: &str,
-    limits: &Limits,
+    situation: &Situation,
     now: Timestamp,
     chance: u64,
 ) -> Result<Decided, Refused> {
@@ -155,14 +166,14 @@ pub fn ended_without_report(
         State::Running(_) => {
             let failure = Failure::new("ended_without_report", how);
             let outcome = Outcome::Failed { failure, permanent: false };
-            report(job, Told { epoch, token: None, outcome: &outcome }, limits, now, chance)
+            report(job, Told { epoch, token: None, outcome: &outcome }, situation, now, chance)
         }
         // It never got as far as its claim: that is a launch that failed, not an attempt.
         State::Dispatched { .. } => {
             let failed = LaunchFailed { message: how.to_owned(), kind: LaunchFailure::Passing };
-            Ok(dispatch::launch_failed(job, &failed, limits, now, chance))
+            Ok(dispatch::launch_failed(job, &failed, situation, now, chance))
         }
-        State::Delayed { .. } | State::Settled(_) => Err(Refused::Stale),
+        State::Delayed { .. } | State::Held { .. } | State::Settled(_) => Err(Refused::Stale),
     }
 }
 
@@ -176,7 +187,7 @@ pub fn ended_without_report(
 pub fn cancel(mut job: Job, now: Timestamp, by: &str) -> Result<Option<Decided>, Box<Job>> {
     match &mut job.state {
         State::Settled(_) => Err(Box::new(job)),
-        State::Delayed { .. } | State::Dispatched { .. } => {
+        State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } => {
             let reason = "cancelled";
             Ok(Some(end(job, Ending::Cancelled, None, None, None, now, reason)))
         }
@@ -195,7 +206,7 @@ pub fn cancel(mut job: Job, now: Timestamp, by: &str) -> Result<Option<Decided>,
 /// # Errors
 ///
 /// The job, unchanged: it has not ended, or it succeeded, or no venue can run it any more.
-pub fn retry(job: Job, limits: &Limits, now: Timestamp, by: &str) -> Result<Decided, Box<Job>> {
+pub fn retry(job: Job, situation: &Situation, now: Timestamp, by: &str) -> Result<Decided, Box<Job>> {
     match &job.state {
         State::Settled(settlement) if settlement.ending != Ending::Succeeded => {
             let mut again = job.clone();
@@ -204,18 +215,22 @@ pub fn retry(job: Job, limits: &Limits, now: Timestamp, by: &str) -> Result<Deci
             // The old deadline has passed or means nothing now: whoever retries by hand wants it to run.
             again.work.start_deadline = None;
             // Pinned to inline, or the yard has become smaller: an ended job cannot fail once more.
-            match route(&again.work.needs, &dispatch::conditions(&again), limits) {
-                Ok(_) => Ok(dispatch::again(again, limits, now, "retried", by)),
+            match route(&again.work.needs, &dispatch::conditions(&again, situation, now), situation.limits()) {
+                Ok(_) => Ok(dispatch::again(again, situation, now, "retried", by)),
                 Err(_) => Err(Box::new(job)),
             }
         }
-        State::Settled(_) | State::Delayed { .. } | State::Dispatched { .. } | State::Running(_) => Err(Box::new(job)),
+        State::Settled(_)
+        | State::Delayed { .. }
+        | State::Held { .. }
+        | State::Dispatched { .. }
+        | State::Running(_) => Err(Box::new(job)),
     }
 }
 
 /// Adds the end of a possibly living task to what is owed, where the venue has tasks.
 pub(crate) fn owe_stop(job: &mut Job) {
-    let venue = job.route.venue;
+    let venue = job.route.venue();
     match venue {
         Venue::Function | Venue::Fargate => {
             let owed = Owed::StopTask { venue, epoch: job.epoch };
@@ -268,6 +283,7 @@ pub async fn cancel_job(yard: &Yard, id: JobId, by: &str) -> Result<Job, AskErro
 ///
 /// [`AskError`]: no such job, it has not ended or succeeded, or the home failed.
 pub async fn retry_job(yard: &Yard, id: JobId, by: &str) -> Result<Job, AskError> {
+    let situation = yard.situation().await;
     decide_and_save(yard, id, |job| {
         let conflict = |job: &Job| AskError::Conflict { id, phase: job.phase(), verb: "retried" };
         // Past its retention it may be forgotten at any moment, its payload before its record.
@@ -276,7 +292,7 @@ pub async fn retry_job(yard: &Yard, id: JobId, by: &str) -> Result<Job, AskError
         {
             return Err(AskError::NotFound(id));
         }
-        retry(job, &yard.limits, yard.ambient.now(), by).map(Some).map_err(|job| conflict(&job))
+        retry(job, &situation, yard.ambient.now(), by).map(Some).map_err(|job| conflict(&job))
     })
     .await
 }
@@ -307,7 +323,8 @@ pub async fn settle(yard: &Yard, id: JobId, told: Told<'_>) -> Result<Reported, 
     let mut result = None;
     for _ in 0..ROUNDS {
         let Some(job) = yard.ledger.load(id).await? else { return Ok(Reported::Stale) };
-        let decided = match report(job, told, &yard.limits, yard.ambient.now(), yard.ambient.chance()) {
+        let situation = yard.situation().await;
+        let decided = match report(job, told, &situation, yard.ambient.now(), yard.ambient.chance()) {
             Err(Refused::Already) => return Ok(Reported::Recorded),
             Err(Refused::Stale) => {
                 info!(job.id = %id, job.epoch = %told.epoch, "a stale report was refused");
@@ -342,7 +359,8 @@ pub async fn task_ended(yard: &Yard, id: JobId, epoch: Epoch, how: &str) -> Resu
     for _ in 0..ROUNDS {
         let Some(job) = yard.ledger.load(id).await? else { return Ok(()) };
         let now = yard.ambient.now();
-        let Ok(decided) = ended_without_report(job, epoch, how, &yard.limits, now, yard.ambient.chance()) else {
+        let (situation, chance) = (yard.situation().await, yard.ambient.chance());
+        let Ok(decided) = ended_without_report(job, epoch, how, &situation, now, chance) else {
             return Ok(());
         };
         if commit(yard, decided, None).await? == Saved::Saved {
@@ -376,7 +394,7 @@ impl Desk for YardDesk {
         let job = self.0.ledger.load(voucher.id).await?;
         let holds = job.as_ref().is_some_and(|job| match &job.state {
             State::Running(run) => job.epoch == voucher.epoch && run.token == voucher.token.hash(),
-            State::Delayed { .. } | State::Dispatched { .. } | State::Settled(_) => false,
+            State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Settled(_) => false,
         });
         if holds { self.0.logs.append(voucher.id, voucher.epoch, lines).await } else { Ok(()) }
     }
@@ -399,7 +417,11 @@ pub(crate) fn order(run: Message, holder: &crate::job::Holder, job: Option<&Job>
         State::Dispatched { .. } if job.epoch == run.epoch => None,
         // Settled by a report of this very epoch: the holder is about to notice. Forced to its end: it must hear.
         State::Settled(settlement) if job.epoch == run.epoch && settlement.token.is_some() => None,
-        State::Running(_) | State::Dispatched { .. } | State::Delayed { .. } | State::Settled(_) => stale,
+        State::Running(_)
+        | State::Dispatched { .. }
+        | State::Delayed { .. }
+        | State::Held { .. }
+        | State::Settled(_) => stale,
     }
 }
 
@@ -408,6 +430,7 @@ mod tests {
     use super::*;
     use crate::dispatch::Act;
     use crate::job::Phase;
+    use crate::route::{Limits, Pin};
     use crate::testing::{a_job, a_running_job, at};
 
     fn tell<'a>(job: &Job, outcome: &'a Outcome) -> Told<'a> {
@@ -416,7 +439,7 @@ mod tests {
     }
 
     fn decide(job: &Job, outcome: &Outcome) -> Decided {
-        report(job.clone(), tell(job, outcome), &Limits::one_machine(8192), at(100), 0).unwrap()
+        report(job.clone(), tell(job, outcome), &Limits::one_machine(8192).into(), at(100), 0).unwrap()
     }
 
     fn failed(permanent: bool) -> Outcome {
@@ -468,10 +491,10 @@ mod tests {
         let other_token = Told { token: Some(TokenHash([9; 32])), ..tell(&job, &outcome) };
         let other_epoch = Told { epoch: Epoch(7), ..tell(&job, &outcome) };
         for told in [other_token, other_epoch] {
-            assert_eq!(report(job.clone(), told, &Limits::one_machine(1), at(0), 0), Err(Refused::Stale));
+            assert_eq!(report(job.clone(), told, &Limits::one_machine(1).into(), at(0), 0), Err(Refused::Stale));
         }
         let settled = decide(&job, &outcome).job;
-        let again = report(settled, tell(&job, &outcome), &Limits::one_machine(1), at(0), 0);
+        let again = report(settled, tell(&job, &outcome), &Limits::one_machine(1).into(), at(0), 0);
         assert_eq!(again, Err(Refused::Already), "the answer to the first report was lost");
     }
 
@@ -483,35 +506,35 @@ mod tests {
         job.attempts_spent = 1;
         let dead = decide(&job, &failed(false)).job;
         assert_eq!((dead.phase(), dead.attempts_spent), (Phase::Failed, 2));
-        let retried = retry(dead, &Limits::one_machine(8192), at(200), "local").unwrap();
+        let retried = retry(dead, &Limits::one_machine(8192).into(), at(200), "local").unwrap();
         assert_eq!(
             (retried.job.phase(), retried.job.epoch, retried.job.attempts_allowed),
             (Phase::Dispatched, Epoch(2), 4)
         );
         assert!(matches!(retried.acts[..], [Act::Ring(..)]));
         let done = decide(&a_running_job(Venue::Fleet, 1), &Outcome::Succeeded(None)).job;
-        assert!(retry(done, &Limits::one_machine(8192), at(200), "local").is_err(), "a success is final");
+        assert!(retry(done, &Limits::one_machine(8192).into(), at(200), "local").is_err(), "a success is final");
     }
 
     #[test]
     fn an_ended_job_that_no_venue_can_run_any_more_stays_as_it_ended() {
         let mut job = a_running_job(Venue::Inline, 1);
-        job.work.needs.only = vec![Venue::Inline];
+        job.work.needs.only = vec![Pin::Venue(Venue::Inline)];
         let dead = decide(&job, &failed(true)).job;
-        let refused = retry(dead.clone(), &Limits::one_machine(8192), at(200), "local");
+        let refused = retry(dead.clone(), &Limits::one_machine(8192).into(), at(200), "local");
         assert_eq!(refused, Err(Box::new(dead)));
     }
 
     #[test]
     fn the_fourth_loss_is_the_job_s_own() {
-        let limits = Limits::one_machine(8192);
+        let situation: Situation = Limits::one_machine(8192).into();
         let mut job = a_running_job(Venue::Fargate, 1);
         job.losses = LOSSES - 2;
-        let again = lost(job.clone(), &limits, at(0), "no beat");
+        let again = lost(job.clone(), &situation, at(0), "no beat");
         assert_eq!((again.job.phase(), again.job.attempts_spent), (Phase::Dispatched, 0));
         assert!(again.acts.contains(&Act::Pay(Owed::StopTask { venue: Venue::Fargate, epoch: Epoch(1) })));
         job.losses = LOSSES - 1;
-        let ended = lost(job, &limits, at(0), "no beat").job;
+        let ended = lost(job, &situation, at(0), "no beat").job;
         assert_eq!(ended.phase(), Phase::Failed);
     }
 
@@ -538,14 +561,14 @@ mod tests {
 
     #[test]
     fn a_task_that_ended_without_a_word_failed_its_attempt_or_its_launch() {
-        let limits = Limits::one_machine(8192);
+        let situation: Situation = Limits::one_machine(8192).into();
         let running = a_running_job(Venue::Fargate, 1);
-        let decided = ended_without_report(running, Epoch(1), "exit 0", &limits, at(0), 0).unwrap();
+        let decided = ended_without_report(running, Epoch(1), "exit 0", &situation, at(0), 0).unwrap();
         assert_eq!((decided.job.phase(), decided.job.attempts_spent), (Phase::Delayed, 1));
         let waiting = a_job(Venue::Fargate);
-        let decided = ended_without_report(waiting.clone(), Epoch(1), "exit 1", &limits, at(0), 0).unwrap();
+        let decided = ended_without_report(waiting.clone(), Epoch(1), "exit 1", &situation, at(0), 0).unwrap();
         assert_eq!((decided.job.attempts_spent, decided.job.launch_failures), (0, 1));
-        assert_eq!(ended_without_report(waiting, Epoch(9), "exit 1", &limits, at(0), 0), Err(Refused::Stale));
+        assert_eq!(ended_without_report(waiting, Epoch(9), "exit 1", &situation, at(0), 0), Err(Refused::Stale));
     }
 
     #[test]

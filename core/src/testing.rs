@@ -6,12 +6,21 @@ use jiff::Timestamp;
 
 use crate::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, State, Work};
 use crate::ports::Claim;
-use crate::route::Venue;
-use crate::route::{Needs, Packaging, Route, Verdict};
+use crate::route::{Choice, Needs, Packaging, Place, PoolName, Route, Venue, Verdicts};
 
 /// The moment `seconds` after the start of time.
 pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()
+}
+
+/// The place of a venue; of the fleet, the standard pool.
+pub(crate) fn place_of(venue: Venue) -> Place {
+    match venue {
+        Venue::Inline => Place::Inline,
+        Venue::Function => Place::Function,
+        Venue::Fargate => Place::Fargate,
+        Venue::Fleet => Place::Fleet(PoolName::STANDARD),
+    }
 }
 
 /// A job of a command, dispatched to `venue` at epoch 1.
@@ -21,7 +30,6 @@ pub(crate) fn a_job(venue: Venue) -> Job {
         work: Work {
             capability: "file-digest".into(),
             tier: crate::job::Tier::Standard,
-            pool: "standard".into(),
             labels: vec![("team".into(), "blue".into())],
             caller: "tests".into(),
             key: Some("one".into()),
@@ -35,9 +43,15 @@ pub(crate) fn a_job(venue: Venue) -> Job {
                 packaging: Packaging::Command,
                 expected: None,
                 memory_mib: 512,
+                milli_vcpu: 250,
+                docker: false,
+                privileged: false,
+                network_tools: false,
+                static_address: false,
                 isolate: false,
                 interruptible: true,
                 only: vec![],
+                prefer: vec![],
             },
         },
         state: State::Dispatched { at: at(0), looks: 0 },
@@ -47,7 +61,10 @@ pub(crate) fn a_job(venue: Venue) -> Job {
         interruptions: 0,
         losses: 0,
         launch_failures: 0,
-        route: Route { venue, verdicts: Venue::ALL.map(|venue| Verdict { venue, rejected: None }) },
+        route: Route { place: place_of(venue), choice: Choice::Cheapest, verdicts: Verdicts::new() },
+        permit: None,
+        aged: 0,
+        spent_nanodollars: 0,
         timeline: vec![],
         created: at(0),
         due: Some(at(60)),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::desk::{DeskAnswer, DeskCall, decode_answer, decode_call, encode_answer, encode_call};
 pub use self::record::{RECORD_VERSION, decode, encode};
-pub use self::view::{EntryView, JobView, LogView, completion_event};
+pub use self::view::{EntryView, JobView, LogView, VerdictView, completion_event, verdicts};
 use crate::job::Failure;
 use crate::ports::{BlobRef, Body, LogLine, Stream};
 
@@ -195,12 +195,12 @@ mod tests {
 
     /// One job in every state, with everything optional set at least once.
     fn jobs() -> Vec<Job> {
-        let limits = Limits::one_machine(8192);
+        let limits = crate::policies::Situation::from(Limits::one_machine(8192));
         let mut running = a_running_job(Venue::Fargate, 1);
         running.work.announce = true;
         running.work.start_deadline = Some(at(500));
         running.work.needs.expected = Some(Duration::from_secs(9));
-        running.work.needs.only = vec![Venue::Fargate];
+        running.work.needs.only = vec![crate::route::Pin::Venue(Venue::Fargate)];
         let stopping = settle::cancel(running.clone(), at(3), "local").unwrap().unwrap().job;
         let outcome = Outcome::Succeeded(Some("{}".into()));
         let told = settle::Told { epoch: running.epoch, token: None, outcome: &outcome };
@@ -230,12 +230,24 @@ mod tests {
 
     #[test]
     fn a_record_of_a_newer_version_is_refused_and_named() {
-        let newer = encode(&a_job(Venue::Fleet)).replacen(r#""v":1"#, r#""v":2"#, 1);
+        let newer = encode(&a_job(Venue::Fleet)).replacen(r#""v":2"#, r#""v":3"#, 1);
         let error = decode(&newer).unwrap_err();
-        assert_eq!(error.cause.to_string(), "it is version 2; this program reads up to version 1");
+        assert_eq!(error.cause.to_string(), "it is version 3; this program reads up to version 2");
         let changed = newer.replacen(r#""capability":"#, r#""kind":"#, 1);
-        assert!(decode(&changed).unwrap_err().cause.to_string().contains("version 2"));
+        assert!(decode(&changed).unwrap_err().cause.to_string().contains("version 3"));
         assert!(decode("{}").is_err());
+    }
+
+    #[test]
+    fn records_of_version_1_are_read_and_written_as_version_2() {
+        let old = include_str!("wire/old/records-v1.jsonl");
+        for (text, job) in old.lines().zip(jobs()) {
+            let read = decode(text).unwrap();
+            assert_eq!((read.id, read.state.phase(), read.pool()), (job.id, job.phase(), job.pool()));
+            assert_eq!((&read.work, &read.timeline, &read.owed), (&job.work, &job.timeline, &job.owed));
+            assert_eq!((read.permit, read.aged, read.spent_nanodollars), (None, 0, 0));
+            assert_eq!(decode(&encode(&read)).unwrap(), read);
+        }
     }
 
     /// The stored form is a contract with every database there is: this text must be readable for ever.

@@ -12,15 +12,16 @@ use switchyard_core::contract::Case;
 use switchyard_core::contract_suite;
 use switchyard_core::dispatch;
 use switchyard_core::execute::{self, Holding, Ran, Runs};
-use switchyard_core::intake::{self, Prepared, Sender};
+use switchyard_core::intake::{self, Prepared, Sender, Taking};
 use switchyard_core::job::{Epoch, Failure, Holder, Job, Phase};
 use switchyard_core::memory::Memory;
+use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
     Assignment, Beat, Body, Claim, Claimed, Desk, Executor, LaunchFailed, LaunchFailure, LogLine, LogSink, Message,
     Order, Outcome, PortError, Report, Reported, Voucher, Yard,
 };
 use switchyard_core::reap;
-use switchyard_core::route::{Conditions, Limits, Venue};
+use switchyard_core::route::{Limits, Place, Venue};
 use switchyard_core::settle::{self, YardDesk};
 
 contract_suite!(on_memory);
@@ -42,8 +43,8 @@ fn prepared(yard: &Yard) -> Prepared {
     let (submission, digest) = intake::read(body.to_string().as_bytes()).unwrap();
     let sender = Sender { caller: "tests", key: Some("one") };
     let (now, random) = (yard.ambient.now(), yard.ambient.random());
-    let conditions = Conditions::default();
-    intake::prepare(&submission, digest, sender, &yard.catalog, &conditions, &yard.limits, now, random).unwrap()
+    let situation = Situation { policies: yard.policies(), workers: vec![] };
+    intake::prepare(&submission, digest, sender, &situation, Taking::default(), now, random).unwrap()
 }
 
 async fn submit(yard: &Yard) -> Job {
@@ -286,7 +287,7 @@ fn a_launch_without_a_place_waits_in_the_ledger_and_counts_as_no_failure() {
     let (home, yard) = home();
     block_on(async {
         let mut prepared = prepared(&yard);
-        prepared.job.route.venue = Venue::Fargate;
+        prepared.job.route.place = Place::Fargate;
         let full = LaunchFailed { message: "too many wait".into(), kind: LaunchFailure::NoPlace };
         home.refuse_launches(Some(full));
         let job = intake::accept(&yard, vec![prepared]).await.unwrap().remove(0).unwrap().job;

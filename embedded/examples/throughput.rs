@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use switchyard_core::catalog::Catalog;
-use switchyard_core::intake::{self, Sender};
+use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{Holder, StopCause};
+use switchyard_core::policies::{Policies, Shelf};
 use switchyard_core::ports::{Ambient, Assignment, Executor, LogSink, Outcome, StopSignal};
-use switchyard_core::route::{Conditions, Limits};
+use switchyard_core::route::{Limits, PoolName};
 use switchyard_embedded::home::{Home, Setup};
 use switchyard_embedded::launcher_process::TaskProgram;
 use switchyard_worker::fleet::{Fleet, work};
@@ -81,8 +82,7 @@ fn main() {
 async fn bench(jobs: usize, clients: usize, root: PathBuf) {
     let catalog = Catalog::parse("bench", CATALOG, &[], &BTreeMap::new()).expect("the catalog is sound");
     let setup = Setup {
-        catalog: Arc::new(catalog),
-        limits: Limits::one_machine(1024),
+        shelf: Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(1024) })),
         policies: None,
         task: TaskProgram { program: "/bin/false".into(), args: vec![] },
         tasks: 1,
@@ -97,7 +97,7 @@ async fn bench(jobs: usize, clients: usize, root: PathBuf) {
         blobs: Arc::clone(&home.yard.blobs),
         ambient: Arc::new(System),
         holder: Holder::new("bench", home.boot),
-        pool: "standard".to_owned(),
+        pool: PoolName::STANDARD,
         slots: 64,
     };
     let leave = StopSignal::default();
@@ -115,10 +115,9 @@ async fn bench(jobs: usize, clients: usize, root: PathBuf) {
                 let (submission, digest) = intake::read(body.as_bytes()).expect("it is JSON");
                 let sender = Sender { caller: "bench", key: Some(&key) };
                 let (now, random) = (System.now(), System.random());
-                let conditions = Conditions::default();
-                let prepared =
-                    intake::prepare(&submission, digest, sender, &yard.catalog, &conditions, &yard.limits, now, random)
-                        .expect("it is a sound submission");
+                let situation = yard.situation().await;
+                let prepared = intake::prepare(&submission, digest, sender, &situation, Taking::default(), now, random)
+                    .expect("it is a sound submission");
                 let taken = intake::accept(&yard, vec![prepared]).await.expect("it is accepted");
                 assert!(taken.iter().flatten().all(|taken| taken.fresh));
             }

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchyard_core::catalog::Catalog;
 use switchyard_core::job::Nonce;
-use switchyard_core::ports::{Ambient, Desk, PortError, Yard};
+use switchyard_core::policies::Shelf;
+use switchyard_core::ports::{Ambient, Desk, PortError, Workers, Yard};
 use switchyard_core::reap::{self, Counts};
-use switchyard_core::route::Limits;
 use switchyard_core::settle::YardDesk;
 use switchyard_worker::process::{sweep, sweep_folder};
+use switchyard_worker::roster::Roster;
 use switchyard_worker::scratch::remove_all;
 use switchyard_worker::system::Vital;
 use tokio::task::JoinHandle;
@@ -29,10 +29,8 @@ use crate::store::{self, Store};
 /// How a home is set up.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// What may run.
-    pub catalog: Arc<Catalog>,
-    /// What the venues can do.
-    pub limits: Limits,
+    /// The rules in force at first.
+    pub shelf: Arc<Shelf>,
     /// The folder that the catalog was read from, when it was one: tasks get a copy of it, however it is edited while
     /// the yard runs.
     pub policies: Option<std::path::PathBuf>,
@@ -84,6 +82,8 @@ pub struct Home {
     pub id: String,
     /// This start's nonce: the second part of every holder's name.
     pub boot: Nonce,
+    /// Who works: the workers of this process enter themselves.
+    pub roster: Arc<Roster>,
     /// What taking up the yard's jobs did.
     pub taken_up: Counts,
     launcher: ProcessLauncher,
@@ -116,6 +116,7 @@ impl Home {
         }
         let boot = ambient.nonce();
         let launcher = ProcessLauncher::new(setup.task, setup.tasks, id.clone(), boot, folder.clone(), ledger.clone());
+        let roster = Arc::new(Roster::default());
         let yard = Yard {
             ledger: Arc::new(ledger.clone()),
             lanes: Arc::new(SqliteLanes::new(ledger.clone())),
@@ -124,8 +125,8 @@ impl Home {
             logs: Arc::new(FolderLogs::new(&folder)),
             herald: Arc::new(FileHerald::new(&folder)),
             ambient,
-            catalog: setup.catalog,
-            limits: setup.limits,
+            workers: Arc::clone(&roster) as Arc<dyn Workers>,
+            shelf: setup.shelf,
             retention: setup.retention,
         };
         let desk: Arc<dyn Desk> = Arc::new(LocalDesk::new(YardDesk(yard.clone()), ledger.clone()));
@@ -133,7 +134,7 @@ impl Home {
         let taken_up = reap::after_restart(&yard, ledger.unsettled()?).await?;
         info!(found = taken_up.found, done = taken_up.done, orphans = swept + strays, "the yard is open");
         let reaper = tokio::spawn(night_watch(yard.clone(), ledger.clone()));
-        Ok(Self { yard, ledger, desk, folder, id, boot, taken_up, launcher, reaper, _lock: lock })
+        Ok(Self { yard, ledger, desk, folder, id, boot, roster, taken_up, launcher, reaper, _lock: lock })
     }
 
     /// Closes the yard: tasks give their jobs back, and everything said is written.

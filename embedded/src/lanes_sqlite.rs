@@ -98,7 +98,7 @@ impl Lanes for SqliteLanes {
             rung.as_mut().enable();
             let found = if max == 0 { Vec::new() } else { self.look(lane, max, true)? };
             if !found.is_empty() || !wait {
-                let received = |message| Received { message, lane: lane.clone(), receipt: String::new() };
+                let received = |message| Received { message, lane: *lane, receipt: String::new() };
                 return Ok(found.into_iter().map(received).collect());
             }
             rung.await;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use switchyard_core::execute;
-use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, State};
+use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
 use switchyard_core::ports::{
     Acceptance, Ambient, Beat, Body, Claim, Claimed, Lane, Ledger, NewJob, PortError, Query, Refusal, Saved,
 };
@@ -131,6 +131,10 @@ struct Columns {
     rang: Option<i64>,
     epoch: Epoch,
     settled: Option<i64>,
+    tier: u8,
+    permit: Option<u16>,
+    venue: Venue,
+    cost: i64,
     may_stop: bool,
     record: String,
 }
@@ -138,10 +142,14 @@ struct Columns {
 impl Columns {
     fn of(job: &Job) -> Self {
         let (lane, rang) = match &job.state {
-            State::Dispatched { at, .. } if job.route.venue == Venue::Fleet => {
+            State::Dispatched { at, .. } if job.route.venue() == Venue::Fleet => {
                 (Some(lane_name(&switchyard_core::dispatch::lane(job))), Some(at.as_millisecond()))
             }
-            State::Dispatched { .. } | State::Delayed { .. } | State::Running(_) | State::Settled(_) => (None, None),
+            State::Dispatched { .. }
+            | State::Delayed { .. }
+            | State::Held { .. }
+            | State::Running(_)
+            | State::Settled(_) => (None, None),
         };
         Self {
             id: job.id,
@@ -153,14 +161,18 @@ impl Columns {
             epoch: job.epoch,
             settled: match &job.state {
                 State::Settled(settlement) => Some(settlement.at.as_millisecond()),
-                State::Dispatched { .. } | State::Delayed { .. } | State::Running(_) => None,
+                State::Dispatched { .. } | State::Delayed { .. } | State::Held { .. } | State::Running(_) => None,
             },
+            tier: rank(job.work.tier),
+            permit: job.permit,
+            venue: job.route.venue(),
+            cost: i64::try_from(job.spent_nanodollars).unwrap_or(i64::MAX),
             may_stop: match &job.state {
                 State::Running(run) => run.stop.is_some(),
                 State::Settled(settlement) => settlement.token.is_none(),
                 // After a run that was buried, its old holder must hear of it.
                 State::Dispatched { .. } => job.losses > 0,
-                State::Delayed { .. } => false,
+                State::Delayed { .. } | State::Held { .. } => false,
             },
             record: wire::encode(job),
         }
@@ -170,12 +182,16 @@ impl Columns {
 /// A lane as the index knows it.
 pub(crate) fn lane_name(lane: &Lane) -> String {
     // One digit for the tier keeps the name short; the pool comes first because lanes of a pool are read together.
-    let tier = match lane.tier {
-        switchyard_core::job::Tier::Synchronous => 0,
-        switchyard_core::job::Tier::Priority => 1,
-        switchyard_core::job::Tier::Standard => 2,
-    };
-    format!("{}/{tier}", lane.pool)
+    format!("{}/{}", lane.pool, rank(lane.tier))
+}
+
+/// A tier as the indexes know it.
+fn rank(tier: Tier) -> u8 {
+    match tier {
+        Tier::Synchronous => 0,
+        Tier::Priority => 1,
+        Tier::Standard => 2,
+    }
 }
 
 /// Reads on a thread that nobody else waits for.
@@ -218,9 +234,12 @@ struct Row1 {
 }
 
 fn insert(connection: &Connection, new: &Row1) -> rusqlite::Result<Acceptance> {
-    let Columns { id, revision, phase, due, lane, rang, epoch, settled, record, .. } = &new.columns;
-    let sql = "INSERT INTO jobs (id, revision, phase, capability, created, due, lane, rang, epoch, settled, record)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (id) DO NOTHING";
+    let Columns { id, revision, phase, due, lane, rang, epoch, settled, tier, permit, venue, cost, record, .. } =
+        &new.columns;
+    let sql = "INSERT INTO jobs (id, revision, phase, capability, created, due, lane, rang, epoch, settled, record,
+                                 tier, permit, venue, cost)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+               ON CONFLICT (id) DO NOTHING";
     let values = params![
         id.as_bytes(),
         revision,
@@ -232,7 +251,11 @@ fn insert(connection: &Connection, new: &Row1) -> rusqlite::Result<Acceptance> {
         rang,
         epoch.0,
         settled,
-        record
+        record,
+        tier,
+        permit,
+        venue.as_str(),
+        cost
     ];
     if connection.prepare_cached(sql)?.execute(values)? == 1 {
         let sql = "INSERT INTO bodies (job, epoch, body) VALUES (?1, 0, ?2)";
@@ -244,10 +267,23 @@ fn insert(connection: &Connection, new: &Row1) -> rusqlite::Result<Acceptance> {
 }
 
 fn update(connection: &Connection, columns: &Columns, result: Option<&str>) -> rusqlite::Result<Saved> {
-    let Columns { id, revision, phase, due, lane, rang, epoch, settled, record, .. } = columns;
+    let Columns { id, revision, phase, due, lane, rang, epoch, settled, permit, venue, cost, record, .. } = columns;
     let sql = "UPDATE jobs SET revision = ?2, phase = ?3, due = ?4, lane = ?5, rang = ?6, epoch = ?7, settled = ?8,
-               record = ?9 WHERE id = ?1 AND revision = ?2 - 1";
-    let values = params![id.as_bytes(), revision, phase.as_str(), due, lane, rang, epoch.0, settled, record];
+               record = ?9, permit = ?10, venue = ?11, cost = ?12 WHERE id = ?1 AND revision = ?2 - 1";
+    let values = params![
+        id.as_bytes(),
+        revision,
+        phase.as_str(),
+        due,
+        lane,
+        rang,
+        epoch.0,
+        settled,
+        record,
+        permit,
+        venue.as_str(),
+        cost
+    ];
     if connection.prepare_cached(sql)?.execute(values)? == 1 {
         if let Some(result) = result {
             let sql = "INSERT OR REPLACE INTO bodies (job, epoch, body)

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchyard_core::catalog::Catalog;
 use switchyard_core::contract::Case;
 use switchyard_core::contract_suite;
 use switchyard_core::ports::{Ambient, Yard};
-use switchyard_core::route::Limits;
 use switchyard_embedded::blobs_folder::FolderBlobs;
 use switchyard_embedded::folder::Folder;
 use switchyard_embedded::herald_file::FileHerald;
@@ -16,6 +14,7 @@ use switchyard_embedded::launcher_process::{ProcessLauncher, TaskProgram};
 use switchyard_embedded::ledger_sqlite::SqliteLedger;
 use switchyard_embedded::logs_folder::FolderLogs;
 use switchyard_embedded::store::Store;
+use switchyard_worker::roster::Roster;
 use switchyard_worker::system::System;
 
 fn on_sqlite(case: Case) {
@@ -38,8 +37,8 @@ fn on_sqlite(case: Case) {
             logs: Arc::new(FolderLogs::new(&folder)),
             herald: Arc::new(FileHerald::new(&folder)),
             ambient,
-            catalog: Arc::new(Catalog::default()),
-            limits: Limits::one_machine(8192),
+            workers: Arc::new(Roster::default()),
+            shelf: Arc::default(),
             retention: Duration::from_secs(3600),
         };
         case(&yard).await;

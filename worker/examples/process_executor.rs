@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use switchyard_core::catalog::Catalog;
-use switchyard_core::intake::{self, Sender};
+use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::Epoch;
+use switchyard_core::policies::{Policies, Shelf, Situation};
 use switchyard_core::ports::{Ambient, Assignment, Executor, LogLine, LogSink, Outcome, StopSignal};
-use switchyard_core::route::{Conditions, Limits};
+use switchyard_core::route::Limits;
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::scratch::Scratch;
 use switchyard_worker::system::System;
@@ -44,11 +45,12 @@ fn main() {
 }
 
 async fn bench(jobs: usize, concurrency: usize) {
-    let catalog = Arc::new(Catalog::parse("bench", CATALOG, &[], &BTreeMap::new()).expect("the catalog is sound"));
+    let catalog = Catalog::parse("bench", CATALOG, &[], &BTreeMap::new()).expect("the catalog is sound");
+    let shelf = Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(1024) }));
     let scratch: PathBuf = std::env::temp_dir().join(format!("switchyard-bench-{}", std::process::id()));
     std::fs::create_dir_all(&scratch).expect("a scratch folder");
     let executor = Arc::new(LocalExecutor {
-        catalog: Arc::clone(&catalog),
+        shelf: Arc::clone(&shelf),
         scratch: Scratch::new(&scratch, concurrency),
         yard: "bench".to_owned(),
         ambient: Arc::new(System),
@@ -57,15 +59,14 @@ async fn bench(jobs: usize, concurrency: usize) {
     let started = Instant::now();
     let mut running = tokio::task::JoinSet::new();
     for _ in 0..concurrency {
-        let (executor, next, catalog) = (Arc::clone(&executor), Arc::clone(&next), Arc::clone(&catalog));
+        let (executor, next, shelf) = (Arc::clone(&executor), Arc::clone(&next), Arc::clone(&shelf));
         running.spawn(async move {
             let (submission, digest) = intake::read(br#"{"capability":"noop"}"#).expect("it is JSON");
-            let limits = Limits::one_machine(1024);
+            let situation = Situation { policies: shelf.policies(), workers: vec![] };
             let sender = Sender { caller: "bench", key: None };
             let (now, random) = (System.now(), System.random());
-            let prepared =
-                intake::prepare(&submission, digest, sender, &catalog, &Conditions::default(), &limits, now, random)
-                    .expect("it is sound");
+            let prepared = intake::prepare(&submission, digest, sender, &situation, Taking::default(), now, random)
+                .expect("it is sound");
             loop {
                 let n = next.fetch_add(1, Ordering::Relaxed);
                 if n >= jobs {

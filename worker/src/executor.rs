@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use switchyard_core::catalog::{Catalog, Program};
+use switchyard_core::catalog::Program;
 use switchyard_core::job::Failure;
+use switchyard_core::policies::Shelf;
 use switchyard_core::ports::{Ambient, Assignment, Executor, LogSink, Outcome};
 
 use crate::scratch::Scratch;
@@ -13,8 +14,8 @@ use crate::{builtin, command};
 
 /// Runs built-ins in this process and commands as processes of their own.
 pub struct LocalExecutor {
-    /// What may run.
-    pub catalog: Arc<Catalog>,
+    /// The rules in force.
+    pub shelf: Arc<Shelf>,
     /// Where the runs' folders come from.
     pub scratch: Scratch,
     /// The yard's id: the first part of every process's mark.
@@ -27,7 +28,8 @@ pub struct LocalExecutor {
 impl Executor for LocalExecutor {
     async fn run(&self, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
         let name = &assignment.job.work.capability;
-        let Some(capability) = self.catalog.get(name) else {
+        let policies = self.shelf.policies();
+        let Some(capability) = policies.catalog.get(name) else {
             let message = format!("the catalog has no capability `{name}` any more: put it back and retry the job");
             return failed("unknown_capability", message, false);
         };
@@ -42,6 +44,10 @@ impl Executor for LocalExecutor {
                     Ok(result) => Outcome::Succeeded(Some(result.to_string())),
                     Err(failure) => Outcome::Failed { failure, permanent: true },
                 }
+            }
+            // Routed here it never is: without an engine no place of this machine runs images.
+            Program::Image { reference, .. } => {
+                failed("no_engine", format!("there is no container engine here to run {reference}"), true)
             }
             Program::Command { program, .. } => match capability.arguments(&payload) {
                 Ok(args) => {

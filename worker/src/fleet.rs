@@ -5,6 +5,7 @@ use std::sync::Arc;
 use switchyard_core::execute::{self, Holding, Ran, Runs};
 use switchyard_core::job::{Holder, StopCause, Tier};
 use switchyard_core::ports::{Ambient, Blobs, Desk, Executor, Lane, Lanes, PortError, Received, StopSignal, describe};
+use switchyard_core::route::PoolName;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
@@ -26,7 +27,7 @@ pub struct Fleet {
     /// In whose name.
     pub holder: Holder,
     /// The pool it serves.
-    pub pool: String,
+    pub pool: PoolName,
     /// How many jobs at once.
     pub slots: usize,
 }
@@ -87,7 +88,7 @@ pub async fn work(fleet: Arc<Fleet>, leave: StopSignal) {
 /// Takes up to `max` messages from the highest tier that has any. When all are empty, waits for all three at once:
 /// waiting for the highest alone would starve the others.
 async fn receive(fleet: &Fleet, max: usize) -> Result<Vec<Received>, PortError> {
-    let lane = |tier: Tier| Lane { pool: fleet.pool.clone(), tier };
+    let lane = |tier: Tier| Lane { pool: fleet.pool, tier };
     for tier in Tier::ALL {
         let received = fleet.lanes.receive(&lane(tier), max, false).await?;
         if !received.is_empty() {

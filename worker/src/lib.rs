@@ -9,5 +9,6 @@ pub mod executor;
 pub mod fleet;
 pub mod once;
 pub mod process;
+pub mod roster;
 pub mod scratch;
 pub mod system;

@@ -11,12 +11,13 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use switchyard_core::catalog::Catalog;
 use switchyard_core::execute;
-use switchyard_core::intake::{self, Sender};
+use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{ClaimToken, Holder, StopCause};
+use switchyard_core::policies::{Policies, Shelf, Situation};
 use switchyard_core::ports::{
     Ambient, Assignment, Body, Claim, Executor, LogLine, LogSink, Outcome, StopSignal, Stream,
 };
-use switchyard_core::route::{Conditions, Limits};
+use switchyard_core::route::Limits;
 use switchyard_core::wire;
 use switchyard_worker::command::{LINE_BYTES, OUTPUT_BYTES};
 use switchyard_worker::executor::LocalExecutor;
@@ -99,7 +100,10 @@ async fn run(capability: &str, payload: Value) -> Run {
 async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let yard = format!("test-{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
-    let catalog = Arc::new(Catalog::parse("catalog.yaml", CATALOG, &[], &BTreeMap::new()).unwrap());
+    let catalog = Catalog::parse("catalog.yaml", CATALOG, &[], &BTreeMap::new()).unwrap();
+    let policies = Policies { catalog, limits: Limits::one_machine(4096) };
+    let shelf = Arc::new(Shelf::new(policies));
+    let shelf_situation = Situation { policies: shelf.policies(), workers: vec![] };
     let scratch = tempfile::tempdir().unwrap();
     let body = json!({ "capability": capability, "payload": payload }).to_string();
     let (submission, digest) = intake::read(body.as_bytes()).unwrap();
@@ -107,9 +111,8 @@ async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
         &submission,
         digest,
         Sender { caller: "tests", key: None },
-        &catalog,
-        &Conditions::default(),
-        &Limits::one_machine(4096),
+        &shelf_situation,
+        Taking::default(),
         System.now(),
         System.random(),
     )
@@ -125,7 +128,7 @@ async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
     let deadline = System.now() + job.work.run_timeout;
     let assignment = Assignment { job, payload: prepared.payload, deadline, stop };
     let executor = LocalExecutor {
-        catalog,
+        shelf,
         scratch: Scratch::new(scratch.path(), 0),
         yard: yard.clone(),
         ambient: Arc::new(System),

@@ -102,6 +102,15 @@ impl Tier {
     /// All tiers, highest first.
     pub const ALL: [Self; 3] = [Self::Synchronous, Self::Priority, Self::Standard];
 
+    /// The tier `by` above it, or the highest.
+    pub fn raised(self, by: u8) -> Self {
+        match (self, by) {
+            (_, 0) => self,
+            (Self::Standard, 1) => Self::Priority,
+            (Self::Standard | Self::Priority | Self::Synchronous, _) => Self::Synchronous,
+        }
+    }
+
     /// The tier's name in JSON, on the command line and in documents.
     pub fn as_str(self) -> &'static str {
         match self {

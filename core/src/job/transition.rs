@@ -13,6 +13,8 @@ use super::{Ending, JobId, one_line};
 pub enum Phase {
     /// See [`super::State::Delayed`].
     Delayed,
+    /// See [`super::State::Held`].
+    Held,
     /// See [`super::State::Dispatched`].
     Dispatched,
     /// See [`super::State::Running`].
@@ -31,8 +33,9 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in the order a job meets them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Delayed,
+        Self::Held,
         Self::Dispatched,
         Self::Running,
         Self::Succeeded,
@@ -46,6 +49,7 @@ impl Phase {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Delayed => "delayed",
+            Self::Held => "held",
             Self::Dispatched => "dispatched",
             Self::Running => "running",
             Self::Succeeded => "succeeded",
@@ -59,7 +63,7 @@ impl Phase {
     /// Whether a job in this phase has ended.
     pub fn is_settled(self) -> bool {
         match self {
-            Self::Delayed | Self::Dispatched | Self::Running => false,
+            Self::Delayed | Self::Held | Self::Dispatched | Self::Running => false,
             Self::Succeeded | Self::Failed | Self::TimedOut | Self::Cancelled | Self::Expired => true,
         }
     }
@@ -74,7 +78,7 @@ impl fmt::Display for Phase {
 /// A text that names no phase.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a state: expected delayed, dispatched, running, succeeded, failed, timed_out, cancelled or expired"
+    "`{0}` is not a state: expected delayed, held, dispatched, running, succeeded, failed, timed_out, cancelled or expired"
 )]
 pub struct NotAPhase(String);
 
@@ -106,6 +110,8 @@ pub enum Step {
     Dispatch,
     /// It is put off.
     Delay,
+    /// It is held back.
+    Hold,
     /// A holder takes it.
     Claim,
     /// Its run did what it was asked.
@@ -122,9 +128,10 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Dispatch,
         Self::Delay,
+        Self::Hold,
         Self::Claim,
         Self::Succeed,
         Self::Fail,
@@ -138,6 +145,7 @@ impl Step {
         match self {
             Self::Dispatch => "dispatch",
             Self::Delay => "delay",
+            Self::Hold => "hold",
             Self::Claim => "claim",
             Self::Succeed => "succeed",
             Self::Fail => "fail",
@@ -154,23 +162,27 @@ pub const fn next(phase: Phase, step: Step) -> Option<Phase> {
     use Step as S;
     match (phase, step) {
         // Due, retried at once, handed on to another venue, given back, or retried by hand.
-        (P::Delayed | P::Dispatched | P::Running, S::Dispatch) => Some(P::Dispatched),
+        (P::Delayed | P::Held | P::Dispatched | P::Running, S::Dispatch) => Some(P::Dispatched),
         (P::Failed | P::TimedOut | P::Cancelled | P::Expired, S::Dispatch) => Some(P::Dispatched),
         // A success is final: doing it again is a new job.
         (P::Succeeded, S::Dispatch) => None,
+        // Its capability's limit is reached or it is paused, at whatever moment it would have been dispatched.
+        (P::Delayed | P::Dispatched | P::Running, S::Hold) => Some(P::Held),
+        (P::Failed | P::TimedOut | P::Cancelled | P::Expired, S::Hold) => Some(P::Held),
+        (P::Held | P::Succeeded, S::Hold) => None,
         // A launch that failed, a run that failed or was lost.
         (P::Dispatched | P::Running, S::Delay) => Some(P::Delayed),
         (P::Dispatched, S::Claim) => Some(P::Running),
         (P::Running, S::Succeed) => Some(P::Succeeded),
         // From dispatched: it could not be launched. From delayed: nothing can run it any more.
-        (P::Delayed | P::Dispatched | P::Running, S::Fail) => Some(P::Failed),
+        (P::Delayed | P::Held | P::Dispatched | P::Running, S::Fail) => Some(P::Failed),
         (P::Running, S::TimeOut) => Some(P::TimedOut),
-        (P::Delayed | P::Dispatched | P::Running, S::Cancel) => Some(P::Cancelled),
-        (P::Delayed | P::Dispatched, S::Expire) => Some(P::Expired),
+        (P::Delayed | P::Held | P::Dispatched | P::Running, S::Cancel) => Some(P::Cancelled),
+        (P::Delayed | P::Held | P::Dispatched, S::Expire) => Some(P::Expired),
         // A running job has started: it cannot expire. One that waits for nobody cannot end by itself.
         (P::Running, S::Claim | S::Expire) => None,
         (P::Dispatched, S::Succeed | S::TimeOut) => None,
-        (P::Delayed, S::Delay | S::Claim | S::Succeed | S::TimeOut) => None,
+        (P::Delayed | P::Held, S::Delay | S::Claim | S::Succeed | S::TimeOut) => None,
         (
             P::Succeeded | P::Failed | P::TimedOut | P::Cancelled | P::Expired,
             S::Delay | S::Claim | S::Succeed | S::Fail | S::TimeOut | S::Cancel | S::Expire,
@@ -223,7 +235,7 @@ mod tests {
     fn every_settled_phase_but_success_can_be_retried_and_does_nothing_else() {
         for phase in Phase::ALL.into_iter().filter(|phase| phase.is_settled()) {
             let legal: Vec<Step> = Step::ALL.into_iter().filter(|step| next(phase, *step).is_some()).collect();
-            let expected = if phase == Phase::Succeeded { vec![] } else { vec![Step::Dispatch] };
+            let expected = if phase == Phase::Succeeded { vec![] } else { vec![Step::Dispatch, Step::Hold] };
             assert_eq!(legal, expected, "{phase}");
         }
     }

@@ -9,10 +9,10 @@ use crate::job::{
     Ending, Entry, Epoch, Failure, Holder, Job, JobId, Nonce, Owed, Phase, ResultRef, Run, Settlement, State, Step,
     Stop, StopCause, Tier, TokenHash, Watch, Work,
 };
-use crate::route::{Needs, Packaging, Route, Rule, Venue, Verdict};
+use crate::route::{Choice, Needs, Packaging, Pin, Place, PoolName, Route, Rule, Venue, Verdict, Verdicts};
 
-/// The version of the stored record.
-pub const RECORD_VERSION: u32 = 1;
+/// The version of the stored record. Version 1, which had no pools, prices and permits, is read too.
+pub const RECORD_VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -20,7 +20,6 @@ struct Record {
     id: JobId,
     capability: String,
     tier: Tier,
-    pool: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     labels: Vec<(String, String)>,
     caller: String,
@@ -46,7 +45,21 @@ struct Record {
     #[serde(default, skip_serializing_if = "is_zero")]
     launch_failures: u32,
     venue: Venue,
-    verdicts: [Option<Rule>; 4],
+    pool: PoolName,
+    /// Not in version 1.
+    #[serde(default = "cheapest")]
+    choice: Choice,
+    #[serde(default)]
+    judged: Vec<VerdictWire>,
+    /// Version 1 only: a rule or nothing for each venue, by rank.
+    #[serde(default, skip_serializing)]
+    verdicts: Vec<Option<Rule>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    permit: Option<u16>,
+    #[serde(default, skip_serializing_if = "is_zero_u8")]
+    aged: u8,
+    #[serde(default, skip_serializing_if = "is_zero_u64")]
+    spent: u64,
     timeline: Vec<EntryWire>,
     created: Ms,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,6 +68,24 @@ struct Record {
     owed: Vec<OwedWire>,
     revision: u64,
     nonce: String,
+}
+
+/// (venue, pool of the fleet, rule it was rejected by, milliseconds to start, nano-dollars): short, because every job
+/// has one for each place.
+type VerdictWire = (Venue, Option<PoolName>, Option<Rule>, u64, u64);
+
+fn cheapest() -> Choice {
+    Choice::Cheapest
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero_u8(number: &u8) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero_u64(number: &u64) -> bool {
+    *number == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -73,11 +104,28 @@ struct NeedsWire {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expected_s: Option<u64>,
     memory_mib: u32,
+    #[serde(default = "quarter")]
+    milli_vcpu: u32,
+    #[serde(default, skip_serializing_if = "is_false")]
+    docker: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    privileged: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    network_tools: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    static_address: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     isolate: bool,
     interruptible: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    only: Vec<Venue>,
+    only: Vec<Pin>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    prefer: Vec<Pin>,
+}
+
+/// What a job of version 1 is taken to need of processors: the catalog's default.
+fn quarter() -> u32 {
+    250
 }
 
 #[derive(Serialize, Deserialize)]
@@ -85,6 +133,9 @@ struct NeedsWire {
 enum StateWire {
     Delayed {
         until: Ms,
+    },
+    Held {
+        since: Ms,
     },
     Dispatched {
         at: Ms,
@@ -134,14 +185,13 @@ enum OwedWire {
 
 /// A job's record as it is stored.
 pub fn encode(job: &Job) -> String {
-    let Work { capability, tier, pool, labels, caller, key, body_sha256, .. } = job.work.clone();
+    let Work { capability, tier, labels, caller, key, body_sha256, .. } = job.work.clone();
     let needs = &job.work.needs;
     let record = Record {
         v: RECORD_VERSION,
         id: job.id,
         capability,
         tier,
-        pool,
         labels,
         caller,
         key,
@@ -155,9 +205,15 @@ pub fn encode(job: &Job) -> String {
             packaging: needs.packaging,
             expected_s: needs.expected.map(|expected| expected.as_secs()),
             memory_mib: needs.memory_mib,
+            milli_vcpu: needs.milli_vcpu,
+            docker: needs.docker,
+            privileged: needs.privileged,
+            network_tools: needs.network_tools,
+            static_address: needs.static_address,
             isolate: needs.isolate,
             interruptible: needs.interruptible,
             only: needs.only.clone(),
+            prefer: needs.prefer.clone(),
         },
         state: state_wire(&job.state),
         epoch: job.epoch,
@@ -166,8 +222,19 @@ pub fn encode(job: &Job) -> String {
         interruptions: job.interruptions,
         losses: job.losses,
         launch_failures: job.launch_failures,
-        venue: job.route.venue,
-        verdicts: job.route.verdicts.map(|verdict| verdict.rejected),
+        venue: job.route.venue(),
+        pool: job.pool(),
+        choice: job.route.choice,
+        judged: job
+            .route
+            .verdicts
+            .iter()
+            .map(|found| (found.place.venue(), found.place.pool(), found.rejected, found.start_ms, found.nanodollars))
+            .collect(),
+        verdicts: Vec::new(),
+        permit: job.permit,
+        aged: job.aged,
+        spent: job.spent_nanodollars,
         timeline: job.timeline.iter().map(entry_wire).collect(),
         created: ms(job.created),
         due: job.due.map(ms),
@@ -191,6 +258,7 @@ pub fn encode(job: &Job) -> String {
 fn state_wire(state: &State) -> StateWire {
     match state {
         State::Delayed { until } => StateWire::Delayed { until: ms(*until) },
+        State::Held { since } => StateWire::Held { since: ms(*since) },
         State::Dispatched { at, looks } => StateWire::Dispatched { at: ms(*at), looks: *looks },
         State::Running(run) => StateWire::Running {
             holder: run.holder.clone(),
@@ -235,19 +303,39 @@ pub fn decode(text: &str) -> Result<Job, WireError> {
             Ok(_) | Err(_) => bad(what, error),
         }
     })?;
-    if record.v != RECORD_VERSION {
+    if !(1..=RECORD_VERSION).contains(&record.v) {
         return Err(bad(what, WireCause::Version { found: record.v, known: RECORD_VERSION }));
     }
     job_of(record).map_err(|cause| bad(what, cause))
 }
 
+fn place_of(venue: Venue, pool: PoolName) -> Place {
+    match venue {
+        Venue::Inline => Place::Inline,
+        Venue::Function => Place::Function,
+        Venue::Fargate => Place::Fargate,
+        Venue::Fleet => Place::Fleet(pool),
+    }
+}
+
 fn job_of(record: Record) -> Result<Job, WireCause> {
-    let [inline, function, fargate, fleet] = record.verdicts;
-    let [first, second, third, fourth] = Venue::ALL;
-    let verdict = |venue, rejected| Verdict { venue, rejected };
-    let verdicts = [verdict(first, inline), verdict(second, function), verdict(third, fargate), verdict(fourth, fleet)];
+    let verdicts = if record.v == 1 {
+        let old = Venue::ALL.into_iter().zip(record.verdicts);
+        let verdict =
+            |(venue, rejected)| Verdict { place: place_of(venue, record.pool), rejected, start_ms: 0, nanodollars: 0 };
+        old.map(verdict).collect()
+    } else {
+        let mut verdicts = Verdicts::new();
+        for (venue, pool, rejected, start_ms, nanodollars) in record.judged {
+            let place = place_of(venue, pool.unwrap_or(PoolName::STANDARD));
+            let verdict = Verdict { place, rejected, start_ms, nanodollars };
+            verdicts.try_push(verdict).map_err(|_| WireCause::Field("judged"))?;
+        }
+        verdicts
+    };
     let state = match record.state {
         StateWire::Delayed { until } => State::Delayed { until: from_ms(until)? },
+        StateWire::Held { since } => State::Held { since: from_ms(since)? },
         StateWire::Dispatched { at, looks } => State::Dispatched { at: from_ms(at)?, looks },
         StateWire::Running { holder, token, at, deadline, stop, watch: (counter, misses) } => State::Running(Run {
             holder,
@@ -274,7 +362,6 @@ fn job_of(record: Record) -> Result<Job, WireCause> {
         work: Work {
             capability: record.capability,
             tier: record.tier,
-            pool: record.pool,
             labels: record.labels,
             caller: record.caller,
             key: record.key,
@@ -288,9 +375,15 @@ fn job_of(record: Record) -> Result<Job, WireCause> {
                 packaging: record.needs.packaging,
                 expected: record.needs.expected_s.map(Duration::from_secs),
                 memory_mib: record.needs.memory_mib,
+                milli_vcpu: record.needs.milli_vcpu,
+                docker: record.needs.docker,
+                privileged: record.needs.privileged,
+                network_tools: record.needs.network_tools,
+                static_address: record.needs.static_address,
                 isolate: record.needs.isolate,
                 interruptible: record.needs.interruptible,
                 only: record.needs.only,
+                prefer: record.needs.prefer,
             },
         },
         state,
@@ -300,7 +393,10 @@ fn job_of(record: Record) -> Result<Job, WireCause> {
         interruptions: record.interruptions,
         losses: record.losses,
         launch_failures: record.launch_failures,
-        route: Route { venue: record.venue, verdicts },
+        route: Route { place: place_of(record.venue, record.pool), choice: record.choice, verdicts },
+        permit: record.permit,
+        aged: record.aged,
+        spent_nanodollars: record.spent,
         timeline: timeline.collect::<Result<_, WireCause>>()?,
         created: from_ms(record.created)?,
         due: from_ms_opt(record.due)?,

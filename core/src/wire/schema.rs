@@ -6,7 +6,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::job::{Epoch, JobId, Phase, Tier};
 use crate::ports::Stream;
-use crate::route::Venue;
+use crate::route::{PoolName, Venue};
 
 fn one_of(values: impl IntoIterator<Item = &'static str>, description: &str) -> RefOr<Schema> {
     ObjectBuilder::new()
@@ -40,6 +40,15 @@ impl PartialSchema for Venue {
 }
 
 impl ToSchema for Venue {}
+
+impl PartialSchema for PoolName {
+    fn schema() -> RefOr<Schema> {
+        let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[a-z0-9-]{1,15}$"));
+        name.description(Some("A pool of workers.")).build().into()
+    }
+}
+
+impl ToSchema for PoolName {}
 
 impl PartialSchema for Stream {
     fn schema() -> RefOr<Schema> {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{FailureWire, hex, shown};
 use crate::job::{Entry, Epoch, Job, JobId, Phase, State, Tier};
 use crate::ports::{LogLine, Stream};
-use crate::route::Venue;
+use crate::route::{Choice, PoolName, Route, Rule, Venue, Verdict};
 
 /// A job as the API shows it. Times are RFC 3339; fields that do not apply are left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct JobView {
     pub tier: Tier,
     /// Where it runs or ran.
     pub venue: Venue,
+    /// The pool whose workers take it, where they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolName>,
     /// The number of its newest dispatch.
     pub epoch: Epoch,
     /// How often it failed.
@@ -56,22 +59,25 @@ pub struct JobView {
     /// The size of its result in bytes; the result itself is at /v1/jobs/{id}/result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_bytes: Option<u64>,
-    /// The verdict on each venue at the newest dispatch.
-    pub verdicts: BTreeMap<String, String>,
+    /// By what rule that place was chosen.
+    pub choice: Choice,
+    /// The verdict on each place at the newest dispatch.
+    pub verdicts: Vec<VerdictView>,
 }
 
 impl From<&Job> for JobView {
     fn from(job: &Job) -> Self {
         let settlement = match &job.state {
             State::Settled(settlement) => Some(settlement),
-            State::Delayed { .. } | State::Dispatched { .. } | State::Running(_) => None,
+            State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Running(_) => None,
         };
         Self {
             id: job.id,
             capability: job.work.capability.clone(),
             state: job.phase(),
             tier: job.work.tier,
-            venue: job.route.venue,
+            venue: job.route.venue(),
+            pool: job.route.place.pool(),
             epoch: job.epoch,
             attempts_spent: job.attempts_spent,
             attempts_allowed: job.attempts_allowed,
@@ -82,26 +88,60 @@ impl From<&Job> for JobView {
             created_at: shown(job.created),
             started_at: match &job.state {
                 State::Running(run) => Some(shown(run.at)),
-                State::Delayed { .. } | State::Dispatched { .. } | State::Settled(_) => None,
+                State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Settled(_) => None,
             },
             settled_at: settlement.map(|settlement| shown(settlement.at)),
             waits: waits(job),
             error: settlement.and_then(|settlement| settlement.error.as_ref()).map(FailureWire::from),
             result_bytes: settlement.and_then(|settlement| settlement.result).map(|result| result.bytes),
-            verdicts: job
-                .route
-                .verdicts
-                .iter()
-                .map(|verdict| {
-                    let found = match verdict.rejected {
-                        None if verdict.venue == job.route.venue => "chosen",
-                        None => "feasible",
-                        Some(rule) => rule.as_text(),
-                    };
-                    (verdict.venue.to_string(), found.to_owned())
-                })
-                .collect(),
+            choice: job.route.choice,
+            verdicts: verdicts(&job.route),
         }
+    }
+}
+
+/// What was found of one place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Verdict))]
+pub struct VerdictView {
+    /// The venue.
+    pub venue: Venue,
+    /// The pool, of the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolName>,
+    /// Whether the job goes there.
+    pub chosen: bool,
+    /// The rule by which the place was rejected; none when it is feasible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Rule>,
+    /// Why it was chosen, or why not, in a sentence.
+    pub reason: String,
+    /// Milliseconds until the job would start there.
+    pub start_ms: u64,
+    /// What one run would cost there, in nano-dollars.
+    pub nanodollars: u64,
+}
+
+/// The verdicts of a route, as shown.
+pub fn verdicts(route: &Route) -> Vec<VerdictView> {
+    route.verdicts.iter().map(|verdict| verdict_view(verdict, route)).collect()
+}
+
+fn verdict_view(verdict: &Verdict, route: &Route) -> VerdictView {
+    let chosen = verdict.place == route.place;
+    let reason = match verdict.rejected {
+        Some(rule) => rule.as_text(),
+        None if chosen => route.choice.as_text(),
+        None => "feasible",
+    };
+    VerdictView {
+        venue: verdict.place.venue(),
+        pool: verdict.place.pool(),
+        chosen,
+        rule: verdict.rejected,
+        reason: reason.to_owned(),
+        start_ms: verdict.start_ms,
+        nanodollars: verdict.nanodollars,
     }
 }
 
@@ -113,7 +153,8 @@ fn waits(job: &Job) -> Option<String> {
             Some("launch_failed") => format!("next launch at {}", shown(*until)),
             Some(_) | None => format!("starts at {}", shown(*until)),
         }),
-        State::Dispatched { at, .. } => Some(match job.route.venue {
+        State::Held { since } => Some(format!("held since {}", shown(*since))),
+        State::Dispatched { at, .. } => Some(match job.route.venue() {
             Venue::Fleet => format!("waiting for a slot in the {} tier since {}", job.work.tier, shown(*at)),
             venue @ (Venue::Inline | Venue::Function | Venue::Fargate) => {
                 format!("starting on {venue} since {}", shown(*at))

@@ -1,0 +1,113 @@
+//! What a run costs at each place: prices as data, integers throughout.
+//!
+//! Costs are marginal: what the bill grows by because this job runs there. AWS bills functions by the millisecond, and
+//! tasks and instances by the second (AWS Lambda, AWS Fargate and Amazon EC2 pricing).
+
+use std::time::Duration;
+
+use crate::route::{Limits, Needs, Pool};
+
+/// Memory that comes with one processor of a function, in MiB (AWS Lambda: "Configure Lambda function memory").
+const FUNCTION_MIB_PER_VCPU: u64 = 1_769;
+/// The least memory of a function, in MiB (Lambda quotas).
+const FUNCTION_LEAST_MIB: u32 = 128;
+/// The shortest task that is billed: one minute (AWS Fargate pricing).
+const FARGATE_LEAST_S: u64 = 60;
+
+/// What AWS charges, in US dollars of one region: policies/prices.yaml.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prices {
+    /// One invocation of a function, in nano-dollars.
+    pub function_request_nanodollars: u64,
+    /// A GiB of a function's memory for a second, in pico-dollars.
+    pub function_gib_second_picodollars: u64,
+    /// A processor of a task for an hour, in nano-dollars.
+    pub fargate_vcpu_hour_nanodollars: u64,
+    /// A GiB of a task's memory for an hour, in nano-dollars.
+    pub fargate_gib_hour_nanodollars: u64,
+}
+
+impl Default for Prices {
+    /// us-east-1, x86_64, on demand, November 2026, as in policies/prices.yaml.
+    fn default() -> Self {
+        Self {
+            function_request_nanodollars: 200,
+            function_gib_second_picodollars: 16_666_700,
+            fargate_vcpu_hour_nanodollars: 40_480_000,
+            fargate_gib_hour_nanodollars: 4_445_000,
+        }
+    }
+}
+
+/// A run inside the function that took the job, which is paid for already but for the time.
+pub fn inline(run: Duration, limits: &Limits) -> u64 {
+    function_time(run, limits.inline_memory_mib, &limits.prices)
+}
+
+/// A function of its own.
+pub fn function(run: Duration, needs: &Needs, limits: &Limits) -> u64 {
+    let time = function_time(run, function_memory_mib(needs), &limits.prices);
+    limits.prices.function_request_nanodollars + time
+}
+
+/// The memory a function must have, in MiB: what the job needs, or what its processors come with.
+pub fn function_memory_mib(needs: &Needs) -> u32 {
+    let for_vcpu = u64::from(needs.milli_vcpu) * FUNCTION_MIB_PER_VCPU / 1000;
+    needs.memory_mib.max(u32::try_from(for_vcpu).unwrap_or(u32::MAX)).max(FUNCTION_LEAST_MIB)
+}
+
+fn function_time(run: Duration, memory_mib: u32, prices: &Prices) -> u64 {
+    let millis = u64::try_from(run.as_millis()).unwrap_or(u64::MAX);
+    // 900 s of 10 GiB at 17 micro-dollars stay below 2^58; what no function runs saturates.
+    let pico = millis.saturating_mul(u64::from(memory_mib)).saturating_mul(prices.function_gib_second_picodollars);
+    pico / 1024 / 1000 / 1000
+}
+
+/// The size of a task in Fargate's own steps: (thousandths of a processor, MiB).
+pub type TaskSize = (u32, u32);
+
+/// Fargate's sizes: processors, the least, the most and the step of memory in MiB (Amazon ECS: "Task CPU and memory").
+const FARGATE_SIZES: [(u32, u32, u32, u32); 7] = [
+    (250, 512, 2_048, 512),
+    (500, 1_024, 4_096, 1_024),
+    (1_000, 2_048, 8_192, 1_024),
+    (2_000, 4_096, 16_384, 1_024),
+    (4_000, 8_192, 30_720, 1_024),
+    (8_000, 16_384, 61_440, 4_096),
+    (16_000, 32_768, 122_880, 8_192),
+];
+
+/// The smallest task that the job fits into; `None` when none does.
+pub fn fargate_size(needs: &Needs) -> Option<TaskSize> {
+    let fits = |size: &&(u32, u32, u32, u32)| needs.milli_vcpu <= size.0 && needs.memory_mib <= size.2;
+    let (milli_vcpu, least, _, step) = FARGATE_SIZES.iter().find(fits)?;
+    Some((*milli_vcpu, needs.memory_mib.max(*least).next_multiple_of(*step)))
+}
+
+/// A task: billed by the second, a minute at least.
+pub fn fargate(run: Duration, needs: &Needs, limits: &Limits) -> u64 {
+    let Some((milli_vcpu, memory_mib)) = fargate_size(needs) else { return 0 };
+    let seconds = seconds(run).max(FARGATE_LEAST_S);
+    let vcpu_hour = limits.prices.fargate_vcpu_hour_nanodollars.saturating_mul(u64::from(milli_vcpu)) / 1000;
+    let gib_hour = limits.prices.fargate_gib_hour_nanodollars.saturating_mul(u64::from(memory_mib)) / 1024;
+    seconds.saturating_mul(vcpu_hour + gib_hour) / 3600
+}
+
+/// A slot of a worker that is there: its share of the instance, by whichever of memory and processors is more.
+pub fn slot(run: Duration, needs: &Needs, pool: &Pool) -> u64 {
+    let per_mille = |part: u32, whole: u32| u64::from(part).saturating_mul(1000) / u64::from(whole.max(1));
+    let share =
+        per_mille(needs.memory_mib, pool.memory_mib).max(per_mille(needs.milli_vcpu, pool.milli_vcpu)).min(1000);
+    seconds(run).saturating_mul(share).saturating_mul(pool.hour_nanodollars) / 3600 / 1000
+}
+
+/// Waking a worker: its boot, and its idle time before it goes home, shared by the jobs that wake it together.
+pub fn wake(pool: &Pool, companions: u32) -> u64 {
+    let seconds = seconds(pool.boot) + seconds(pool.idle);
+    seconds.saturating_mul(pool.hour_nanodollars) / 3600 / (u64::from(companions) + 1)
+}
+
+/// Whole seconds, begun ones counted.
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
