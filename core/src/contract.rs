@@ -159,7 +159,7 @@ capabilities:
     retry: { attempts: 2, backoff_seconds: 0 }
 "#;
     let catalog = Catalog::parse("contract", text, &[], &BTreeMap::new()).expect("the suite's own catalog");
-    let policies = Policies { catalog, limits: Limits::one_machine(4096) };
+    let policies = Policies { catalog, limits: Limits::one_machine(4096), ..Policies::default() };
     Yard { shelf: Arc::new(Shelf::new(policies)), ..yard.clone() }
 }
 

@@ -80,7 +80,7 @@ impl Memory {
             herald: Arc::new(self.clone()),
             ambient: Arc::new(self.clone()),
             workers: Arc::new(self.clone()),
-            shelf: Arc::new(Shelf::new(Policies { catalog, limits })),
+            shelf: Arc::new(Shelf::new(Policies { catalog, limits, ..Policies::default() })),
             retention: Duration::from_secs(7 * 24 * 3600),
         }
     }
