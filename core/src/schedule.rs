@@ -35,6 +35,9 @@ use crate::job::Tier;
 use crate::policies::Stand;
 
 mod file;
+mod round;
+
+pub use self::round::{TickCounts, Ticked, job_of, round};
 
 /// Who submits the jobs of schedules: the first half of what their ids are derived from.
 pub const CALLER: &str = "schedule";
