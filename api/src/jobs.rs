@@ -29,7 +29,7 @@ const PAGE: usize = 50;
 /// How often a log that somebody follows is read again, while its job runs and they wait.
 const FOLLOW: Duration = Duration::from_millis(250);
 
-/// Who calls. One token, one caller: roles come with more tokens.
+/// Who calls. One token, one caller: roles come with more tokens. None of [`intake::RESERVED_CALLERS`].
 pub(crate) const CALLER: &str = "local";
 
 /// A job, and its result where it has one and is asked for.
@@ -384,24 +384,4 @@ pub(crate) async fn cancel(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Re
 pub(crate) async fn retry(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Response, Problem> {
     let job = settle::retry_job(&api.yard, id, CALLER).await?;
     Ok((StatusCode::ACCEPTED, Json(JobView::from(&job))).into_response())
-}
-
-/// GET /v1/capabilities
-pub(crate) async fn capabilities(State(api): State<Arc<Api>>) -> Json<Value> {
-    let policies = api.yard.policies();
-    let capabilities: Vec<Value> = policies
-        .catalog
-        .iter()
-        .map(|capability| {
-            serde_json::json!({
-                "name": capability.name,
-                "summary": capability.summary,
-                "input": capability.input,
-                "timeout_seconds": capability.timeout.as_secs(),
-                "expected_seconds": capability.needs.expected.map(|expected| expected.as_secs()),
-                "attempts": capability.retry.attempts,
-            })
-        })
-        .collect();
-    Json(serde_json::json!({ "capabilities": capabilities }))
 }

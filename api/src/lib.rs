@@ -3,7 +3,9 @@
 mod body;
 mod events;
 mod jobs;
+mod policies;
 pub mod problem;
+mod schedules;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +20,16 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use switchyard_core::execute::{self, Holding, Ran, Runs};
 use switchyard_core::job::Holder;
+use switchyard_core::policies::Reload;
 use switchyard_core::ports::{Desk, Executor, Message, PortError, Yard};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use events::EventAnswer;
 pub use jobs::{JobAnswer, JobsPage, LogsPage, TimelineAnswer};
+pub use policies::ReloadAnswer;
 pub use problem::Problem;
+pub use schedules::{ScheduleView, SchedulesAnswer, SkipView};
 
 /// The largest request body: a payload of 1 MiB and what stands around it.
 pub const BODY_BYTES: usize = 1024 * 1024 + 64 * 1024;
@@ -39,6 +44,8 @@ pub struct Api {
     pub inline: Inline,
     /// Who may call.
     pub token: TokenDigest,
+    /// Reads the rules again.
+    pub rules: Arc<dyn Reload>,
     /// Where this router runs: `local`, `lambda` or `fargate`; shown by /health.
     pub compute: &'static str,
 }
@@ -104,7 +111,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/v1/events", post(events::deliver))
-        .route("/v1/capabilities", get(jobs::capabilities))
+        .route("/v1/capabilities", get(policies::capabilities))
+        .route("/v1/reload", post(policies::reload))
+        .route("/v1/schedules", get(schedules::list))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), admit));
     Router::new()
         .route("/health", get(health))

@@ -19,13 +19,16 @@ pub struct Problem {
     pub code: String,
     /// What happened, in a sentence.
     pub detail: String,
+    /// All that is wrong, one a line, where one sentence cannot say it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub violations: Vec<String>,
 }
 
 impl Problem {
     /// A problem.
     pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error").to_owned();
-        Self { status: status.as_u16(), title, code: code.to_owned(), detail: detail.into() }
+        Self { status: status.as_u16(), title, code: code.to_owned(), detail: detail.into(), violations: Vec::new() }
     }
 }
 

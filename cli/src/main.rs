@@ -1,11 +1,12 @@
 //! `switchyard`: the yard on one machine, its worker, and the tool that talks to it.
 
 mod args;
-mod catalog;
 mod client;
 mod exit;
 mod local;
+mod policies;
 mod replay;
+mod schedules;
 mod show;
 mod worker;
 
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, Policies};
 use crate::client::Client;
 use crate::exit::Failure;
 
@@ -42,7 +43,11 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Cancel { id } => show::change(&client()?, &id, "cancel", json),
         Command::Retry { id } => show::change(&client()?, &id, "retry", json),
         Command::Capabilities { check: None } => show::capabilities(&client()?, json),
-        Command::Capabilities { check: Some(folder) } => catalog::check(&folder),
+        Command::Capabilities { check: Some(folder) } | Command::Policies(Policies::Check { folder }) => {
+            policies::check(&folder)
+        }
+        Command::Reload => show::reload(&client()?, json),
+        Command::Schedules => schedules::list(&client()?, json),
         Command::Replay { event, submit } => {
             if submit {
                 replay::submit(&client()?, &event, json)
