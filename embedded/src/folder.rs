@@ -243,4 +243,18 @@ mod tests {
         child.join().unwrap();
         assert_eq!(fs::read_to_string(folder.lock_file()).unwrap(), std::process::id().to_string());
     }
+
+    #[test]
+    fn tasks_read_the_policies_that_were_written_last_and_nobody_else_does() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let file = Folder::open(root.path()).unwrap().policies();
+        assert_eq!(read_policies(&file).unwrap_err().kind(), io::ErrorKind::NotFound);
+        for text in ["version: 1\n", "version: 1 # ü\n"] {
+            let files = Files::from([("capabilities.yaml".to_owned(), text.to_owned())]);
+            write_policies(&file, &files).unwrap();
+            assert_eq!(read_policies(&file).unwrap(), files);
+        }
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o077, 0);
+    }
 }

@@ -17,6 +17,7 @@ use switchyard_worker::system::Vital;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::alarm::Alarm;
 use crate::blobs_folder::FolderBlobs;
 use crate::desk_local::LocalDesk;
 use crate::folder::{Folder, Lock, LockError, write_policies};
@@ -64,6 +65,9 @@ pub enum HomeError {
     /// What an earlier process left cannot be ended.
     #[error("processes of the yard's last run cannot be ended")]
     Orphans(#[source] std::io::Error),
+    /// There is no alarm for the clock.
+    #[error("cannot make a timer")]
+    Alarm(#[source] std::io::Error),
     /// The database cannot be read.
     #[error("cannot take up the yard's jobs")]
     Ledger(#[from] PortError),
@@ -136,7 +140,7 @@ impl Home {
         let taken_up = reap::after_restart(&yard, ledger.unsettled()?).await?;
         info!(found = taken_up.found, done = taken_up.done, orphans = swept + strays, "the yard is open");
         let reaper = tokio::spawn(night_watch(yard.clone(), ledger.clone()));
-        let clock = tokio::spawn(clock(yard.clone()));
+        let clock = tokio::spawn(clock(yard.clone(), Alarm::new().map_err(HomeError::Alarm)?));
         Ok(Self { yard, ledger, desk, folder, id, boot, roster, taken_up, launcher, reaper, clock, _lock: lock })
     }
 
@@ -204,7 +208,7 @@ async fn night_watch(yard: Yard, ledger: SqliteLedger) {
 }
 
 /// Sleeps until the next tick of any schedule, and submits what is due. Other schedules wake it; nothing else does.
-async fn clock(yard: Yard) {
+async fn clock(yard: Yard, alarm: Alarm) {
     let _vital = Vital("the clock");
     let mut failures = 0;
     loop {
@@ -227,9 +231,12 @@ async fn clock(yard: Yard) {
                 continue;
             }
         };
-        let wait = next.map(|next| Duration::try_from(next.duration_since(yard.ambient.now())).unwrap_or_default());
         tokio::select! {
-            () = sleep(wait) => {}
+            rung = alarm.wait(next) => if let Err(error) = rung {
+                failures += 1;
+                warn!(%error, "the clock's alarm failed");
+                pause(&yard, failures).await;
+            },
             () = changed => {}
         }
     }
