@@ -21,8 +21,8 @@ check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --all-features --no-deps --document-private-items
-	cargo run --quiet --package switchyard -- capabilities --check policies
-	cargo run --quiet --package switchyard -- capabilities --check demo/policies
+	cargo run --quiet --package switchyard -- policies check policies
+	cargo run --quiet --package switchyard -- policies check demo/policies
 
 # Ours and the peers in turn, in one run; the peers live in a workspace of their own.
 bench:

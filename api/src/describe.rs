@@ -11,8 +11,8 @@ use utoipa::openapi::{KnownFormat, RefOr, Schema};
 use crate::openapi::Doc;
 use crate::problem::Code;
 use crate::{
-    BATCH_BYTES, BATCH_JOBS, BODY_BYTES, BatchAnswer, EventAnswer, JobAnswer, JobsPage, LogsPage, TimelineAnswer,
-    WAIT_SECONDS,
+    BATCH_BYTES, BATCH_JOBS, BODY_BYTES, BatchAnswer, EventAnswer, JobAnswer, JobsPage, LogsPage, ReloadAnswer,
+    SchedulesAnswer, TimelineAnswer, WAIT_SECONDS,
 };
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -263,8 +263,12 @@ fn capabilities_schema() -> Schema {
         .required("summary")
         .required("timeout_seconds")
         .required("attempts");
+    let nullable = |kind| ObjectBuilder::new().schema_type(SchemaType::Array(vec![kind, Type::Null]));
     ObjectBuilder::new()
         .property("capabilities", ArrayBuilder::new().items(capability))
+        .property("loaded_at", nullable(Type::String).description(Some("Since when the policies are in force.")))
+        .property("digest", text().description(Some("The digest of the policies in force.")))
+        .property("refused", nullable(Type::Object).description(Some("What was refused since, and why.")))
         .required("capabilities")
         .build()
         .into()
@@ -273,6 +277,31 @@ fn capabilities_schema() -> Schema {
 /// GET /v1/capabilities
 pub(crate) fn capabilities() -> Doc {
     Doc::new("listCapabilities", "what may run").answers_with(200, "Every capability.", capabilities_schema())
+}
+
+/// POST /v1/reload
+pub(crate) fn reload() -> Doc {
+    let answer = json!({
+        "loaded_at": "2026-01-31T12:00:00.000Z", "digest": "9f86d081884c7d65",
+        "changes": ["capability file-digest: changed"],
+    });
+    Doc::new("reloadPolicies", "read the policies again")
+        .more("Broken ones change nothing. Jobs that were accepted keep the needs they were accepted with.")
+        .answers::<ReloadAnswer>(200, "They are in force.", answer)
+        .problems(&[Code::NothingToReload, Code::InvalidPolicies])
+}
+
+/// GET /v1/schedules
+pub(crate) fn schedules() -> Doc {
+    let schedule = json!({
+        "name": "nightly", "when": "30 3 * * *", "time_zone": "Europe/Berlin", "capability": "disk-usage",
+        "enabled": true, "next_tick": "2026-02-01T02:30:00Z", "skipped": 0,
+    });
+    Doc::new("listSchedules", "what runs by the clock").answers::<SchedulesAnswer>(
+        200,
+        "Every schedule.",
+        json!({ "schedules": [schedule] }),
+    )
 }
 
 /// GET /health

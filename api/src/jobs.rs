@@ -293,23 +293,3 @@ pub(crate) async fn retry(
     let job = settle::retry_job(&api.yard, id, &caller.name).await?;
     Ok((StatusCode::ACCEPTED, Json(JobView::from(&job))).into_response())
 }
-
-/// GET /v1/capabilities
-pub(crate) async fn capabilities(State(api): State<Arc<Api>>, _: Params<Nothing>) -> Json<Value> {
-    let policies = api.yard.policies();
-    let capabilities: Vec<Value> = policies
-        .catalog
-        .iter()
-        .map(|capability| {
-            serde_json::json!({
-                "name": capability.name,
-                "summary": capability.summary,
-                "input": capability.input,
-                "timeout_seconds": capability.timeout.as_secs(),
-                "expected_seconds": capability.needs.expected.map(|expected| expected.as_secs()),
-                "attempts": capability.retry.attempts,
-            })
-        })
-        .collect();
-    Json(serde_json::json!({ "capabilities": capabilities }))
-}

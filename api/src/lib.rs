@@ -12,6 +12,8 @@ mod events;
 mod jobs;
 mod batch;
 mod watch;
+mod policies;
+mod schedules;
 pub mod problem;
 pub mod openapi;
 mod describe;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use axum::extract::State;
 use switchyard_core::execute::{self, Holding, Ran, Runs};
 use switchyard_core::job::Holder;
+use switchyard_core::policies::Reload;
 use switchyard_core::ports::{Desk, Executor, Message, PortError, Yard};
 use tokio::sync::Semaphore;
 
@@ -32,8 +35,10 @@ use crate::edge::Edge;
 pub use batch::{BatchAnswer, BatchItem};
 pub use events::EventAnswer;
 pub use jobs::{JobAnswer, JobsPage, TimelineAnswer};
+pub use policies::ReloadAnswer;
 pub use problem::Problem;
 pub use routes::router;
+pub use schedules::{ScheduleView, SchedulesAnswer, SkipView};
 pub use serve::serve;
 pub use watch::LogsPage;
 
@@ -56,6 +61,8 @@ pub struct Api {
     pub callers: Arc<dyn Callers>,
     /// What callers may take.
     pub edge: Edge,
+    /// Reads the rules again.
+    pub rules: Arc<dyn Reload>,
     /// Where this router runs: `local`, `lambda` or `fargate`; shown by /health.
     pub compute: &'static str,
 }

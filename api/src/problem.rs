@@ -37,6 +37,8 @@ pub enum Code {
     BodyTooSlow,
     /// The job stands where that cannot be done.
     Conflict,
+    /// There is nothing that could be read again.
+    NothingToReload,
     /// The body is too large.
     BodyTooLarge,
     /// The payload is too large.
@@ -55,6 +57,8 @@ pub enum Code {
     NoFeasibleVenue,
     /// The body is no event.
     NotAnEvent,
+    /// The policies are broken.
+    InvalidPolicies,
     /// A defect of the yard.
     Internal,
     /// The home failed, and will again.
@@ -71,7 +75,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, by status.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::NotJson,
         Self::InvalidParameter,
         Self::InvalidIdempotencyKey,
@@ -85,6 +89,7 @@ impl Code {
         Self::MethodNotAllowed,
         Self::BodyTooSlow,
         Self::Conflict,
+        Self::NothingToReload,
         Self::BodyTooLarge,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
@@ -94,6 +99,7 @@ impl Code {
         Self::IdempotencyKeyReused,
         Self::NoFeasibleVenue,
         Self::NotAnEvent,
+        Self::InvalidPolicies,
         Self::Internal,
         Self::HomeFailed,
         Self::TryAgain,
@@ -129,6 +135,9 @@ impl Code {
             ),
             Self::BodyTooSlow => ("body_too_slow", S::REQUEST_TIMEOUT, "the body did not arrive in time"),
             Self::Conflict => ("conflict", S::CONFLICT, "the job stands where that cannot be done"),
+            Self::NothingToReload => {
+                ("nothing_to_reload", S::CONFLICT, "the yard runs on the policies it was built with")
+            }
             Self::BodyTooLarge => ("body_too_large", S::PAYLOAD_TOO_LARGE, "the body is larger than what is taken"),
             Self::PayloadTooLarge => {
                 ("payload_too_large", S::PAYLOAD_TOO_LARGE, "the payload is larger than any job's may be")
@@ -160,6 +169,11 @@ impl Code {
                 ("no_feasible_venue", S::UNPROCESSABLE_ENTITY, "no venue can run it; each one's reason is given")
             }
             Self::NotAnEvent => ("not_an_event", S::UNPROCESSABLE_ENTITY, "the body is no event's envelope"),
+            Self::InvalidPolicies => (
+                "invalid_policies",
+                S::UNPROCESSABLE_ENTITY,
+                "the policies are broken, and those in force stay; `violations` names all that is wrong",
+            ),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "a defect of the yard; its log says more"),
             Self::HomeFailed => {
                 ("home_failed", S::INTERNAL_SERVER_ERROR, "what the yard stands on failed; trying again does not help")
@@ -207,6 +221,9 @@ pub struct Problem {
     /// The request's id, as the log has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// All that is wrong, one a line, where one sentence cannot say it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub violations: Vec<String>,
 }
 
 impl Problem {
@@ -214,7 +231,14 @@ impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let status = code.status();
         let title = status.canonical_reason().unwrap_or("Error").to_owned();
-        Self { status: status.as_u16(), title, code: code.as_str().to_owned(), detail: detail.into(), request_id: None }
+        Self {
+            status: status.as_u16(),
+            title,
+            code: code.as_str().to_owned(),
+            detail: detail.into(),
+            request_id: None,
+            violations: Vec::new(),
+        }
     }
 }
 

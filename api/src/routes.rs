@@ -15,7 +15,7 @@ use crate::admit::{Role, admit};
 use crate::edge::bound;
 use crate::openapi::Doc;
 use crate::problem::{Code, Problem};
-use crate::{Api, batch, body, describe, events, health, jobs, openapi, request, watch};
+use crate::{Api, batch, body, describe, events, health, jobs, openapi, policies, request, schedules, watch};
 
 /// One route.
 pub struct Route {
@@ -49,7 +49,9 @@ pub fn table() -> Vec<Route> {
         route(M::POST, "/v1/jobs/{id}/cancel", SUBMITTER, jobs::cancel, describe::cancel),
         route(M::POST, "/v1/jobs/{id}/retry", SUBMITTER, jobs::retry, describe::retry),
         route(M::POST, "/v1/events", OPERATOR, events::deliver, describe::events),
-        route(M::GET, "/v1/capabilities", VIEWER, jobs::capabilities, describe::capabilities),
+        route(M::GET, "/v1/capabilities", VIEWER, policies::capabilities, describe::capabilities),
+        route(M::POST, "/v1/reload", OPERATOR, policies::reload, describe::reload),
+        route(M::GET, "/v1/schedules", VIEWER, schedules::list, describe::schedules),
         route(M::GET, "/health", OPEN, health, describe::health),
         route(M::GET, "/openapi.json", OPEN, openapi::show, describe::openapi),
     ]
@@ -111,8 +113,14 @@ mod tests {
         let answer = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         let status = answer.status();
         let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
-        let nothing =
-            Problem { status: 0, title: String::new(), code: String::new(), detail: String::new(), request_id: None };
+        let nothing = Problem {
+            status: 0,
+            title: String::new(),
+            code: String::new(),
+            detail: String::new(),
+            request_id: None,
+            violations: vec![],
+        };
         (status, serde_json::from_slice(&body).unwrap_or(nothing))
     }
 

@@ -1,5 +1,6 @@
 //! A yard in memory, and somebody of each role to ask it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -12,11 +13,13 @@ use switchyard_core::catalog::Catalog;
 use switchyard_core::intake;
 use switchyard_core::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, Phase};
 use switchyard_core::memory::Memory;
+use switchyard_core::policies::{NotReloaded, Reload, Reloaded};
 use switchyard_core::ports::{
     self, Acceptance, Assignment, Beat, Body, Claim, Claimed, Executor, LogSink, NewJob, Outcome, PortError, Query,
     Saved, Yard,
 };
 use switchyard_core::route::Limits;
+use switchyard_core::schedule::Ticked;
 use switchyard_core::settle::YardDesk;
 use tokio::sync::Semaphore;
 
@@ -59,6 +62,16 @@ impl Executor for Idle {
     }
 }
 
+/// Rules that nobody wrote down.
+struct BuiltIn;
+
+#[async_trait]
+impl Reload for BuiltIn {
+    async fn reload(&self) -> Result<Reloaded, NotReloaded> {
+        Err(NotReloaded::BuiltIn)
+    }
+}
+
 /// A router's state over a new yard in memory.
 pub(crate) fn api() -> Arc<Api> {
     api_over(Ledger::new()).0
@@ -86,6 +99,7 @@ pub(crate) fn api_over(ledger: Ledger) -> (Arc<Api>, Ledger) {
         yard,
         callers: Arc::new(Named),
         edge: Edge::default(),
+        rules: Arc::new(BuiltIn),
         compute: "local",
     };
     (Arc::new(api), ledger)
@@ -196,6 +210,14 @@ impl ports::Ledger for Ledger {
 
     async fn forget(&self, ids: &[JobId]) -> Result<(), PortError> {
         self.home.forget(ids).await
+    }
+
+    async fn last_ticks(&self) -> Result<BTreeMap<String, Ticked>, PortError> {
+        self.home.last_ticks().await
+    }
+
+    async fn ticked(&self, name: &str, ticked: Option<&Ticked>) -> Result<(), PortError> {
+        self.home.ticked(name, ticked).await
     }
 }
 

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use switchyard_core::intake::RESERVED_CALLERS;
 use switchyard_core::job::one_line;
 
 use crate::admit::{Caller, Callers, Role, Stranger};
@@ -52,7 +53,9 @@ pub enum TokensError {
     #[error("it is version {0}; this program reads version {VERSION}")]
     Version(u32),
     /// The name cannot be one.
-    #[error("`{0}` cannot name a token: expected 1 to 64 letters, digits, `.`, `_` or `-`")]
+    #[error(
+        "`{0}` cannot name a token: expected 1 to 64 letters, digits, `.`, `_` or `-`, and no name of the yard's own"
+    )]
     BadName(String),
     /// There is one of that name.
     #[error("there is a token named `{0}` already: rotate it for a new secret, or revoke it first")]
@@ -105,7 +108,9 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
 
 fn check_name(name: &str) -> Result<(), TokensError> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if (1..=64).contains(&name.len()) && name.bytes().all(fits) {
+    // The yard's own callers: what they submitted is nobody else's to repeat.
+    let reserved = RESERVED_CALLERS.contains(&name);
+    if (1..=64).contains(&name.len()) && name.bytes().all(fits) && !reserved {
         return Ok(());
     }
     Err(TokensError::BadName(one_line(name, 64)))

@@ -93,7 +93,7 @@ pub(crate) enum Command {
     },
     /// List what the yard can run.
     Capabilities {
-        /// Say instead whether the policies in this folder are sound; no yard is needed.
+        /// As `policies check`.
         #[arg(long, value_name = "FOLDER")]
         check: Option<PathBuf>,
     },
@@ -105,9 +105,25 @@ pub(crate) enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// The policies that a yard may be opened with.
+    #[command(subcommand)]
+    Policies(Policies),
+    /// Make the yard read its policies again; jobs that it has taken keep the needs they were taken with.
+    Reload,
+    /// List what runs by the clock.
+    Schedules,
     /// Run one job for a yard that started this process: nothing to call by hand.
     #[command(hide = true)]
     Worker(Worker),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policies {
+    /// Say whether the policies in a folder are sound, and else all that is wrong; no yard is needed.
+    Check {
+        /// The folder.
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -115,7 +131,7 @@ pub(crate) struct Local {
     /// The address to listen on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:7420", env = "SWITCHYARD_LISTEN")]
     pub(crate) listen: SocketAddr,
-    /// The folder with capabilities.yaml [default: the capabilities this program was built with].
+    /// The folder with capabilities.yaml and schedules.yaml [default: the policies this program was built with].
     #[arg(long, env = "SWITCHYARD_POLICIES", value_name = "FOLDER")]
     pub(crate) policies: Option<PathBuf>,
     /// Jobs the worker runs at once [default: the number of processors].

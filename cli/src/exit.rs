@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use switchyard_api::Problem;
 use switchyard_core::job::one_line;
+use switchyard_core::policies::Violations;
 
 /// The list that `--help` ends with.
 pub(crate) const EXIT_CODES: &str = "Exit codes:
@@ -12,7 +13,7 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   1  the job ended, but did not succeed
   2  bad input: an argument, a file, a submission
   3  no such job, or nothing to show
-  4  the job stands where that cannot be done
+  4  the job, or the yard, stands where that cannot be done
   5  no yard answers
   6  the yard does not accept the token
   7  the yard or this machine failed; trying again can help
@@ -62,6 +63,14 @@ pub(crate) enum Failure {
         /// Why not.
         cause: std::io::Error,
     },
+    /// Policies are broken.
+    #[error("{wrong}")]
+    Policies {
+        /// All that is wrong with them.
+        wrong: Violations,
+        /// 2 where they were given to be judged, 8 where a yard was to be opened with them.
+        exit: u8,
+    },
     /// The yard cannot be opened.
     #[error("{}", switchyard_core::ports::describe(.0.as_ref()))]
     CannotOpen(Box<dyn std::error::Error + Send + Sync>),
@@ -73,9 +82,19 @@ impl Failure {
         Self::Io { what: what.into(), cause }
     }
 
-    /// What is printed, in one line: what others wrote into a message must not drive the terminal.
+    /// What is printed, in one line, or in one for each violation: what others wrote into a message must not drive the
+    /// terminal.
     pub(crate) fn describe(&self) -> String {
-        one_line(&self.to_string(), 4000)
+        let lines = match self {
+            Self::Policies { wrong, .. } => wrong.lines(),
+            Self::Problem(problem) if !problem.violations.is_empty() => {
+                let mut lines = vec![self.to_string()];
+                lines.extend(problem.violations.iter().cloned());
+                lines
+            }
+            _ => vec![self.to_string()],
+        };
+        lines.iter().map(|line| one_line(line, 4000)).collect::<Vec<_>>().join("\n")
     }
 
     /// What the program exits with, as [`EXIT_CODES`] lists.
@@ -93,6 +112,7 @@ impl Failure {
             Self::NoYard(_) | Self::Unreachable { .. } => 5,
             Self::NotAYard { .. } | Self::Io { .. } => 7,
             Self::CannotOpen(_) => 8,
+            Self::Policies { exit, .. } => *exit,
         }
     }
 }

@@ -9,9 +9,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use switchyard_api::edge::Edge;
 use switchyard_api::{Api, Inline, serve as serve_http};
 use switchyard_core::job::{Holder, StopCause};
-use switchyard_core::policies::{Policies, Shelf};
+use switchyard_core::policies::{Reload, Shelf};
 use switchyard_core::ports::{Ambient, Executor, StopSignal};
-use switchyard_core::route::{Limits, PoolName};
+use switchyard_core::route::PoolName;
 use switchyard_embedded::folder::{Folder, write_private};
 use switchyard_embedded::home::{Home, Setup};
 use switchyard_embedded::launcher_process::TaskProgram;
@@ -25,8 +25,8 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::args::Local;
-use crate::catalog;
 use crate::exit::Failure;
+use crate::policies::{self, Rules};
 use crate::tokens;
 
 /// What one request may take for running a job inline: an API Gateway HTTP API answers within 30 s, less a second.
@@ -62,8 +62,11 @@ fn raise_file_limit() {
 }
 
 async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
-    let catalog = catalog::load(local.policies.as_deref())?;
-    let shelf = Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(memory_mib()) }));
+    let ambient: Arc<dyn Ambient> = Arc::new(System);
+    let (policies, files) =
+        policies::load(local.policies.as_deref()).map_err(|wrong| Failure::Policies { wrong, exit: 8 })?;
+    let shelf = Arc::new(Shelf::default());
+    shelf.replace(policies, ambient.now());
     let listener = TcpListener::bind(local.listen).await.map_err(|cause| {
         let listen = local.listen;
         let advice = match cause.kind() {
@@ -76,15 +79,22 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     })?;
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let program = std::env::current_exe().map_err(|cause| Failure::io("find this program's own file", cause))?;
+    let absolute = std::path::absolute(root).map_err(|cause| Failure::io("find the yard's folder", cause))?;
+    let for_tasks = Folder::at(&absolute).policies();
     let mut args = Vec::new();
     if local.policies.is_some() {
-        let snapshot = std::path::absolute(root).map_err(|cause| Failure::io("find the yard's folder", cause))?;
-        args.extend(["--policies".to_owned(), Folder::at(&snapshot).policies().display().to_string()]);
+        args.extend(["--policies".to_owned(), for_tasks.display().to_string()]);
     }
-    let ambient: Arc<dyn Ambient> = Arc::new(System);
+    let rules = Rules {
+        folder: local.policies.clone(),
+        for_tasks,
+        shelf: Arc::clone(&shelf),
+        ambient: Arc::clone(&ambient),
+        turn: Arc::default(),
+    };
     let setup = Setup {
         shelf: Arc::clone(&shelf),
-        policies: local.policies.clone(),
+        policies: files.map(policies::for_tasks),
         task: TaskProgram { program, args },
         tasks: local.tasks.map_or(processors * 2, usize::from),
         retention: Duration::from_secs(u64::from(local.retention_days) * 24 * 3600),
@@ -122,6 +132,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         },
         callers: Arc::new(callers),
         edge: Edge::default(),
+        rules: Arc::new(rules.clone()),
         compute: "local",
     };
     let address = listener.local_addr().map_err(|cause| Failure::io("read the address", cause))?;
@@ -136,6 +147,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         home.folder.root().display()
     );
     let stop = stop_signal()?;
+    tokio::spawn(reload_at_hangups(rules)?);
     let api = Arc::new(api);
     let mut server = tokio::spawn(serve_http(listener, Arc::clone(&api)));
     tokio::select! {
@@ -158,6 +170,17 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Reads the policies again at every SIGHUP.
+fn reload_at_hangups(rules: Rules) -> Result<impl Future<Output = ()>, Failure> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(|cause| Failure::io("hear signals", cause))?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            // What came of it is in the log, and whoever asks for the capabilities sees it.
+            drop(rules.reload().await);
+        }
+    })
+}
+
 /// Resolves at the first SIGINT or SIGTERM; at a second one the process ends at once, as after a crash.
 fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     let hear = |kind| signal(kind).map_err(|cause| Failure::io("hear signals", cause));
@@ -170,13 +193,4 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
             std::process::exit(130);
         });
     })
-}
-
-/// The machine's memory in MiB, as the pool's limit; plenty where it cannot be read.
-fn memory_mib() -> u32 {
-    let read = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = read
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    total.and_then(|kib| u32::try_from(kib / 1024).ok()).unwrap_or(u32::MAX)
 }

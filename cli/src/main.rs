@@ -2,11 +2,12 @@
 
 mod args;
 mod batch;
-mod catalog;
 mod client;
 mod exit;
 mod local;
+mod policies;
 mod replay;
+mod schedules;
 mod show;
 mod tokens;
 mod watch;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, Policies};
 use crate::client::Client;
 use crate::exit::Failure;
 
@@ -55,7 +56,11 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Cancel { id } => show::change(&client()?, &id, "cancel", json),
         Command::Retry { id } => show::change(&client()?, &id, "retry", json),
         Command::Capabilities { check: None } => show::capabilities(&client()?, json),
-        Command::Capabilities { check: Some(folder) } => catalog::check(&folder),
+        Command::Capabilities { check: Some(folder) } | Command::Policies(Policies::Check { folder }) => {
+            policies::check(&folder)
+        }
+        Command::Reload => show::reload(&client()?, json),
+        Command::Schedules => schedules::list(&client()?, json),
         Command::Token(token) => tokens::run(&connection.data_folder(), &token, json),
         Command::Replay { event, submit } => {
             if submit {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
-use switchyard_api::{JobAnswer, JobsPage, LogsPage, TimelineAnswer};
+use switchyard_api::{JobAnswer, JobsPage, LogsPage, ReloadAnswer, TimelineAnswer};
 use switchyard_core::job::{Phase, one_line};
 use switchyard_core::ports::Stream;
 use switchyard_core::wire::JobView;
@@ -337,6 +337,22 @@ pub(crate) fn change(client: &Client, id: &str, verb: &str, json: bool) -> Resul
     Ok(0)
 }
 
+/// Makes the yard read its policies again, and says what that changes.
+pub(crate) fn reload(client: &Client, json: bool) -> Result<u8, Failure> {
+    let answer: ReloadAnswer = client.post("/v1/reload", None, None)?;
+    if json {
+        print_json(&answer)?;
+        return Ok(0);
+    }
+    for change in &answer.changes {
+        print(&one_line(change, 200))?;
+    }
+    if answer.changes.is_empty() {
+        print("nothing changed")?;
+    }
+    Ok(0)
+}
+
 /// Lists what the yard can run.
 pub(crate) fn capabilities(client: &Client, json: bool) -> Result<u8, Failure> {
     let answer: Value = client.get("/v1/capabilities")?;
@@ -352,5 +368,11 @@ pub(crate) fn capabilities(client: &Client, json: bool) -> Result<u8, Failure> {
         table.add_row([text("name"), format!("{timeout:?}"), capability["attempts"].to_string(), text("summary")]);
     }
     print(&table.trim_fmt())?;
+    if let Some(at) = answer["refused"]["at"].as_str() {
+        print(&format!("newer policies were refused at {}:", one_line(at, 40)))?;
+        for line in answer["refused"]["violations"].as_array().into_iter().flatten() {
+            print(&one_line(line.as_str().unwrap_or_default(), 600))?;
+        }
+    }
     Ok(0)
 }

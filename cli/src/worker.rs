@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use switchyard_core::execute::{Holding, Runs};
 use switchyard_core::job::{Epoch, Holder, StopCause};
-use switchyard_core::policies::{Policies, Shelf};
+use switchyard_core::policies::Shelf;
 use switchyard_core::ports::{Message, StopSignal};
 use switchyard_embedded::blobs_folder::FolderBlobs;
 use switchyard_embedded::desk_socket::SocketDesk;
@@ -17,15 +17,15 @@ use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Worker;
-use crate::catalog;
 use crate::exit::Failure;
 use crate::local::start_logging;
+use crate::policies;
 
 pub(crate) fn run(worker: &Worker) -> Result<u8, Failure> {
     start_logging();
     let id = worker.job.parse().map_err(|error| Failure::BadInput(format!("--job: {error}")))?;
     let message = Message { id, epoch: Epoch(worker.epoch) };
-    let catalog = catalog::load(worker.policies.as_deref())?;
+    let policies = policies::of_task(worker.policies.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|cause| Failure::io("start the runtime", cause))?;
     runtime.block_on(async {
@@ -49,7 +49,7 @@ pub(crate) fn run(worker: &Worker) -> Result<u8, Failure> {
         });
         let ambient = System;
         let executor = LocalExecutor {
-            shelf: Arc::new(Shelf::new(Policies { catalog, ..Policies::default() })),
+            shelf: Arc::new(Shelf::new(policies)),
             scratch: Scratch::new(&worker.scratch, 0),
             yard: worker.yard.clone(),
             ambient: Arc::new(ambient),

@@ -1,18 +1,20 @@
 //! What may run: the capabilities an operator lists in policies/capabilities.yaml.
 //!
-//! Parsing is pure: text in, a [`Catalog`] or the place and reason of what is wrong with it.
+//! Here is what a capability is, and how a payload becomes its arguments; `file` reads them from the operator's text.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::job::one_line;
-use crate::route::{Needs, Packaging, Pin};
+#[expect(unused_imports, reason = "for the files of policies that other rooms read")]
+pub(crate) use crate::policies::{PolicyError as CatalogError, check_version, is_name, read_yaml};
+use crate::route::Needs;
+
+mod file;
 
 /// The longest a run may be allowed: 11 h. An SQS message can stay hidden 12 h in total (SQS quotas), and the last
 /// hour is for getting the job back.
@@ -54,6 +56,30 @@ pub struct Capability {
     /// The JSON Schema of the payload, as written.
     pub input: Value,
     validator: jsonschema::Validator,
+}
+
+impl PartialEq for Capability {
+    /// By what was written; the validator is made of `input`.
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            summary,
+            run,
+            needs,
+            timeout,
+            grace,
+            retry,
+            learn,
+            concurrent,
+            start_within,
+            input,
+            validator: _,
+        } = self;
+        (name, summary, run, needs, timeout, grace)
+            == (&other.name, &other.summary, &other.run, &other.needs, &other.timeout, &other.grace)
+            && (retry, learn, concurrent, start_within, input)
+                == (&other.retry, &other.learn, &other.concurrent, &other.start_within, &other.input)
+    }
 }
 
 /// What a capability runs.
@@ -118,32 +144,6 @@ pub struct Retry {
     pub permanent_exits: Vec<i32>,
 }
 
-/// What is wrong with a catalog, or another file of policies, and where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}{}: {message}", Place(*.line, *.column))]
-pub struct CatalogError {
-    /// The file.
-    pub file: String,
-    /// The line, from 1; 0 when the whole file is meant.
-    pub line: u64,
-    /// The column, from 1; 0 when the whole line is meant.
-    pub column: u64,
-    /// What is wrong, naming the entry and the field.
-    pub message: String,
-}
-
-struct Place(u64, u64);
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0, self.1) {
-            (0, _) => Ok(()),
-            (line, 0) => write!(f, ":{line}"),
-            (line, column) => write!(f, ":{line}:{column}"),
-        }
-    }
-}
-
 /// Why a payload does not fit a capability.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("payload{}: {message}", if .path.is_empty() { String::new() } else { format!(" at {}", .path) })]
@@ -154,142 +154,7 @@ pub struct BadPayload {
     pub message: String,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    version: u32,
-    capabilities: Vec<serde_saphyr::Spanned<Entry>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    name: String,
-    summary: String,
-    run: RunEntry,
-    #[serde(default)]
-    input: Option<Value>,
-    #[serde(default)]
-    needs: NeedsEntry,
-    #[serde(default)]
-    route: RouteEntry,
-    #[serde(default)]
-    retry: RetryEntry,
-    #[serde(default)]
-    limits: LimitsEntry,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RunEntry {
-    builtin: Option<String>,
-    command: Option<Vec<String>>,
-    task_image: Option<String>,
-    function_image: Option<String>,
-    image: Option<String>,
-    #[serde(default)]
-    args: Vec<String>,
-    #[serde(default)]
-    allow_leading_dash: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct NeedsEntry {
-    expected_seconds: Option<u64>,
-    timeout_seconds: u64,
-    grace_seconds: u64,
-    memory_mib: u32,
-    vcpu: f64,
-    docker: bool,
-    privileged: bool,
-    network_tools: bool,
-    static_ip: bool,
-    interruptible: bool,
-    isolate: bool,
-    learn: Learn,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct LimitsEntry {
-    concurrent: Option<u16>,
-    start_within_seconds: Option<u64>,
-}
-
-impl Default for NeedsEntry {
-    fn default() -> Self {
-        // An hour and 512 MiB are what most checks and scans need; ten seconds are ECS's habit divided by three.
-        Self {
-            expected_seconds: None,
-            timeout_seconds: 3600,
-            grace_seconds: 10,
-            memory_mib: 512,
-            // The smallest task there is.
-            vcpu: 0.25,
-            docker: false,
-            privileged: false,
-            network_tools: false,
-            static_ip: false,
-            interruptible: true,
-            isolate: false,
-            learn: Learn::Suggest,
-        }
-    }
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct RouteEntry {
-    only: Vec<Pin>,
-    prefer: Vec<Pin>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RetryEntry {
-    attempts: u32,
-    backoff_seconds: u64,
-    permanent_exits: Vec<i32>,
-}
-
-impl Default for RetryEntry {
-    fn default() -> Self {
-        Self { attempts: 3, backoff_seconds: 10, permanent_exits: Vec::new() }
-    }
-}
-
 impl Catalog {
-    /// Reads a catalog. `file` names it in errors, `builtins` are the functions there are, and `schemas` holds the
-    /// files that `input: { $ref: … }` may name, by path relative to the catalog.
-    ///
-    /// # Errors
-    ///
-    /// [`CatalogError`] names the first thing that is wrong and where it stands.
-    pub fn parse(
-        file: &str,
-        text: &str,
-        builtins: &[&str],
-        schemas: &BTreeMap<String, Value>,
-    ) -> Result<Self, CatalogError> {
-        let parsed: File = read_yaml(file, text)?;
-        let at =
-            |line: u64, column: u64, message: String| CatalogError { file: file.to_owned(), line, column, message };
-        check_version(file, parsed.version)?;
-        let mut capabilities = BTreeMap::new();
-        for spanned in parsed.capabilities {
-            let place = spanned.defined;
-            let entry = spanned.value;
-            let name = one_line(&entry.name, 64);
-            let wrong = |what: String| at(place.line(), place.column(), format!("capability `{name}`: {what}"));
-            let capability = entry.into_capability(builtins, schemas).map_err(wrong)?;
-            if capabilities.insert(capability.name.clone(), Arc::new(capability)).is_some() {
-                return Err(wrong("is listed twice".to_owned()));
-            }
-        }
-        Ok(Self { capabilities })
-    }
-
     /// The capability of that name.
     pub fn get(&self, name: &str) -> Option<&Arc<Capability>> {
         self.capabilities.get(name)
@@ -298,165 +163,6 @@ impl Catalog {
     /// All capabilities, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Capability>> {
         self.capabilities.values()
-    }
-}
-
-/// Reads an operator's YAML file, and names what is wrong with it as all of them are named.
-pub(crate) fn read_yaml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, CatalogError> {
-    serde_saphyr::from_str(text).map_err(|error| {
-        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-        let message = error.without_snippet().to_string();
-        // The place stands in front already.
-        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
-        CatalogError { file: file.to_owned(), line, column, message: one_line(&message, 400) }
-    })
-}
-
-/// Refuses a file of a version that this Switchyard does not read.
-pub(crate) fn check_version(file: &str, version: u32) -> Result<(), CatalogError> {
-    if version == 1 {
-        return Ok(());
-    }
-    let message = format!("version: this Switchyard reads version 1, the file is version {version}");
-    Err(CatalogError { file: file.to_owned(), line: 1, column: 0, message })
-}
-
-/// Whether this can be the name of a capability or a schedule.
-pub(crate) fn is_name(name: &str) -> bool {
-    let named_well = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=64).contains(&name.len()) && name.chars().all(named_well)
-}
-
-impl Entry {
-    fn into_capability(self, builtins: &[&str], schemas: &BTreeMap<String, Value>) -> Result<Capability, String> {
-        if !is_name(&self.name) {
-            return Err("name: expected 1 to 64 lower-case letters, digits and `-`".to_owned());
-        }
-        let run = self.run.into_program(builtins)?;
-        let input = match self.input {
-            None => serde_json::json!({ "type": "object" }),
-            Some(schema) => match schema.get("$ref").and_then(Value::as_str) {
-                None => schema,
-                Some(path) => schemas.get(path).cloned().ok_or_else(|| {
-                    format!("input.$ref: there is no file `{}` beside the catalog", one_line(path, 200))
-                })?,
-            },
-        };
-        let validator = jsonschema::validator_for(&input)
-            .map_err(|error| format!("input: not a JSON Schema: {}", one_line(&error.to_string(), 200)))?;
-        let timeout = Duration::from_secs(self.needs.timeout_seconds);
-        if timeout.is_zero() || timeout > RUN_TIMEOUT_MAX {
-            return Err(format!("needs.timeout_seconds: expected 1 to {}", RUN_TIMEOUT_MAX.as_secs()));
-        }
-        if self.needs.grace_seconds > GRACE_MAX.as_secs() {
-            return Err(format!("needs.grace_seconds: expected at most {}", GRACE_MAX.as_secs()));
-        }
-        let vcpu = self.needs.vcpu;
-        if !(0.001..=192.0).contains(&vcpu) {
-            return Err("needs.vcpu: expected 0.001 to 192".to_owned());
-        }
-        if self.limits.concurrent == Some(0) {
-            return Err("limits.concurrent: expected at least 1; to stop a capability, pause it".to_owned());
-        }
-        if self.limits.start_within_seconds == Some(0) {
-            return Err("limits.start_within_seconds: expected at least 1".to_owned());
-        }
-        if !(1..=100).contains(&self.retry.attempts) {
-            return Err("retry.attempts: expected 1 to 100".to_owned());
-        }
-        if self.retry.backoff_seconds > 3600 {
-            return Err("retry.backoff_seconds: expected at most 3600".to_owned());
-        }
-        let packaging = match run {
-            Program::Builtin(_) => Packaging::Builtin,
-            Program::Command { .. } => Packaging::Command,
-            Program::Image { kind: ImageKind::Task, .. } => Packaging::TaskImage,
-            Program::Image { kind: ImageKind::Function, .. } => Packaging::FunctionImage,
-            Program::Image { kind: ImageKind::Any, .. } => Packaging::Image,
-        };
-        Ok(Capability {
-            name: self.name,
-            summary: one_line(&self.summary, 200),
-            run,
-            needs: Needs {
-                packaging,
-                expected: self.needs.expected_seconds.map(Duration::from_secs),
-                memory_mib: self.needs.memory_mib,
-                milli_vcpu: (vcpu * 1000.0) as u32,
-                docker: self.needs.docker,
-                privileged: self.needs.privileged,
-                network_tools: self.needs.network_tools,
-                static_address: self.needs.static_ip,
-                isolate: self.needs.isolate,
-                interruptible: self.needs.interruptible,
-                only: self.route.only,
-                prefer: self.route.prefer,
-            },
-            timeout,
-            grace: Duration::from_secs(self.needs.grace_seconds),
-            retry: Retry {
-                attempts: self.retry.attempts,
-                backoff: Duration::from_secs(self.retry.backoff_seconds),
-                permanent_exits: self.retry.permanent_exits,
-            },
-            learn: self.needs.learn,
-            concurrent: self.limits.concurrent,
-            start_within: self.limits.start_within_seconds.map(Duration::from_secs),
-            input,
-            validator,
-        })
-    }
-}
-
-impl RunEntry {
-    fn into_program(self, builtins: &[&str]) -> Result<Program, String> {
-        let Self { builtin, command, task_image, function_image, image, args, allow_leading_dash } = self;
-        let one = "run: expected exactly one of `builtin`, `command`, `task_image`, `function_image` and `image`";
-        let takes_args = task_image.is_some() || function_image.is_some() || image.is_some();
-        if !args.is_empty() && !takes_args {
-            return Err("run.args: they go with an image; a command has its arguments in `command`".to_owned());
-        }
-        let images = [(ImageKind::Task, task_image), (ImageKind::Function, function_image), (ImageKind::Any, image)];
-        let mut images = images.into_iter().filter_map(|(kind, reference)| reference.map(|text| (kind, text)));
-        match (builtin, command, images.next(), images.next()) {
-            (Some(builtin), None, None, None) => {
-                if !builtins.contains(&builtin.as_str()) {
-                    return Err(format!(
-                        "run.builtin: there is no built-in `{}`; there are: {}",
-                        one_line(&builtin, 64),
-                        builtins.join(", ")
-                    ));
-                }
-                Ok(Program::Builtin(builtin))
-            }
-            (None, Some(command), None, None) => {
-                let mut words = command.into_iter();
-                let program = words.next().filter(|program| !program.is_empty());
-                let program = program.ok_or("run.command: expected the program and its arguments")?;
-                if program.contains("{{") {
-                    return Err("run.command: the program itself cannot come from the payload".to_owned());
-                }
-                let args: Vec<String> = words.collect();
-                check_templates("run.command", &args)?;
-                Ok(Program::Command { program, args, allow_leading_dash })
-            }
-            (None, None, Some((kind, reference)), None) => {
-                let fits = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
-                if reference.is_empty() || reference.len() > 255 || !reference.chars().all(fits) {
-                    return Err(format!("run: `{}` is not an image reference", one_line(&reference, 80)));
-                }
-                check_templates("run.args", &args)?;
-                Ok(Program::Image { kind, reference, args, allow_leading_dash })
-            }
-            _ => Err(one.to_owned()),
-        }
-    }
-}
-
-fn check_templates(field: &str, args: &[String]) -> Result<(), String> {
-    match args.iter().find(|arg| arg.matches("{{").count() != arg.matches("}}").count()) {
-        Some(open) => Err(format!("{field}: `{}` has a {{{{ without its }}}}", one_line(open, 80))),
-        None => Ok(()),
     }
 }
 
@@ -528,8 +234,8 @@ mod tests {
 
     use super::*;
 
-    fn parse(text: &str) -> Result<Catalog, CatalogError> {
-        Catalog::parse("capabilities.yaml", text, &["finding-triage"], &BTreeMap::new())
+    fn parse(text: &str) -> Catalog {
+        Catalog::parse("capabilities.yaml", text, &["finding-triage"], &BTreeMap::new()).unwrap()
     }
 
     const DIGEST: &str = r#"
@@ -547,7 +253,7 @@ capabilities:
 
     #[test]
     fn a_command_gets_its_arguments_from_the_payload() {
-        let catalog = parse(DIGEST).unwrap();
+        let catalog = parse(DIGEST);
         let digest = catalog.get("file-digest").unwrap();
         assert_eq!(digest.arguments(&json!({ "path": "/a b;c" })).unwrap(), ["--", "/a b;c"]);
         digest.check(&json!({ "path": "/etc/hosts" })).unwrap();
@@ -555,7 +261,7 @@ capabilities:
 
     #[test]
     fn payloads_that_do_not_fit_are_refused_with_the_place() {
-        let catalog = parse(DIGEST).unwrap();
+        let catalog = parse(DIGEST);
         let digest = catalog.get("file-digest").unwrap();
         let cases = [
             json!({}),
@@ -577,26 +283,5 @@ capabilities:
         assert!(render("{{n}}", &json!({ "n": -3 }), &[]).is_err());
         // An empty value in front must not open the door for the next one.
         assert!(render("{{a}}{{b}}", &json!({ "a": "", "b": "-x" }), &[]).is_err());
-    }
-
-    #[test]
-    fn a_broken_catalog_is_named_with_file_line_and_reason() {
-        let cases = [
-            "version: 2\ncapabilities: []\n",
-            "version: 1\ncapabilities:\n  - name: x\n    sumary: typo\n",
-            "version: 1\ncapabilities:\n  - name: X Y\n    summary: s\n    run: { builtin: finding-triage }\n",
-            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { builtin: nope }\n",
-            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { }\n",
-            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [\"{{x}}\"] }\n",
-            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a] }\n    input: { type: nonsense }\n",
-            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a] }\n    input: { $ref: schemas/x.json }\n",
-            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a] }\n    needs: { timeout_seconds: 50000 }\n",
-            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a] }\n  - name: x\n    summary: s\n    run: { command: [a] }\n",
-            "version: [\n",
-            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a, \"{{b\"] }\n",
-            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a] }\n    needs: { grace_seconds: 31 }\n",
-        ];
-        let messages: Vec<String> = cases.iter().map(|text| parse(text).unwrap_err().to_string()).collect();
-        insta::assert_snapshot!(messages.join("\n"));
     }
 }

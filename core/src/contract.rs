@@ -43,6 +43,7 @@ use crate::ports::{
 };
 use crate::reap::{self, Fact};
 use crate::route::{Limits, Place};
+use crate::schedule::{self, Schedules, Ticked};
 use crate::settle::{self, YardDesk};
 use crate::wire;
 
@@ -95,6 +96,7 @@ macro_rules! contract_suite {
             the_newest_beat_is_kept
             only_what_settled_long_ago_and_owes_nothing_is_forgettable
             what_is_forgotten_leaves_nothing_and_frees_its_id
+            what_is_remembered_of_schedules_is_kept_replaced_and_forgotten
             // The lanes.
             a_rung_job_is_heard_in_its_own_lane_only
             what_one_receiver_has_another_does_not_get
@@ -126,6 +128,7 @@ macro_rules! contract_suite {
             log_lines_of_a_run_that_is_over_are_dropped
             an_announced_settlement_owes_nothing_in_the_end
             a_key_is_free_again_after_its_retention
+            a_missed_tick_becomes_one_job_however_often_it_is_run
         }
     };
 }
@@ -159,7 +162,10 @@ capabilities:
     retry: { attempts: 2, backoff_seconds: 0 }
 "#;
     let catalog = Catalog::parse("contract", text, &[], &BTreeMap::new()).expect("the suite's own catalog");
-    let policies = Policies { catalog, limits: Limits::one_machine(4096) };
+    // Every second day: a case that looks back that far meets one tick, or two.
+    let text = "version: 1\nschedules:\n  - { name: rarely, rate_minutes: 2880, capability: knock }\n";
+    let schedules = Schedules::parse("contract", text).expect("the suite's own schedules");
+    let policies = Policies { catalog, limits: Limits::one_machine(4096), schedules, ..Policies::default() };
     Yard { shelf: Arc::new(Shelf::new(policies)), ..yard.clone() }
 }
 
@@ -1246,4 +1252,45 @@ async fn a_key_is_free_again_after_its_retention(yard: &Yard) {
     assert_eq!(yard.blobs.get(&blob).await.expect("get"), None);
     assert_eq!(log_from(yard, job.id, "").await.0, []);
     assert_eq!(submit(yard, "kept", &greet()).await.id, job.id, "the key makes a new job of the same id");
+}
+
+async fn what_is_remembered_of_schedules_is_kept_replaced_and_forgotten(yard: &Yard) {
+    let now = today(yard);
+    let ticked = |name: &'static str, ticked: Option<Ticked>| async move {
+        yard.ledger.ticked(name, ticked.as_ref()).await.expect("remember");
+    };
+    let first = Ticked { upto: now, times: "every 5 minutes UTC".to_owned(), tick: None, skipped: 0, why: None };
+    let why = Some((now, "overlap: a job \"of mine\" runs".to_owned()));
+    let second = Ticked { upto: now + seconds(60), tick: Some(now), skipped: 2, why, ..first.clone() };
+    assert_eq!(yard.ledger.last_ticks().await.expect("read"), BTreeMap::new());
+    ticked("a", Some(first.clone())).await;
+    ticked("b-2", Some(first.clone())).await;
+    ticked("a", Some(second.clone())).await;
+    let both = BTreeMap::from([("a".to_owned(), second), ("b-2".to_owned(), first.clone())]);
+    assert_eq!(yard.ledger.last_ticks().await.expect("read"), both);
+    ticked("a", None).await;
+    ticked("never-was", None).await;
+    assert_eq!(yard.ledger.last_ticks().await.expect("read"), BTreeMap::from([("b-2".to_owned(), first)]));
+}
+
+async fn a_missed_tick_becomes_one_job_however_often_it_is_run(yard: &Yard) {
+    let seen = schedule::round(yard).await.expect("round");
+    assert_eq!((seen.submitted, seen.errors), (0, 0), "a schedule that is new owes nothing");
+    assert!(seen.next.is_some_and(|next| next > today(yard)));
+    let remembered = yard.ledger.last_ticks().await.expect("read").remove("rarely").expect("it was seen");
+    // As after three days in which nobody looked.
+    let old = Ticked { upto: today(yard) - seconds(3 * 24 * 3600), ..remembered };
+    let mut jobs = Vec::new();
+    for run in 0..3 {
+        yard.ledger.ticked("rarely", Some(&old)).await.expect("remember");
+        let counts = schedule::round(yard).await.expect("round");
+        assert_eq!((counts.submitted, counts.repeated), if run == 0 { (1, 0) } else { (0, 1) }, "run {run}");
+        jobs = yard.ledger.list(&Query { limit: 10, ..Query::default() }).await.expect("list");
+        assert_eq!(jobs.len(), 1, "run {run}");
+    }
+    let work = &jobs[0].work;
+    assert_eq!((work.caller.as_str(), work.capability.as_str()), (schedule::CALLER, "knock"));
+    assert_eq!(work.labels, [(schedule::LABEL.to_owned(), "rarely".to_owned())]);
+    assert_eq!(drain(yard, &dispatch::lane(&jobs[0])).await.len(), 1, "its doorbell rang");
+    assert_eq!(schedule::round(yard).await.expect("round").submitted, 0, "what was evaluated stays so");
 }

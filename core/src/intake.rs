@@ -15,6 +15,7 @@ use crate::job::{Entry, Epoch, Job, JobId, Nonce, State, Tier, Work, one_line};
 use crate::policies::Situation;
 use crate::ports::{Acceptance, Body, NewJob, PortError, Yard};
 use crate::route::{Conditions, Refused, Route, route};
+use crate::schedule;
 
 /// The longest idempotency key, in bytes; the IETF Idempotency-Key draft leaves the limit to the server.
 pub const KEY_BYTES: usize = 255;
@@ -23,6 +24,10 @@ pub const LABELS: usize = 16;
 /// The longest wait before a start, and the longest start deadline: a year. What is planned further ahead is a
 /// schedule.
 pub const AHEAD_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Names that no caller from outside may have: the yard itself submits under them, and a job's id is derived from its
+/// caller's name.
+pub const RESERVED_CALLERS: &[&str] = &[schedule::CALLER];
 
 /// What a caller asks for: the body of POST /v1/jobs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -480,7 +485,7 @@ mod tests {
     fn try_prepare(body: &str, key: Option<&str>) -> Result<Prepared, Rejected> {
         let (submission, digest) = read(body.as_bytes())?;
         let sender = Sender { caller: "local", key };
-        let policies = Policies { catalog: catalog(), limits: Limits::one_machine(1024) };
+        let policies = Policies { catalog: catalog(), limits: Limits::one_machine(1024), ..Policies::default() };
         let situation = Situation { policies: policies.into(), workers: vec![] };
         prepare(&submission, digest, sender, &situation, Taking::default(), Timestamp::UNIX_EPOCH, [3; 32])
     }

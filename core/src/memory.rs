@@ -22,6 +22,7 @@ use crate::ports::{
     Workers, Yard,
 };
 use crate::route::{Limits, Venue};
+use crate::schedule::Ticked;
 
 /// How long a received message stays hidden. As on AWS.
 const VISIBILITY: Duration = Duration::from_secs(120);
@@ -58,6 +59,7 @@ struct Kept {
     logs: BTreeMap<JobId, Vec<(Epoch, LogLine)>>,
     announced: Vec<JobId>,
     workers: Vec<Worker>,
+    ticked: BTreeMap<String, Ticked>,
 }
 
 impl Memory {
@@ -80,7 +82,7 @@ impl Memory {
             herald: Arc::new(self.clone()),
             ambient: Arc::new(self.clone()),
             workers: Arc::new(self.clone()),
-            shelf: Arc::new(Shelf::new(Policies { catalog, limits })),
+            shelf: Arc::new(Shelf::new(Policies { catalog, limits, ..Policies::default() })),
             retention: Duration::from_secs(7 * 24 * 3600),
         }
     }
@@ -300,6 +302,20 @@ impl Ledger for Memory {
             State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Running(_) => false,
         });
         Ok(old.map(|job| job.id).take(limit).collect())
+    }
+
+    async fn last_ticks(&self) -> Result<BTreeMap<String, Ticked>, PortError> {
+        Ok(self.kept().ticked.clone())
+    }
+
+    async fn ticked(&self, schedule: &str, ticked: Option<&Ticked>) -> Result<(), PortError> {
+        let mut kept = self.kept();
+        match ticked {
+            Some(ticked) => drop(kept.ticked.insert(schedule.to_owned(), ticked.clone())),
+            None => drop(kept.ticked.remove(schedule)),
+        }
+        drop(kept);
+        self.answer("remember", ())
     }
 
     async fn forget(&self, ids: &[JobId]) -> Result<(), PortError> {

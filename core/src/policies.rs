@@ -1,10 +1,34 @@
-//! What an operator edits, as one value: read whole, and swapped whole while the yard runs.
+//! What an operator edits, as one value: read whole, checked together, and swapped whole while the yard runs.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+
+use event_listener::{Event, EventListener};
+use jiff::Timestamp;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::catalog::Catalog;
 use crate::ports::Worker;
 use crate::route::{Limits, Needs, PoolName};
+use crate::schedule::Schedules;
+
+mod document;
+mod reload;
+
+pub(crate) use self::document::{Document, Stand, Wrong, check_version, given, is_name, read_yaml};
+pub use self::document::{PolicyError, VIOLATIONS_MAX, Violations};
+pub use self::reload::{NotReloaded, Reload, Reloaded, changes};
+
+/// The catalog, in the policies folder. The only file that must be there.
+pub const CATALOG_FILE: &str = "capabilities.yaml";
+/// The schedules; none where there is no such file.
+pub const SCHEDULES_FILE: &str = "schedules.yaml";
+/// Where the schemas lie that `input: { $ref: … }` may name.
+pub const SCHEMAS: &str = "schemas/";
+
+/// The texts of the policies, by path in their folder.
+pub type Files = BTreeMap<String, String>;
 
 /// The rules in force.
 #[derive(Clone, Debug, Default)]
@@ -13,28 +37,155 @@ pub struct Policies {
     pub catalog: Catalog,
     /// What the venues can do, and what they cost.
     pub limits: Limits,
+    /// What runs by the clock.
+    pub schedules: Schedules,
+    /// SHA-256 of the files they were read from, in hexadecimal: the same files, the same digest. Empty where there
+    /// were none.
+    pub digest: String,
+}
+
+/// The machine that a yard has for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Its memory, in MiB.
+    pub memory_mib: u32,
+}
+
+impl Policies {
+    /// Reads the policies and checks them together: the catalog with its schemas, and each schedule against the
+    /// capability that it submits to. `builtins` are the functions there are; `machine` is where the yard runs, when
+    /// it is one machine.
+    ///
+    /// # Errors
+    ///
+    /// [`Violations`] names everything that is wrong in any of the files.
+    pub fn parse(files: &Files, builtins: &[&str], machine: Option<Machine>) -> Result<Self, Violations> {
+        let mut wrong = Violations::default();
+        let mut keep = |violations: Violations| wrong = std::mem::take(&mut wrong).and(violations);
+        let mut schemas = BTreeMap::new();
+        for (path, text) in files.iter().filter(|(path, _)| path.starts_with(SCHEMAS)) {
+            let schema = serde_json::from_str(text).map_err(|error| keep(not_json(path, &error).into()));
+            // A broken one is named once, here, and not by everybody who refers to it.
+            schemas.insert(path.clone(), schema.unwrap_or(Value::Bool(true)));
+        }
+        let catalog = match files.get(CATALOG_FILE) {
+            Some(text) => Catalog::parse(CATALOG_FILE, text, builtins, &schemas),
+            None => Err(whole(CATALOG_FILE, "there is no such file, and it says what may run").into()),
+        };
+        let catalog = catalog.map_err(&mut keep).ok();
+        let schedules = match files.get(SCHEDULES_FILE) {
+            Some(text) => Schedules::parse(SCHEDULES_FILE, text),
+            None => Ok(Schedules::default()),
+        };
+        let schedules = schedules.map_err(&mut keep).ok();
+        if let (Some(catalog), Some(schedules)) = (&catalog, &schedules)
+            && let Err(violations) = schedules.check(catalog)
+        {
+            keep(violations);
+        }
+        let read = Self {
+            catalog: catalog.unwrap_or_default(),
+            limits: limits(machine),
+            schedules: schedules.unwrap_or_default(),
+            digest: digest(files),
+        };
+        wrong.or(read)
+    }
+}
+
+/// What the venues can do, where the yard runs.
+fn limits(machine: Option<Machine>) -> Limits {
+    match machine {
+        Some(Machine { memory_mib }) => Limits::one_machine(memory_mib),
+        None => Limits::default(),
+    }
+}
+
+fn whole(file: &str, message: &str) -> PolicyError {
+    PolicyError { file: file.to_owned(), line: 0, column: 0, message: message.to_owned() }
+}
+
+fn not_json(file: &str, error: &serde_json::Error) -> PolicyError {
+    let text = error.to_string();
+    // serde_json ends its messages with the place; here it stands in front, as in the catalog's.
+    let reason = text.split(" at line ").next().unwrap_or(&text);
+    let (line, column) = (error.line() as u64, error.column() as u64);
+    PolicyError { line, column, ..whole(file, &format!("not JSON: {reason}")) }
+}
+
+fn digest(files: &Files) -> String {
+    let mut hash = Sha256::new();
+    for (path, text) in files {
+        // With the lengths in front: what moves from one file to the next is a change.
+        for part in [path, text] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Rules that were read and not put into force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// When.
+    pub at: Timestamp,
+    /// What is wrong with them, one a line.
+    pub why: Vec<String>,
+}
+
+/// The rules in force, and how they came to be.
+#[derive(Clone, Debug, Default)]
+pub struct InForce {
+    /// The rules.
+    pub policies: Arc<Policies>,
+    /// Since when, where that is known.
+    pub since: Option<Timestamp>,
+    /// The last that were to follow them and were refused.
+    pub refused: Option<Refused>,
 }
 
 /// Where the rules in force lie. Whoever decides takes them once, and decides by those: a reload in the middle of a
 /// decision changes nothing of it.
 #[derive(Debug, Default)]
-pub struct Shelf(RwLock<Arc<Policies>>);
+pub struct Shelf {
+    in_force: RwLock<InForce>,
+    changed: Event,
+}
 
 impl Shelf {
     /// A shelf with these rules on it.
     pub fn new(policies: Policies) -> Self {
-        Self(RwLock::new(Arc::new(policies)))
+        let in_force = InForce { policies: Arc::new(policies), since: None, refused: None };
+        Self { in_force: RwLock::new(in_force), changed: Event::new() }
     }
 
     /// The rules in force now.
     pub fn policies(&self) -> Arc<Policies> {
         // A panic while the lock was held leaves one value or the other.
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner).policies)
+    }
+
+    /// The rules in force now, and how they came to be.
+    pub fn in_force(&self) -> InForce {
+        self.in_force.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts other rules into force.
-    pub fn replace(&self, policies: Policies) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policies);
+    pub fn replace(&self, policies: Policies, at: Timestamp) {
+        let in_force = InForce { policies: Arc::new(policies), since: Some(at), refused: None };
+        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = in_force;
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Keeps the rules in force, and remembers why others were refused.
+    pub fn refuse(&self, refused: Refused) {
+        self.in_force.write().unwrap_or_else(PoisonError::into_inner).refused = Some(refused);
+    }
+
+    /// Hears of the next replacement, if it comes after this call.
+    pub fn changed(&self) -> EventListener {
+        self.changed.listen()
     }
 }
 
@@ -67,5 +218,67 @@ impl From<Limits> for Situation {
     /// No workers, no catalog: these limits alone.
     fn from(limits: Limits) -> Self {
         Self { policies: Arc::new(Policies { limits, ..Policies::default() }), workers: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CATALOG: &str = "version: 1\ncapabilities:\n  - name: look\n    summary: s\n    run: { command: [du, \"{{path}}\"] }\n    input: { $ref: schemas/path.json }\n";
+    const SCHEMA: &str =
+        r#"{ "type": "object", "required": ["path"], "properties": { "path": { "type": "string" } } }"#;
+    const SCHEDULES: &str =
+        "version: 1\nschedules:\n  - { name: often, rate_minutes: 1, capability: look, payload: { path: /x } }\n";
+
+    fn files(parts: &[(&str, &str)]) -> Files {
+        parts.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
+    }
+
+    fn parse(parts: &[(&str, &str)]) -> Result<Policies, Violations> {
+        Policies::parse(&files(parts), &[], Some(Machine { memory_mib: 1024 }))
+    }
+
+    #[test]
+    fn the_files_are_read_as_one() {
+        let whole =
+            parse(&[(CATALOG_FILE, CATALOG), ("schemas/path.json", SCHEMA), (SCHEDULES_FILE, SCHEDULES)]).unwrap();
+        assert_eq!((whole.catalog.iter().count(), whole.schedules.iter().count()), (1, 1));
+        assert_eq!(whole.limits, Limits::one_machine(1024));
+        let without = parse(&[(CATALOG_FILE, CATALOG), ("schemas/path.json", SCHEMA)]).unwrap();
+        assert_eq!(without.schedules.iter().count(), 0);
+        assert_ne!(whole.digest, without.digest);
+        assert_eq!(whole.digest.len(), 64);
+    }
+
+    #[test]
+    fn whatever_is_wrong_in_any_file_is_told_at_once() {
+        let broken =
+            SCHEDULES.replace("/x", "7").replace("}\n", "}\n  - { name: late, cron: 0 2 * * *, capability: l }\n");
+        let both = [(CATALOG_FILE, CATALOG), ("schemas/path.json", SCHEMA), (SCHEDULES_FILE, broken.as_str())];
+        let all = [
+            (CATALOG_FILE, "version: 1\ncapabilities:\n  - name: look\n"),
+            ("schemas/path.json", "{\n  \"type\": object\n}"),
+            (SCHEDULES_FILE, "version: 2\nschedules: []\n"),
+        ];
+        let told = [parse(&both), parse(&[]), parse(&all), parse(&[(CATALOG_FILE, CATALOG), all[1]])];
+        let told = told.map(|read| read.unwrap_err().within("my-policies/").to_string());
+        insta::assert_snapshot!(told.join("\n\n"));
+    }
+
+    #[test]
+    fn rules_are_swapped_whole_and_a_refusal_is_remembered_until_better_ones_come() {
+        let now = crate::testing::at(0);
+        let good = || parse(&[(CATALOG_FILE, CATALOG), ("schemas/path.json", SCHEMA)]).unwrap();
+        let shelf = Shelf::new(Policies::default());
+        let changed = shelf.changed();
+        let refused = Refused { at: now, why: vec!["no".to_owned()] };
+        shelf.refuse(refused.clone());
+        assert_eq!(shelf.in_force().refused, Some(refused));
+        assert_eq!(shelf.policies().digest, "");
+        shelf.replace(good(), now);
+        assert_eq!((shelf.in_force().since, shelf.in_force().refused), (Some(now), None));
+        assert_eq!(shelf.policies().digest, good().digest);
+        futures_lite::future::block_on(changed);
     }
 }

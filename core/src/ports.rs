@@ -5,6 +5,7 @@
 
 mod call;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -20,6 +21,7 @@ pub use self::call::{PortError, backoff, describe};
 use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, StopCause, Tier, TokenHash};
 use crate::policies::{Policies, Shelf, Situation};
 use crate::route::{Needs, PoolName, Venue};
+use crate::schedule::Ticked;
 
 /// The control side of one home: its doors and its rules. Rooms take the whole because a decision that leads from
 /// one door to the next (a failed launch to a tier, a settlement to an announcement) is the rule, not the exception.
@@ -222,6 +224,10 @@ pub trait Ledger: Send + Sync {
     async fn last_beat(&self, holder: &Holder) -> Result<Option<Beat>, PortError>;
     /// Jobs settled before this moment that owe nothing.
     async fn forgettable(&self, settled_before: Timestamp, limit: usize) -> Result<Vec<JobId>, PortError>;
+    /// What is remembered of each schedule, by its name.
+    async fn last_ticks(&self) -> Result<BTreeMap<String, Ticked>, PortError>;
+    /// Remembers how far a schedule came; `None` forgets it.
+    async fn ticked(&self, schedule: &str, ticked: Option<&Ticked>) -> Result<(), PortError>;
     /// Removes those of these records that are still settled and owe nothing, for good; their keys are free again.
     async fn forget(&self, ids: &[JobId]) -> Result<(), PortError>;
 }

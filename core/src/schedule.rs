@@ -32,8 +32,12 @@ use serde_json::Value;
 
 use crate::intake::Submission;
 use crate::job::Tier;
+use crate::policies::Stand;
 
 mod file;
+mod round;
+
+pub use self::round::{TickCounts, Ticked, job_of, round};
 
 /// Who submits the jobs of schedules: the first half of what their ids are derived from.
 pub const CALLER: &str = "schedule";
@@ -66,12 +70,11 @@ const FIELDS: [(&str, &str, &[&str]); 5] = [
 /// All schedules, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Schedules {
-    file: String,
     schedules: BTreeMap<String, Schedule>,
 }
 
 /// One schedule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     /// Its name: lower-case letters, digits and `-`, at most 64.
     pub name: String,
@@ -93,8 +96,8 @@ pub struct Schedule {
     pub missed: Missed,
     /// Whether it ticks at all.
     pub enabled: bool,
-    /// Where it stands in its file: line and column.
-    place: (u64, u64),
+    /// Where it stands in its file.
+    place: Stand,
 }
 
 /// When a schedule ticks.
@@ -148,6 +151,18 @@ pub struct Due {
     /// Up to where the schedule is evaluated: what to hand in as `last` next time. When it is before `now` there is
     /// more than one round takes; with no ticks to submit, go on at once.
     pub upto: Timestamp,
+}
+
+impl Schedule {
+    /// The name of its time zone.
+    pub fn zone(&self) -> &str {
+        self.time_zone.iana_name().unwrap_or("UTC")
+    }
+
+    /// Whether both say the same, wherever they stand in their files.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        Self { place: self.place.clone(), ..other.clone() } == *self
+    }
 }
 
 impl Schedules {
@@ -251,6 +266,15 @@ impl Cron {
 impl fmt::Display for Cron {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.text)
+    }
+}
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cron(cron) => cron.fmt(f),
+            Self::Rate(every) => write!(f, "every {} minutes", every.as_secs() / 60),
+        }
     }
 }
 

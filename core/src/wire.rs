@@ -7,6 +7,7 @@ mod desk;
 mod record;
 #[cfg(feature = "openapi")]
 mod schema;
+mod ticked;
 mod view;
 
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::desk::{DeskAnswer, DeskCall, decode_answer, decode_call, encode_answer, encode_call};
 pub use self::record::{RECORD_VERSION, decode, encode};
+pub use self::ticked::{decode_ticked, encode_ticked};
 pub use self::view::{EntryView, JobView, LogView, VerdictView, completion_event, verdicts};
 use crate::job::Failure;
 use crate::ports::{BlobRef, Body, LogLine, Stream};

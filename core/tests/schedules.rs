@@ -1,16 +1,13 @@
 //! A year of ticks in seven zones, through every change of their clocks, against a cron library that shares neither
-//! code nor time zone data with ours; and the published schema against the parser.
+//! code nor time zone data with ours.
 //!
 //! The peer walks a clock's times as ours does: it leaves out what the clock jumps over. It runs what the clock shows
 //! twice both times, where ours runs an expression that names hours once. [`TWICE`] lists all of that, by hand.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeSet;
 use std::str::FromStr as _;
 
 use jiff::{Timestamp, Zoned};
-use serde_json::Value;
-use switchyard_core::catalog::Catalog;
 use switchyard_core::schedule::{self, Schedule, Schedules};
 
 /// Both hemispheres, a change at midnight (Santiago), one of half an hour (Lord Howe), and a zone without any.
@@ -193,73 +190,4 @@ fn last_and_nearest_days_are_those_of_the_calendar() {
     // Either day is enough, as in every cron; with `+` it must be both.
     assert_eq!(days("0 18 13 2,3 FRI"), "02-06 02-13 02-20 02-27 03-06 03-13 03-20 03-27");
     assert_eq!(days("0 18 13 * +FRI"), "02-13 03-13 11-13");
-}
-
-fn policies(file: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies").join(file)).unwrap()
-}
-
-/// The shipped file, and the same with its examples switched on.
-fn shipped() -> (String, String) {
-    let text = policies("schedules.yaml");
-    let examples: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("#   ")).collect();
-    let with_examples = text.replace("schedules: []", &format!("schedules:\n  {}", examples.join("\n  ")));
-    (text, with_examples)
-}
-
-#[test]
-fn the_shipped_file_and_its_examples_are_sound() {
-    let schemas = ["schemas/finding-triage.json", "schemas/host-name.json", "schemas/path.json"];
-    let schemas: BTreeMap<String, Value> =
-        schemas.map(|name| (name.to_owned(), serde_json::from_str(&policies(name)).unwrap())).into_iter().collect();
-    let catalog = policies("capabilities.yaml");
-    let catalog = Catalog::parse("capabilities.yaml", &catalog, &["finding-triage"], &schemas).unwrap();
-    let (plain, with_examples) = shipped();
-    assert_eq!(Schedules::parse("schedules.yaml", &plain).unwrap().iter().count(), 0);
-    let examples = Schedules::parse("schedules.yaml", &with_examples).unwrap();
-    assert_eq!(examples.iter().count(), 2);
-    examples.check(&catalog).unwrap();
-}
-
-#[test]
-fn the_published_schema_agrees_with_the_parser() {
-    let schema: Value = serde_json::from_str(&policies("schema/schedules.schema.json")).unwrap();
-    let schema = jsonschema::draft202012::new(&schema).unwrap();
-    let good = |text: &str| {
-        let value: Value = serde_saphyr::from_str(text).unwrap();
-        let (published, parsed) = (schema.is_valid(&value), Schedules::parse("schedules.yaml", text));
-        assert_eq!(published, parsed.is_ok(), "{text}\n{parsed:?}");
-        published
-    };
-    let (plain, with_examples) = shipped();
-    assert!(good(&plain) && good(&with_examples));
-    let one = |fields: &str| format!("version: 1\nschedules:\n  - {{ name: s, capability: c, {fields} }}\n");
-    assert!(good(&one("rate_minutes: 527040, labels: { a: b }, payload: [1], tier: synchronous, overlap: skip")));
-    let broken = [
-        "version: 2\nschedules: []\n".to_owned(),
-        "version: 1\n".to_owned(),
-        "version: 1\nschedules: []\nextra: 1\n".to_owned(),
-        one("rate_minutes: 5").replace("name: s", "name: S"),
-        one("rate_minutes: 5").replace("name: s, ", ""),
-        one("rate_minutes: 5").replace("capability: c, ", ""),
-        one("missed: all"),
-        one("rate_minutes: 5, cron: 0 2 * * *"),
-        one("rate_minutes: 5, time_zone: UTC"),
-        one("rate_minutes: 0"),
-        one("rate_minutes: 1.5"),
-        one("rate_minutes: 527041"),
-        one("cron: 0 2 * *"),
-        one("cron: 0 0 2 * * *"),
-        one("rate_minutes: 5, corn: x"),
-        one("rate_minutes: 5, tier: fast"),
-        one("rate_minutes: 5, missed: some"),
-        one("rate_minutes: 5, overlap: queue"),
-        one("rate_minutes: 5, enabled: maybe"),
-        one("rate_minutes: 5, labels: { schedule: s }"),
-        one("rate_minutes: 5, labels: { a=b: c }"),
-        one("rate_minutes: 5, labels: { a: \"\" }"),
-    ];
-    for text in broken {
-        assert!(!good(&text), "{text}");
-    }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
+use switchyard_core::policies::Files;
 
 /// Where everything of one yard lies. Only its owner can look inside.
 #[derive(Clone, Debug)]
@@ -54,9 +55,10 @@ impl Folder {
         self.root.join("logs")
     }
 
-    /// The policies that this start has read, for the tasks that it starts.
+    /// The policies in force, for the tasks that are started. One file with all of them: it is replaced in one step,
+    /// so that a task reads one version or the next, and never a mixture.
     pub fn policies(&self) -> PathBuf {
-        self.root.join("policies")
+        self.root.join("policies.json")
     }
 
     /// Where runs work; nothing in it outlives them.
@@ -198,26 +200,22 @@ impl Lock {
     }
 }
 
-/// Copies a catalog and its schemas from one folder to another, in place of what was there.
+/// Hands policies to the tasks that are started from now on.
 ///
 /// # Errors
 ///
-/// Something cannot be read or written.
-pub fn copy_policies(from: &Path, to: &Path) -> io::Result<()> {
-    if to.exists() {
-        fs::remove_dir_all(to)?;
-    }
-    DirBuilder::new().recursive(true).mode(0o700).create(to.join("schemas"))?;
-    fs::copy(from.join("capabilities.yaml"), to.join("capabilities.yaml"))?;
-    if from.join("schemas").is_dir() {
-        for entry in fs::read_dir(from.join("schemas"))? {
-            let path = entry?.path();
-            if let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|end| end == "json")) {
-                fs::copy(&path, to.join("schemas").join(name))?;
-            }
-        }
-    }
-    Ok(())
+/// They cannot be written; tasks go on with those before.
+pub fn write_policies(file: &Path, policies: &Files) -> io::Result<()> {
+    write_private(file, &serde_json::to_vec(policies)?)
+}
+
+/// What [`write_policies`] wrote.
+///
+/// # Errors
+///
+/// There is none, or it cannot be read.
+pub fn read_policies(file: &Path) -> io::Result<Files> {
+    Ok(serde_json::from_slice(&fs::read(file)?)?)
 }
 
 /// Appends whole lines to a file that only its owner can read. Where a crash left the last line torn, that one is
@@ -284,5 +282,19 @@ mod tests {
         let _second = Lock::take(&folder).unwrap();
         child.join().unwrap();
         assert_eq!(fs::read_to_string(folder.lock_file()).unwrap(), std::process::id().to_string());
+    }
+
+    #[test]
+    fn tasks_read_the_policies_that_were_written_last_and_nobody_else_does() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let file = Folder::open(root.path()).unwrap().policies();
+        assert_eq!(read_policies(&file).unwrap_err().kind(), io::ErrorKind::NotFound);
+        for text in ["version: 1\n", "version: 1 # ü\n"] {
+            let files = Files::from([("capabilities.yaml".to_owned(), text.to_owned())]);
+            write_policies(&file, &files).unwrap();
+            assert_eq!(read_policies(&file).unwrap(), files);
+        }
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o077, 0);
     }
 }

@@ -1,13 +1,14 @@
-//! Puts the doors of one machine together, and keeps the night watch.
+//! Puts the doors of one machine together, and keeps the night watch and the clock.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use switchyard_core::job::Nonce;
-use switchyard_core::policies::Shelf;
+use switchyard_core::policies::{Files, Shelf};
 use switchyard_core::ports::{Ambient, Desk, PortError, Workers, Yard};
 use switchyard_core::reap::{self, Counts};
+use switchyard_core::schedule;
 use switchyard_core::settle::YardDesk;
 use switchyard_worker::process::{sweep, sweep_folder};
 use switchyard_worker::roster::Roster;
@@ -16,9 +17,10 @@ use switchyard_worker::system::Vital;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::alarm::Alarm;
 use crate::blobs_folder::FolderBlobs;
 use crate::desk_local::LocalDesk;
-use crate::folder::{Folder, Lock, LockError, copy_policies};
+use crate::folder::{Folder, Lock, LockError, write_policies};
 use crate::herald_file::FileHerald;
 use crate::lanes_sqlite::SqliteLanes;
 use crate::launcher_process::{ProcessLauncher, TaskProgram};
@@ -31,9 +33,9 @@ use crate::store::{self, Store};
 pub struct Setup {
     /// The rules in force at first.
     pub shelf: Arc<Shelf>,
-    /// The folder that the catalog was read from, when it was one: tasks get a copy of it, however it is edited while
-    /// the yard runs.
-    pub policies: Option<std::path::PathBuf>,
+    /// The files that those rules were read from, unless they are built in: what tasks get, however the folder is
+    /// edited while the yard runs.
+    pub policies: Option<Files>,
     /// How tasks are started.
     pub task: TaskProgram,
     /// Tasks at once.
@@ -63,6 +65,9 @@ pub enum HomeError {
     /// What an earlier process left cannot be ended.
     #[error("processes of the yard's last run cannot be ended")]
     Orphans(#[source] std::io::Error),
+    /// There is no alarm for the clock.
+    #[error("cannot make a timer")]
+    Alarm(#[source] std::io::Error),
     /// The database cannot be read.
     #[error("cannot take up the yard's jobs")]
     Ledger(#[from] PortError),
@@ -88,6 +93,7 @@ pub struct Home {
     pub taken_up: Counts,
     launcher: ProcessLauncher,
     reaper: JoinHandle<()>,
+    clock: JoinHandle<()>,
     _lock: Lock,
 }
 
@@ -101,8 +107,8 @@ impl Home {
         let folder = Folder::open(root).map_err(|cause| HomeError::Folder { folder: root.to_owned(), cause })?;
         let lock = Lock::take(&folder)?;
         if let Some(policies) = &setup.policies {
-            let copied = copy_policies(policies, &folder.policies());
-            copied.map_err(|cause| HomeError::Folder { folder: folder.policies(), cause })?;
+            let written = write_policies(&folder.policies(), policies);
+            written.map_err(|cause| HomeError::Folder { folder: folder.policies(), cause })?;
         }
         let store = Arc::new(Store::open(&folder.database())?);
         let ledger = SqliteLedger::new(store, Arc::clone(&ambient));
@@ -134,13 +140,15 @@ impl Home {
         let taken_up = reap::after_restart(&yard, ledger.unsettled()?).await?;
         info!(found = taken_up.found, done = taken_up.done, orphans = swept + strays, "the yard is open");
         let reaper = tokio::spawn(night_watch(yard.clone(), ledger.clone()));
-        Ok(Self { yard, ledger, desk, folder, id, boot, roster, taken_up, launcher, reaper, _lock: lock })
+        let clock = tokio::spawn(clock(yard.clone(), Alarm::new().map_err(HomeError::Alarm)?));
+        Ok(Self { yard, ledger, desk, folder, id, boot, roster, taken_up, launcher, reaper, clock, _lock: lock })
     }
 
     /// Closes the yard: tasks give their jobs back, and everything said is written.
     pub async fn close(self) {
         self.launcher.close().await;
         self.reaper.abort();
+        self.clock.abort();
         let store = Arc::clone(&self.ledger.store);
         // Joins a thread: not on one that others wait for.
         if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
@@ -195,6 +203,41 @@ async fn night_watch(yard: Yard, ledger: SqliteLedger) {
                 warn!(%error, "the night watch failed");
                 pause(&yard, failures).await;
             }
+        }
+    }
+}
+
+/// Sleeps until the next tick of any schedule, and submits what is due. Other schedules wake it; nothing else does.
+async fn clock(yard: Yard, alarm: Alarm) {
+    let _vital = Vital("the clock");
+    let mut failures = 0;
+    loop {
+        // Heard from here on: schedules that change in the middle of a round are looked at in the next.
+        let changed = yard.shelf.changed();
+        let next = match schedule::round(&yard).await {
+            Ok(counts) if counts.errors == 0 => {
+                failures = 0;
+                counts.next
+            }
+            Ok(_) => {
+                failures += 1;
+                pause(&yard, failures).await;
+                continue;
+            }
+            Err(error) => {
+                failures += 1;
+                warn!(%error, "the clock cannot see what is remembered of schedules");
+                pause(&yard, failures).await;
+                continue;
+            }
+        };
+        tokio::select! {
+            rung = alarm.wait(next) => if let Err(error) = rung {
+                failures += 1;
+                warn!(%error, "the clock's alarm failed");
+                pause(&yard, failures).await;
+            },
+            () = changed => {}
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Job records in SQLite. Beats are kept in memory: every holder of this home ends with the process that keeps them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use switchyard_core::ports::{
     Acceptance, Ambient, Beat, Body, Claim, Claimed, Lane, Ledger, NewJob, PortError, Query, Refusal, Saved,
 };
 use switchyard_core::route::Venue;
+use switchyard_core::schedule::Ticked;
 use switchyard_core::wire;
 use tokio::sync::Notify;
 
@@ -562,6 +563,31 @@ impl Ledger for SqliteLedger {
         self.store
             .read(|connection| connection.prepare_cached(sql)?.query_map(values, id_of)?.collect())
             .map_err(|error| error.at("list", "jobs to forget"))
+    }
+
+    async fn last_ticks(&self) -> Result<BTreeMap<String, Ticked>, PortError> {
+        // Up to what follows the prefix: `;` comes after `:`.
+        let sql = "SELECT substr(name, 10), value FROM yard WHERE name >= 'schedule:' AND name < 'schedule;'";
+        let read = |row: &Row<'_>| {
+            let ticked = wire::decode_ticked(row.get_ref(1)?.as_str()?).map_err(unreadable)?;
+            Ok((row.get(0)?, ticked))
+        };
+        self.store
+            .read(|connection| connection.prepare_cached(sql)?.query_map([], read)?.collect())
+            .map_err(|error| error.at("read", "what is remembered of schedules"))
+    }
+
+    async fn ticked(&self, schedule: &str, ticked: Option<&Ticked>) -> Result<(), PortError> {
+        let (name, value) = (format!("schedule:{schedule}"), ticked.map(wire::encode_ticked));
+        let write = move |connection: &Connection| match value {
+            Some(value) => {
+                let sql = "INSERT OR REPLACE INTO yard (name, value) VALUES (?1, ?2)";
+                connection.prepare_cached(sql)?.execute([name, value]).map(drop)
+            }
+            None => connection.prepare_cached("DELETE FROM yard WHERE name = ?1")?.execute([name]).map(drop),
+        };
+        let written = self.store.write(write, |()| {}).await;
+        written.map_err(|error| error.at("remember", format!("schedule {schedule}")))
     }
 
     async fn forget(&self, ids: &[JobId]) -> Result<(), PortError> {

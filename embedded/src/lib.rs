@@ -4,6 +4,7 @@
 
 pub mod home;
 
+mod alarm;
 pub mod folder;
 pub mod store;
 pub mod ledger_sqlite;

@@ -46,7 +46,7 @@ fn main() {
 
 async fn bench(jobs: usize, concurrency: usize) {
     let catalog = Catalog::parse("bench", CATALOG, &[], &BTreeMap::new()).expect("the catalog is sound");
-    let shelf = Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(1024) }));
+    let shelf = Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(1024), ..Policies::default() }));
     let scratch: PathBuf = std::env::temp_dir().join(format!("switchyard-bench-{}", std::process::id()));
     std::fs::create_dir_all(&scratch).expect("a scratch folder");
     let executor = Arc::new(LocalExecutor {

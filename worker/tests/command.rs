@@ -101,7 +101,7 @@ async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let yard = format!("test-{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
     let catalog = Catalog::parse("catalog.yaml", CATALOG, &[], &BTreeMap::new()).unwrap();
-    let policies = Policies { catalog, limits: Limits::one_machine(4096) };
+    let policies = Policies { catalog, limits: Limits::one_machine(4096), ..Policies::default() };
     let shelf = Arc::new(Shelf::new(policies));
     let shelf_situation = Situation { policies: shelf.policies(), workers: vec![] };
     let scratch = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! policies/schedules.yaml: text in, [`Schedules`] or the place and reason of what is wrong with it.
+//! policies/schedules.yaml: text in, [`Schedules`] or everything that is wrong with it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Cron, LABEL, Missed, Overlap, SCHEDULES_MAX, Schedule, Schedules, When, next};
-use crate::catalog::{Catalog, CatalogError, check_version, is_name, read_yaml};
-use crate::intake::{LABELS, check_labels, empty_object};
+use crate::catalog::Catalog;
+use crate::intake::{LABELS, Rejected, check_labels, empty_object};
 use crate::job::{Tier, one_line};
+use crate::policies::{Document, Stand, Violations, Wrong, given, is_name};
 use crate::ports::Body;
 
 /// The longest rate: a year. What comes more seldom is a date, and a cron expression names it.
@@ -23,18 +24,14 @@ const PROBE: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
-    version: u32,
-    schedules: Vec<serde_saphyr::Spanned<Entry>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Entry {
     name: String,
+    #[serde(default, deserialize_with = "given")]
     cron: Option<String>,
     // Any value: what is no whole number is refused in the same words as what is out of range.
+    #[serde(default, deserialize_with = "given")]
     rate_minutes: Option<Value>,
+    #[serde(default, deserialize_with = "given")]
     time_zone: Option<String>,
     capability: String,
     #[serde(default = "empty_object")]
@@ -60,29 +57,24 @@ impl Schedules {
     ///
     /// # Errors
     ///
-    /// [`CatalogError`] names the first thing that is wrong and where it stands.
-    pub fn parse(file: &str, text: &str) -> Result<Self, CatalogError> {
-        let parsed: File = read_yaml(file, text)?;
-        check_version(file, parsed.version)?;
-        let at = |(line, column), message: String| CatalogError { file: file.to_owned(), line, column, message };
-        if parsed.schedules.len() > SCHEDULES_MAX {
-            let there = parsed.schedules.len();
-            return Err(at((0, 0), format!("schedules: expected at most {SCHEDULES_MAX}, there are {there}")));
+    /// [`Violations`] names everything that is wrong, and where it stands.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Violations> {
+        let document = Document::read(file, text, "schedules")?;
+        if document.len() > SCHEDULES_MAX {
+            let there = document.len();
+            return Err(document.whole(&format!("expected at most {SCHEDULES_MAX}, there are {there}")).into());
         }
         // Compiled in: a machine's own database may be of another year, or not there.
         let zones = TimeZoneDatabase::bundled();
-        let mut schedules = BTreeMap::new();
-        for spanned in parsed.schedules {
-            let place = (spanned.defined.line(), spanned.defined.column());
-            let entry = spanned.value;
-            let name = one_line(&entry.name, 64);
-            let wrong = |what: String| at(place, format!("schedule `{name}`: {what}"));
-            let schedule = entry.into_schedule(&zones, place).map_err(wrong)?;
-            if schedules.insert(schedule.name.clone(), schedule).is_some() {
-                return Err(wrong("is listed twice".to_owned()));
+        let mut names = BTreeMap::new();
+        let stands: Vec<Stand> = (0..document.len()).map(|at| document.place(at)).collect();
+        let all = document.each(|entry: Entry, at| {
+            if let Some(first) = names.insert(entry.name.clone(), at) {
+                return Err(vec![("name".to_owned(), format!("is listed twice, also as schedules[{first}]"))]);
             }
-        }
-        Ok(Self { file: file.to_owned(), schedules })
+            entry.into_schedule(&zones, stands[at].clone()).map_err(|wrong| vec![wrong])
+        })?;
+        Ok(Self { schedules: all.into_iter().map(|schedule| (schedule.name.clone(), schedule)).collect() })
     }
 
     /// Holds the schedules against the catalog they submit to, so that one that cannot work is refused when it is
@@ -90,75 +82,69 @@ impl Schedules {
     ///
     /// # Errors
     ///
-    /// [`CatalogError`] names the first schedule whose capability is missing, or whose payload does not fit it.
-    pub fn check(&self, catalog: &Catalog) -> Result<(), CatalogError> {
-        for schedule in self.iter() {
-            let Schedule { name, capability, payload, place: (line, column), .. } = schedule;
-            let wrong = |what: String| CatalogError {
-                file: self.file.clone(),
-                line: *line,
-                column: *column,
-                message: format!("schedule `{name}`: {what}"),
-            };
-            let known = catalog.get(capability).ok_or_else(|| {
-                let known: Vec<&str> = catalog.iter().map(|capability| capability.name.as_str()).collect();
-                wrong(format!(
-                    "capability: there is no capability `{}`; there are: {}",
-                    one_line(capability, 64),
-                    known.join(", ")
-                ))
-            })?;
-            known.check(payload).map_err(|bad| wrong(bad.to_string()))?;
+    /// Each schedule whose capability is missing, or whose payload does not fit it.
+    pub fn check(&self, catalog: &Catalog) -> Result<(), Violations> {
+        let mut errors = Vec::new();
+        for Schedule { capability, payload, place, .. } in self.iter() {
+            match catalog.get(capability) {
+                None => {
+                    let known: Vec<&str> = catalog.iter().map(|capability| capability.name.as_str()).collect();
+                    let (capability, known) = (one_line(capability, 64), known.join(", "));
+                    let what = format!("there is no capability `{capability}`; there are: {known}");
+                    errors.push(place.error("capability", &what));
+                }
+                Some(known) => errors.extend(known.check(payload).err().map(|bad| {
+                    // A JSON Pointer, as a path.
+                    let path: String = bad.path.split('/').skip(1).map(|part| format!(".{part}")).collect();
+                    place.error(&format!("payload{path}"), &bad.message)
+                })),
+            }
         }
-        Ok(())
+        Violations::from(errors).or(())
     }
 }
 
 impl Entry {
-    fn into_schedule(self, zones: &TimeZoneDatabase, place: (u64, u64)) -> Result<Schedule, String> {
+    fn into_schedule(self, zones: &TimeZoneDatabase, place: Stand) -> Result<Schedule, Wrong> {
+        let wrong = |path: &str, what: String| (path.to_owned(), what);
         if !is_name(&self.name) {
-            return Err("name: expected 1 to 64 lower-case letters, digits and `-`".to_owned());
+            return Err(wrong("name", "expected 1 to 64 lower-case letters, digits and `-`".to_owned()));
         }
         let time_zone = match self.time_zone.as_deref() {
             None => TimeZone::UTC,
             Some(_) if self.rate_minutes.is_some() => {
-                return Err("time_zone: a rate counts real minutes and has none; leave it out".to_owned());
+                return Err(wrong("time_zone", "a rate counts real minutes and has none; leave it out".to_owned()));
             }
             Some(name) => zones.get(name).map_err(|_| {
-                format!(
-                    "time_zone: there is no time zone `{}`; expected a name such as UTC or Europe/Berlin",
-                    one_line(name, 64)
-                )
+                let name = one_line(name, 64);
+                let what = format!("there is no time zone `{name}`; expected a name such as UTC or Europe/Berlin");
+                wrong("time_zone", what)
             })?,
         };
         let when = match (self.cron.as_deref(), self.rate_minutes) {
-            (Some(text), None) => {
-                When::Cron(Cron::parse(text).map_err(|what| format!("cron: {}", one_line(&what, 300)))?)
-            }
+            (Some(text), None) => When::Cron(Cron::parse(text).map_err(|what| wrong("cron", one_line(&what, 300)))?),
             (None, Some(minutes)) => {
                 let minutes = minutes.as_u64().filter(|minutes| (1..=RATE_MINUTES_MAX).contains(minutes));
-                let minutes = minutes.ok_or_else(|| {
-                    format!(
-                        "rate_minutes: expected a whole number from 1 to {RATE_MINUTES_MAX}; schedules are looked at \
-                         once a minute"
-                    )
-                })?;
-                When::Rate(Duration::from_secs(minutes * 60))
+                let what = format!("expected a whole number from 1 to {RATE_MINUTES_MAX}");
+                When::Rate(Duration::from_secs(minutes.ok_or_else(|| wrong("rate_minutes", what))? * 60))
             }
             (None, None) | (Some(_), Some(_)) => {
-                return Err("expected exactly one of `cron` and `rate_minutes`".to_owned());
+                return Err(wrong("", "expected exactly one of `cron` and `rate_minutes`".to_owned()));
             }
         };
         if self.labels.contains_key(LABEL) {
-            return Err(format!("labels.{LABEL}: is set to the schedule's name by itself"));
+            return Err(wrong(&format!("labels.{LABEL}"), "is set to the schedule's name by itself".to_owned()));
         }
         if self.labels.len() >= LABELS {
-            return Err(format!("labels: expected at most {}; one more names the schedule", LABELS - 1));
+            return Err(wrong("labels", format!("expected at most {}; one more names the schedule", LABELS - 1)));
         }
-        check_labels(&self.labels).map_err(|rejected| rejected.to_string())?;
+        check_labels(&self.labels).map_err(|rejected| match rejected {
+            Rejected::Field { path, message } => wrong(&path, message),
+            other => wrong("labels", other.to_string()),
+        })?;
         let bytes = self.payload.to_string().len();
         if bytes > Body::MAX_BYTES {
-            return Err(format!("payload: is {bytes} bytes of JSON; at most {} are taken", Body::MAX_BYTES));
+            return Err(wrong("payload", format!("is {bytes} bytes of JSON; at most {} are taken", Body::MAX_BYTES)));
         }
         let mut schedule = Schedule {
             name: self.name,
@@ -174,7 +160,8 @@ impl Entry {
             place,
         };
         if next(&schedule, PROBE).is_none() {
-            return Err("cron: never runs: there is no such date, or the clocks always jump over that time".to_owned());
+            let what = "never runs: there is no such date, or the clocks always jump over that time";
+            return Err(wrong("cron", what.to_owned()));
         }
         schedule.enabled = self.enabled;
         Ok(schedule)
@@ -185,7 +172,7 @@ impl Entry {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Schedules, CatalogError> {
+    fn parse(text: &str) -> Result<Schedules, Violations> {
         Schedules::parse("schedules.yaml", text)
     }
 

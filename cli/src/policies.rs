@@ -1,0 +1,208 @@
+//! Where the policies come from: a folder, or what this program was built with; and how they are read again.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use switchyard_core::policies::{
+    CATALOG_FILE, Files, Machine, NotReloaded, Policies, PolicyError, Refused, Reload, Reloaded, SCHEDULES_FILE,
+    SCHEMAS, Shelf, Violations, changes,
+};
+use switchyard_core::ports::Ambient;
+use switchyard_embedded::folder::{read_policies, write_policies};
+use switchyard_worker::builtin;
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+
+use crate::exit::Failure;
+use crate::show;
+
+/// What the program has when no folder is named.
+const BUILT_IN: &[(&str, &str)] = &[
+    (CATALOG_FILE, include_str!("../../policies/capabilities.yaml")),
+    ("schemas/finding-triage.json", include_str!("../../policies/schemas/finding-triage.json")),
+    ("schemas/host-name.json", include_str!("../../policies/schemas/host-name.json")),
+    ("schemas/path.json", include_str!("../../policies/schemas/path.json")),
+];
+/// The largest file: a thousand capabilities with their schemas written out, several times over.
+const FILE_BYTES: u64 = 4 * 1024 * 1024;
+/// The most schemas: one a capability, and then some.
+const SCHEMAS_MAX: usize = 2000;
+
+/// The policies in a folder, or those built in, and the files that a folder's were read from.
+pub(crate) fn load(folder: Option<&Path>) -> Result<(Policies, Option<Files>), Violations> {
+    match folder {
+        None => Ok((parse(&built_in())?, None)),
+        Some(folder) => {
+            let files = read(folder)?;
+            let policies = parse(&files).map_err(|wrong| wrong.within(&folder.display().to_string()))?;
+            Ok((policies, Some(files)))
+        }
+    }
+}
+
+/// The policies that a yard handed to its tasks, or those built in.
+pub(crate) fn of_task(file: Option<&Path>) -> Result<Policies, Failure> {
+    let files = match file {
+        None => built_in(),
+        Some(file) => read_policies(file)
+            .map_err(|cause| Failure::io(format!("read the policies in {}", file.display()), cause))?,
+    };
+    Policies::parse(&files, builtin::NAMES, None).map_err(|wrong| Failure::Policies { wrong, exit: 8 })
+}
+
+/// What tasks need of the files: nothing of the clock.
+pub(crate) fn for_tasks(mut files: Files) -> Files {
+    files.remove(SCHEDULES_FILE);
+    files
+}
+
+fn built_in() -> Files {
+    BUILT_IN.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
+}
+
+fn parse(files: &Files) -> Result<Policies, Violations> {
+    Policies::parse(files, builtin::NAMES, Some(Machine { memory_mib: memory_mib() }))
+}
+
+/// The machine's memory in MiB, as the pool's limit; plenty where it cannot be read.
+fn memory_mib() -> u32 {
+    let read = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = read
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    total.and_then(|kib| u32::try_from(kib / 1024).ok()).unwrap_or(u32::MAX)
+}
+
+/// The texts in a policies folder. A file that is missing is left out, and judged by whoever needs it.
+fn read(folder: &Path) -> Result<Files, Violations> {
+    let unreadable = |path: &Path, cause: &io::Error| PolicyError {
+        file: path.display().to_string(),
+        line: 0,
+        column: 0,
+        message: format!("cannot be read: {cause}"),
+    };
+    fs::read_dir(folder).map_err(|cause| unreadable(folder, &cause))?;
+    let mut names: Vec<String> = [CATALOG_FILE, SCHEDULES_FILE].map(str::to_owned).to_vec();
+    names.extend(schemas(folder).map_err(|cause| unreadable(&folder.join(SCHEMAS), &cause))?);
+    let (mut files, mut wrong) = (Files::new(), Vec::new());
+    for name in names {
+        let path = folder.join(&name);
+        match read_text(&path) {
+            Ok(text) => drop(files.insert(name, text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => wrong.push(unreadable(&path, &error)),
+        }
+    }
+    if wrong.is_empty() { Ok(files) } else { Err(wrong.into()) }
+}
+
+/// The schemas in a folder, by their paths in it.
+fn schemas(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder.join(SCHEMAS)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        if let Some(name) = entry?.file_name().to_str().filter(|name| name.ends_with(".json")) {
+            names.push(format!("{SCHEMAS}{name}"));
+        }
+        if names.len() > SCHEMAS_MAX {
+            return Err(io::Error::other(format!("expected at most {SCHEMAS_MAX} schemas")));
+        }
+    }
+    Ok(names)
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES {
+        return Err(io::Error::other(format!("it is over {FILE_BYTES} bytes")));
+    }
+    Ok(text)
+}
+
+/// Reads a yard's policies again. Clones do the same.
+#[derive(Clone)]
+pub(crate) struct Rules {
+    /// Where they lie; `None`: they are built in.
+    pub(crate) folder: Option<PathBuf>,
+    /// Where tasks find them.
+    pub(crate) for_tasks: PathBuf,
+    /// Where they come into force.
+    pub(crate) shelf: Arc<Shelf>,
+    /// Time.
+    pub(crate) ambient: Arc<dyn Ambient>,
+    /// One reload at a time: else tasks might be left with the older of two.
+    pub(crate) turn: Arc<Mutex<()>>,
+}
+
+impl Rules {
+    async fn reload_in_turn(self) -> Result<Reloaded, NotReloaded> {
+        let Some(folder) = self.folder else { return Err(NotReloaded::BuiltIn) };
+        let _turn = self.turn.lock().await;
+        let for_tasks = self.for_tasks;
+        let reading = tokio::task::spawn_blocking(move || {
+            let (policies, files) = load(Some(&folder)).map_err(NotReloaded::Broken)?;
+            let written = files.map_or(Ok(()), |files| write_policies(&for_tasks, &self::for_tasks(files)));
+            written.map_err(|cause| NotReloaded::Failed(format!("cannot write {}: {cause}", for_tasks.display())))?;
+            Ok(policies)
+        });
+        let read = reading.await.unwrap_or_else(|error| Err(NotReloaded::Failed(error.to_string())));
+        let at = self.ambient.now();
+        let policies = read.inspect_err(|error| {
+            let why = match error {
+                NotReloaded::Broken(violations) => violations.lines(),
+                NotReloaded::BuiltIn | NotReloaded::Failed(_) => vec![error.to_string()],
+            };
+            self.shelf.refuse(Refused { at, why });
+        })?;
+        let changes = changes(&self.shelf.policies(), &policies);
+        let digest = policies.digest.clone();
+        self.shelf.replace(policies, at);
+        Ok(Reloaded { at, digest, changes })
+    }
+}
+
+#[async_trait]
+impl Reload for Rules {
+    async fn reload(&self) -> Result<Reloaded, NotReloaded> {
+        // A task of its own: once begun it is done, for the yard and for its tasks, whoever asked and hung up.
+        let reloading = tokio::spawn(self.clone().reload_in_turn());
+        let reloaded = reloading.await.unwrap_or_else(|error| Err(NotReloaded::Failed(error.to_string())));
+        match &reloaded {
+            Ok(Reloaded { digest, changes, .. }) => info!(digest, ?changes, "the policies are loaded again"),
+            Err(error) => warn!(%error, "the policies are not loaded again"),
+        }
+        reloaded
+    }
+}
+
+/// Says whether the policies in a folder are sound.
+pub(crate) fn check(folder: &Path) -> Result<u8, Failure> {
+    let (policies, _) = load(Some(folder)).map_err(|wrong| Failure::Policies { wrong, exit: 2 })?;
+    let (capabilities, schedules) = (policies.catalog.iter().count(), policies.schedules.iter().count());
+    let folder = folder.display();
+    show::print(&format!("{folder}: {capabilities} capabilities and {schedules} schedules, all sound"))?;
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_policies_are_those_in_the_folder_and_are_sound() {
+        let (built_in, files) = load(None).unwrap();
+        assert_eq!(files, None);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+        let (on_disk, _) = load(Some(&folder)).unwrap();
+        assert_eq!(changes(&built_in, &on_disk), Vec::<String>::new());
+        assert_eq!(on_disk.schedules.iter().count(), 0);
+    }
+}

@@ -1,0 +1,358 @@
+//! policies/capabilities.yaml: text in, a [`Catalog`] or everything that is wrong with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Capability, Catalog, GRACE_MAX, ImageKind, Learn, Program, RUN_TIMEOUT_MAX, Retry};
+use crate::intake::AHEAD_MAX;
+use crate::job::one_line;
+use crate::policies::{Document, Violations, Wrong, given, is_name};
+use crate::route::{Needs, Packaging, Pin};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    summary: String,
+    run: RunEntry,
+    #[serde(default, deserialize_with = "given")]
+    input: Option<Value>,
+    #[serde(default)]
+    needs: NeedsEntry,
+    #[serde(default)]
+    route: RouteEntry,
+    #[serde(default)]
+    retry: RetryEntry,
+    #[serde(default)]
+    limits: LimitsEntry,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunEntry {
+    #[serde(default, deserialize_with = "given")]
+    builtin: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    command: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given")]
+    task_image: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    function_image: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    image: Option<String>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    allow_leading_dash: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NeedsEntry {
+    #[serde(deserialize_with = "given")]
+    expected_seconds: Option<u64>,
+    timeout_seconds: u64,
+    grace_seconds: u64,
+    memory_mib: u32,
+    vcpu: f64,
+    docker: bool,
+    privileged: bool,
+    network_tools: bool,
+    static_ip: bool,
+    interruptible: bool,
+    isolate: bool,
+    learn: Learn,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct LimitsEntry {
+    #[serde(deserialize_with = "given")]
+    concurrent: Option<u16>,
+    #[serde(deserialize_with = "given")]
+    start_within_seconds: Option<u64>,
+}
+
+impl Default for NeedsEntry {
+    fn default() -> Self {
+        // An hour and 512 MiB are what most checks and scans need; ten seconds are ECS's habit divided by three.
+        Self {
+            expected_seconds: None,
+            timeout_seconds: 3600,
+            grace_seconds: 10,
+            memory_mib: 512,
+            // The smallest task there is.
+            vcpu: 0.25,
+            docker: false,
+            privileged: false,
+            network_tools: false,
+            static_ip: false,
+            interruptible: true,
+            isolate: false,
+            learn: Learn::Suggest,
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RouteEntry {
+    only: Vec<Pin>,
+    prefer: Vec<Pin>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RetryEntry {
+    attempts: u32,
+    backoff_seconds: u64,
+    permanent_exits: Vec<i32>,
+}
+
+impl Default for RetryEntry {
+    fn default() -> Self {
+        Self { attempts: 3, backoff_seconds: 10, permanent_exits: Vec::new() }
+    }
+}
+
+impl Catalog {
+    /// Reads a catalog. `file` names it in errors, `builtins` are the functions there are, and `schemas` holds the
+    /// files that `input: { $ref: … }` may name, by path relative to the catalog.
+    ///
+    /// # Errors
+    ///
+    /// [`Violations`] names everything that is wrong, and where it stands.
+    pub fn parse(
+        file: &str,
+        text: &str,
+        builtins: &[&str],
+        schemas: &BTreeMap<String, Value>,
+    ) -> Result<Self, Violations> {
+        let mut names = BTreeMap::new();
+        let read = |entry: Entry, at: usize| {
+            let twice = names
+                .insert(entry.name.clone(), at)
+                .map(|first| ("name".to_owned(), format!("is listed twice, also as capabilities[{first}]")));
+            match (entry.into_capability(builtins, schemas), twice) {
+                (Ok(capability), None) => Ok(capability),
+                (Ok(_), Some(twice)) => Err(vec![twice]),
+                (Err(mut wrong), twice) => {
+                    wrong.extend(twice);
+                    Err(wrong)
+                }
+            }
+        };
+        let all = Document::read(file, text, "capabilities").and_then(|document| document.each(read))?;
+        let capabilities = all.into_iter().map(|capability| (capability.name.clone(), Arc::new(capability)));
+        Ok(Self { capabilities: capabilities.collect() })
+    }
+}
+
+/// Puts down what is wrong unless it is right.
+fn expect(right: bool, path: &str, what: impl Into<String>, wrong: &mut Vec<Wrong>) {
+    if !right {
+        wrong.push((path.to_owned(), what.into()));
+    }
+}
+
+impl Entry {
+    fn into_capability(self, builtins: &[&str], schemas: &BTreeMap<String, Value>) -> Result<Capability, Vec<Wrong>> {
+        let Self { name, summary, run, input, needs, route, retry, limits } = self;
+        let mut wrong = Vec::new();
+        expect(is_name(&name), "name", "expected 1 to 64 lower-case letters, digits and `-`", &mut wrong);
+        needs.check(&mut wrong);
+        let within = |most: u64, given: Option<u64>| given.is_none_or(|given| (1..=most).contains(&given));
+        let concurrent = limits.concurrent.map(u64::from);
+        let what = "expected at least 1; to stop a capability, pause it";
+        expect(within(u64::MAX, concurrent), "limits.concurrent", what, &mut wrong);
+        let ahead = AHEAD_MAX.as_secs();
+        let what = format!("expected 1 to {ahead}");
+        expect(within(ahead, limits.start_within_seconds), "limits.start_within_seconds", what, &mut wrong);
+        expect((1..=100).contains(&retry.attempts), "retry.attempts", "expected 1 to 100", &mut wrong);
+        expect(retry.backoff_seconds <= 3600, "retry.backoff_seconds", "expected at most 3600", &mut wrong);
+        let input = resolve(input, schemas).map_err(|error| wrong.push(error)).ok();
+        let run = run.into_program(builtins).map_err(|error| wrong.push(error)).ok();
+        let (Some((input, validator)), Some(run), true) = (input, run, wrong.is_empty()) else { return Err(wrong) };
+        Ok(Capability {
+            name,
+            summary: one_line(&summary, 200),
+            needs: Needs {
+                packaging: packaging(&run),
+                expected: needs.expected_seconds.map(Duration::from_secs),
+                memory_mib: needs.memory_mib,
+                milli_vcpu: (needs.vcpu * 1000.0) as u32,
+                docker: needs.docker,
+                privileged: needs.privileged,
+                network_tools: needs.network_tools,
+                static_address: needs.static_ip,
+                isolate: needs.isolate,
+                interruptible: needs.interruptible,
+                only: route.only,
+                prefer: route.prefer,
+            },
+            run,
+            timeout: Duration::from_secs(needs.timeout_seconds),
+            grace: Duration::from_secs(needs.grace_seconds),
+            retry: Retry {
+                attempts: retry.attempts,
+                backoff: Duration::from_secs(retry.backoff_seconds),
+                permanent_exits: retry.permanent_exits,
+            },
+            learn: needs.learn,
+            concurrent: limits.concurrent,
+            start_within: limits.start_within_seconds.map(Duration::from_secs),
+            input,
+            validator,
+        })
+    }
+}
+
+impl NeedsEntry {
+    fn check(&self, wrong: &mut Vec<Wrong>) {
+        let most = RUN_TIMEOUT_MAX.as_secs();
+        let expected = self.expected_seconds.is_none_or(|expected| expected <= most);
+        expect(expected, "needs.expected_seconds", format!("expected at most {most}"), wrong);
+        let timeout = (1..=most).contains(&self.timeout_seconds);
+        expect(timeout, "needs.timeout_seconds", format!("expected 1 to {most}"), wrong);
+        let most = GRACE_MAX.as_secs();
+        expect(self.grace_seconds <= most, "needs.grace_seconds", format!("expected at most {most}"), wrong);
+        expect(self.memory_mib > 0, "needs.memory_mib", "expected at least 1", wrong);
+        expect((0.001..=192.0).contains(&self.vcpu), "needs.vcpu", "expected 0.001 to 192", wrong);
+    }
+}
+
+/// The payload's schema and what checks it.
+fn resolve(input: Option<Value>, schemas: &BTreeMap<String, Value>) -> Result<(Value, jsonschema::Validator), Wrong> {
+    let input = match input {
+        None => serde_json::json!({ "type": "object" }),
+        Some(schema) => match schema.get("$ref").and_then(Value::as_str) {
+            None => schema,
+            Some(path) => schemas.get(path).cloned().ok_or_else(|| {
+                let what = format!("there is no file `{}` beside the catalog", one_line(path, 200));
+                ("input.$ref".to_owned(), what)
+            })?,
+        },
+    };
+    let validator = jsonschema::validator_for(&input)
+        .map_err(|error| ("input".to_owned(), format!("not a JSON Schema: {}", one_line(&error.to_string(), 200))))?;
+    Ok((input, validator))
+}
+
+fn packaging(run: &Program) -> Packaging {
+    match run {
+        Program::Builtin(_) => Packaging::Builtin,
+        Program::Command { .. } => Packaging::Command,
+        Program::Image { kind: ImageKind::Task, .. } => Packaging::TaskImage,
+        Program::Image { kind: ImageKind::Function, .. } => Packaging::FunctionImage,
+        Program::Image { kind: ImageKind::Any, .. } => Packaging::Image,
+    }
+}
+
+impl RunEntry {
+    fn into_program(self, builtins: &[&str]) -> Result<Program, Wrong> {
+        let Self { builtin, command, task_image, function_image, image, args, allow_leading_dash } = self;
+        let wrong = |path: &str, what: &str| Err((path.to_owned(), what.to_owned()));
+        let takes_args = task_image.is_some() || function_image.is_some() || image.is_some();
+        if !args.is_empty() && !takes_args {
+            return wrong("run.args", "they go with an image; a command has its arguments in `command`");
+        }
+        let images = [
+            (ImageKind::Task, "run.task_image", task_image),
+            (ImageKind::Function, "run.function_image", function_image),
+            (ImageKind::Any, "run.image", image),
+        ];
+        let mut images =
+            images.into_iter().filter_map(|(kind, path, reference)| reference.map(|text| (kind, path, text)));
+        match (builtin, command, images.next(), images.next()) {
+            (Some(builtin), None, None, None) => {
+                if !builtins.contains(&builtin.as_str()) {
+                    let (builtin, known) = (one_line(&builtin, 64), builtins.join(", "));
+                    let what = format!("there is no built-in `{builtin}`; there are: {known}");
+                    return wrong("run.builtin", &what);
+                }
+                Ok(Program::Builtin(builtin))
+            }
+            (None, Some(command), None, None) => {
+                check_templates("run.command", &command)?;
+                let mut words = command.into_iter();
+                let Some(program) = words.next().filter(|program| !program.is_empty()) else {
+                    return wrong("run.command", "expected the program and its arguments");
+                };
+                if program.contains("{{") {
+                    return wrong("run.command[0]", "the program itself cannot come from the payload");
+                }
+                Ok(Program::Command { program, args: words.collect(), allow_leading_dash })
+            }
+            (None, None, Some((kind, path, reference)), None) => {
+                let fits = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+                if reference.is_empty() || reference.len() > 255 || !reference.chars().all(fits) {
+                    return wrong(path, &format!("`{}` is not an image reference", one_line(&reference, 80)));
+                }
+                check_templates("run.args", &args)?;
+                Ok(Program::Image { kind, reference, args, allow_leading_dash })
+            }
+            _ => {
+                wrong("run", "expected exactly one of `builtin`, `command`, `task_image`, `function_image` and `image`")
+            }
+        }
+    }
+}
+
+fn check_templates(path: &str, args: &[String]) -> Result<(), Wrong> {
+    match args.iter().enumerate().find(|(_, arg)| arg.matches("{{").count() != arg.matches("}}").count()) {
+        Some((at, open)) => {
+            Err((format!("{path}[{at}]"), format!("`{}` has a {{{{ without its }}}}", one_line(open, 80))))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Catalog, Violations> {
+        Catalog::parse("capabilities.yaml", text, &["finding-triage"], &BTreeMap::new())
+    }
+
+    #[test]
+    fn a_broken_catalog_is_named_with_file_line_column_path_and_reason() {
+        let cases = [
+            "version: 2\ncapabilities: []\n",
+            "version: 1\ncapabilities:\n  - name: x\n    sumary: typo\n",
+            "version: 1\ncapabilities:\n  - name: X Y\n    summary: s\n    run: { builtin: finding-triage }\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { builtin: nope }\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { }\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [\"{{x}}\"] }\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a] }\n    input: { type: nonsense }\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a] }\n    input: { $ref: schemas/x.json }\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a] }\n    needs: { timeout_seconds: 50000 }\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a] }\n  - name: x\n    summary: s\n    run: { command: [a] }\n",
+            "version: [\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a, \"{{b\"] }\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a] }\n    needs: { grace_seconds: 31 }\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [sleep, 5] }\n    needs:\n      memory_mib: many\n",
+            "version: 1\ncapabilities:\n  - name: x\n    run: { image: \"a b\", args: [\"{{x}}\"] }\n    summary: s\n    limits: { concurrent: 0 }\n    retry:\n      attempts: 0\n    needs: { learn: on, expected_seconds: }\n  - summary: s\n    run: { builtin: x }\n  - name: y\n    run: { image: \"a b\", builtin: x }\n    summary: s\n    limits: { concurrent: 0 }\n    retry:\n      attempts: 0\n",
+            "- version: 1\n",
+            "version: one\ncapabilities: []\n",
+            "capabilities: []\n",
+            "version: 1\ncapabilitys: []\n",
+            "version: 1\ncapabilities: {}\n",
+            "version: 1\nversion: 1\ncapabilities: []\n",
+        ];
+        let messages: Vec<String> = cases.iter().map(|text| parse(text).unwrap_err().to_string()).collect();
+        insta::assert_snapshot!(messages.join("\n\n"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_up_to_a_bound() {
+        let entry = "  - { name: X, summary: s, run: { command: [a] } }\n";
+        let violations = parse(&format!("version: 1\ncapabilities:\n{}", entry.repeat(30))).unwrap_err();
+        assert_eq!(violations.lines().len(), crate::policies::VIOLATIONS_MAX + 1);
+        assert_eq!(violations.lines().last().map(String::as_str), Some("and 39 more"));
+    }
+}

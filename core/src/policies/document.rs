@@ -1,0 +1,359 @@
+//! One of an operator's YAML files: where everything in it stands, and what is wrong with it.
+//!
+//! A file is read as the JSON it stands for, as its published schema means it; beside it lies the place of every
+//! field. So a part can be judged by whoever knows it, and what is wrong is named by file, line, column and path.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+use serde_saphyr::Spanned;
+
+use crate::job::one_line;
+
+/// Violations that are told at once: a screen full. Who mended those reads on.
+pub const VIOLATIONS_MAX: usize = 20;
+
+/// One thing that is wrong with the policies, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}{}: {message}", Place(*.line, *.column))]
+pub struct PolicyError {
+    /// The file.
+    pub file: String,
+    /// The line, from 1; 0 when the whole file is meant.
+    pub line: u64,
+    /// The column, from 1; 0 when the whole line is meant.
+    pub column: u64,
+    /// What is wrong, after the path of the field.
+    pub message: String,
+}
+
+struct Place(u64, u64);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, self.1) {
+            (0, _) => Ok(()),
+            (line, 0) => write!(f, ":{line}"),
+            (line, column) => write!(f, ":{line}:{column}"),
+        }
+    }
+}
+
+/// Everything that is wrong with the policies, in the order of their places.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Violations(Vec<PolicyError>);
+
+impl Violations {
+    /// One line each, with its place; at most [`VIOLATIONS_MAX`], and one that says how many more there are.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.0.iter().take(VIOLATIONS_MAX).map(PolicyError::to_string).collect();
+        let more = self.0.len().saturating_sub(VIOLATIONS_MAX);
+        if more > 0 {
+            lines.push(format!("and {more} more"));
+        }
+        lines
+    }
+
+    /// The same, with the files named as they lie in `folder`.
+    #[must_use]
+    pub fn within(mut self, folder: &str) -> Self {
+        for error in &mut self.0 {
+            error.file = format!("{}/{}", folder.trim_end_matches('/'), error.file);
+        }
+        self
+    }
+
+    /// All of both.
+    #[must_use]
+    pub fn and(mut self, more: Self) -> Self {
+        self.0.extend(more.0);
+        Self::from(self.0)
+    }
+
+    /// Nothing is wrong: `value`; else all that is.
+    pub(crate) fn or<T>(self, value: T) -> Result<T, Self> {
+        if self.0.is_empty() { Ok(value) } else { Err(self) }
+    }
+}
+
+impl fmt::Display for Violations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines().join("\n"))
+    }
+}
+
+impl std::error::Error for Violations {}
+
+impl From<PolicyError> for Violations {
+    fn from(error: PolicyError) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl From<Vec<PolicyError>> for Violations {
+    fn from(mut errors: Vec<PolicyError>) -> Self {
+        errors.sort_by(|one, other| (&one.file, one.line, one.column).cmp(&(&other.file, other.line, other.column)));
+        Self(errors)
+    }
+}
+
+/// Reads an operator's YAML file, and names what is wrong with it as all of them are named.
+pub(crate) fn read_yaml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, PolicyError> {
+    // YAML 1.2, as the published schemas' readers have it: `on` and `no` are words.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
+        let message = error.without_snippet().to_string();
+        // The place stands in front already.
+        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+        PolicyError { file: file.to_owned(), line, column, message: one_line(&message, 400) }
+    })
+}
+
+/// Refuses a file of a version that this Switchyard does not read.
+pub(crate) fn check_version(file: &str, version: u32) -> Result<(), PolicyError> {
+    if version == 1 {
+        return Ok(());
+    }
+    let message = format!("version: this Switchyard reads version 1, the file is version {version}");
+    Err(PolicyError { file: file.to_owned(), line: 1, column: 0, message })
+}
+
+/// Whether this can be the name of a capability or a schedule.
+pub(crate) fn is_name(name: &str) -> bool {
+    let named_well = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=64).contains(&name.len()) && name.chars().all(named_well)
+}
+
+/// Reads a field that may be left out, but not left empty.
+pub(crate) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// What is wrong with a part, before its place is looked up: the path in the part, and the reason.
+pub(crate) type Wrong = (String, String);
+
+/// A file that was read: `version: 1` and one list of entries.
+pub(crate) struct Document {
+    file: String,
+    entries: Vec<Value>,
+    list: &'static str,
+    places: BTreeMap<String, (u64, u64)>,
+}
+
+impl Document {
+    /// Reads a file whose entries stand in `list`.
+    pub(crate) fn read(file: &str, text: &str, list: &'static str) -> Result<Self, Violations> {
+        let node: Spanned<Node> = read_yaml(file, text)?;
+        let mut places = BTreeMap::new();
+        let value = node.value.settle("", &mut places);
+        let mut document = Self { file: file.to_owned(), entries: Vec::new(), list, places };
+        let Value::Object(mut fields) = value else {
+            return Err(document.error("", &format!("expected `version` and `{list}`")).into());
+        };
+        let version = fields.remove("version").map(|version| version.as_u64().and_then(|v| u32::try_from(v).ok()));
+        match version {
+            None => return Err(document.error("", "missing field `version`").into()),
+            Some(None) => return Err(document.error("version", "expected 1").into()),
+            Some(Some(version)) => check_version(file, version)?,
+        }
+        let mut errors = Vec::new();
+        match fields.remove(list) {
+            Some(Value::Array(entries)) => document.entries = entries,
+            Some(_) => errors.push(document.error(list, "expected a list")),
+            None => errors.push(document.error("", &format!("missing field `{list}`"))),
+        }
+        let unknown =
+            |field: &String| document.error(field, &format!("unknown field, expected one of `version`, `{list}`"));
+        errors.extend(fields.keys().map(unknown));
+        Violations::from(errors).or(document)
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Reads every entry as what it is: what `read` makes of each, and whatever is wrong with any.
+    pub(crate) fn each<E: DeserializeOwned, T>(
+        self,
+        mut read: impl FnMut(E, usize) -> Result<T, Vec<Wrong>>,
+    ) -> Result<Vec<T>, Violations> {
+        let (mut all, mut errors) = (Vec::new(), Vec::new());
+        for (at, value) in self.entries.iter().enumerate() {
+            let entry = serde_path_to_error::deserialize(value).map_err(|error| {
+                let path = error.path().to_string();
+                vec![(if path == "." { String::new() } else { path }, error.inner().to_string())]
+            });
+            match entry.and_then(|entry| read(entry, at)) {
+                Ok(entry) => all.push(entry),
+                Err(wrong) => errors.extend(wrong.iter().map(|(path, what)| self.within(at, path, what))),
+            }
+        }
+        Violations::from(errors).or(all)
+    }
+
+    /// What is wrong with the whole list.
+    pub(crate) fn whole(&self, what: &str) -> PolicyError {
+        self.error(self.list, what)
+    }
+
+    /// Where an entry stands, for whoever finds something wrong with it later.
+    pub(crate) fn place(&self, entry: usize) -> Stand {
+        let prefix = format!("{}[{entry}]", self.list);
+        let inside = |path: &&String| path.starts_with(&prefix);
+        let places = self.places.range(prefix.clone()..).map(|(path, _)| path).take_while(inside);
+        let places = places.map(|path| (path.clone(), self.places[path])).collect();
+        Stand { file: self.file.clone(), entry: prefix, places }
+    }
+
+    fn within(&self, entry: usize, path: &str, what: &str) -> PolicyError {
+        self.error(&join(&format!("{}[{entry}]", self.list), path), what)
+    }
+
+    fn error(&self, path: &str, what: &str) -> PolicyError {
+        error(&self.file, &self.places, path, what)
+    }
+}
+
+/// Where an entry and its fields stand in their file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stand {
+    file: String,
+    entry: String,
+    places: BTreeMap<String, (u64, u64)>,
+}
+
+impl Stand {
+    /// What is wrong at a path in the entry.
+    pub(crate) fn error(&self, path: &str, what: &str) -> PolicyError {
+        error(&self.file, &self.places, &join(&self.entry, path), what)
+    }
+}
+
+fn join(front: &str, path: &str) -> String {
+    if front.is_empty() || path.is_empty() || path.starts_with('[') {
+        format!("{front}{path}")
+    } else {
+        format!("{front}.{path}")
+    }
+}
+
+/// What is wrong at a path; where that is not in the file, as a field that is missing, the place of what should hold it.
+fn error(file: &str, places: &BTreeMap<String, (u64, u64)>, path: &str, what: &str) -> PolicyError {
+    let mut known = path;
+    let (line, column) = loop {
+        match (places.get(known), known.rfind(['.', '['])) {
+            (Some(place), _) => break *place,
+            (None, Some(end)) => known = &known[..end],
+            (None, None) => break places.get("").copied().unwrap_or((0, 0)),
+        }
+    };
+    let path = one_line(path, 200);
+    let message = if path.is_empty() { what.to_owned() } else { format!("{path}: {what}") };
+    PolicyError { file: file.to_owned(), line, column, message: one_line(&message, 600) }
+}
+
+/// Any YAML, with places: of a field its name's, of an item its own.
+enum Node {
+    Leaf(Value),
+    List(Vec<Spanned<Node>>),
+    Fields(Vec<(Spanned<String>, Node)>),
+}
+
+impl Node {
+    /// The JSON that it stands for; its places are put down by their paths.
+    fn settle(self, path: &str, places: &mut BTreeMap<String, (u64, u64)>) -> Value {
+        if path.is_empty() {
+            places.insert(String::new(), (1, 0));
+        }
+        match self {
+            Self::Leaf(value) => value,
+            Self::List(items) => {
+                let settle = |(at, item): (usize, Spanned<Node>)| {
+                    let path = format!("{path}[{at}]");
+                    places.insert(path.clone(), (item.defined.line(), item.defined.column()));
+                    item.value.settle(&path, places)
+                };
+                Value::Array(items.into_iter().enumerate().map(settle).collect())
+            }
+            Self::Fields(fields) => {
+                let settle = |(name, node): (Spanned<String>, Node)| {
+                    let path = join(path, &name.value);
+                    places.insert(path.clone(), (name.defined.line(), name.defined.column()));
+                    let value = node.settle(&path, places);
+                    (name.value, value)
+                };
+                Value::Object(fields.into_iter().map(settle).collect::<Map<_, _>>())
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyNode)
+    }
+}
+
+struct AnyNode;
+
+impl<'de> Visitor<'de> for AnyNode {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what JSON can say")
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Node, E> {
+        Ok(Node::Leaf(flag.into()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Node, E> {
+        Ok(Node::Leaf(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Node, E> {
+        Ok(Node::Leaf(number.into()))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Node, E> {
+        let number = Number::from_f64(number).ok_or_else(|| E::custom("expected a finite number"))?;
+        Ok(Node::Leaf(number.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
+        Ok(Node::Leaf(text.into()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Leaf(Value::Null))
+    }
+
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Leaf(Value::Null))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Node::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(name) = entries.next_key()? {
+            fields.push((name, entries.next_value()?));
+        }
+        Ok(Node::Fields(fields))
+    }
+}

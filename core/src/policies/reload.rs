@@ -1,0 +1,107 @@
+//! Rules that are read again while the yard runs: by whom, and what that changes.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::{Policies, Violations};
+
+/// Rules that were put into force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// When.
+    pub at: Timestamp,
+    /// The digest of their files.
+    pub digest: String,
+    /// What they change, one a line.
+    pub changes: Vec<String>,
+}
+
+/// Why the rules in force stay.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReloaded {
+    /// They are those that the program was built with.
+    #[error("the rules in force are built in: there is no folder to read them from again")]
+    BuiltIn,
+    /// Those that were read are broken.
+    #[error("the rules in force stay, because those that were read are broken:\n{0}")]
+    Broken(Violations),
+    /// They could not be read, or not be handed to the tasks.
+    #[error("the rules in force stay: {0}")]
+    Failed(String),
+}
+
+/// Whoever can read the rules again.
+#[async_trait]
+pub trait Reload: Send + Sync {
+    /// Reads the policies and puts them into force, for whatever is decided or started from then on. Jobs that were
+    /// accepted keep the needs they were accepted with.
+    async fn reload(&self) -> Result<Reloaded, NotReloaded>;
+}
+
+/// What other rules change, one a line.
+pub fn changes(old: &Policies, new: &Policies) -> Vec<String> {
+    let capabilities = |policies: &Policies| policies.catalog.iter().map(|one| one.name.clone()).collect();
+    let mut changes = compare("capability", &capabilities(old), &capabilities(new), |name| {
+        old.catalog.get(name) == new.catalog.get(name)
+    });
+    let schedules = |policies: &Policies| policies.schedules.iter().map(|one| one.name.clone()).collect();
+    let same = |name: &str| match (old.schedules.get(name), new.schedules.get(name)) {
+        (Some(old), Some(new)) => old.says_the_same(new),
+        (old, new) => old.is_none() && new.is_none(),
+    };
+    changes.extend(compare("schedule", &schedules(old), &schedules(new), same));
+    if old.limits != new.limits {
+        changes.push("limits and prices: changed".to_owned());
+    }
+    changes
+}
+
+fn compare(what: &str, old: &BTreeSet<String>, new: &BTreeSet<String>, same: impl Fn(&str) -> bool) -> Vec<String> {
+    let line = |name: &String| match (old.contains(name), new.contains(name)) {
+        (true, true) if same(name) => None,
+        (true, true) => Some(format!("{what} {name}: changed")),
+        (false, _) => Some(format!("{what} {name}: added")),
+        (true, false) => Some(format!("{what} {name}: removed")),
+    };
+    old.union(new).filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policies::{CATALOG_FILE, Files, SCHEDULES_FILE};
+
+    fn policies(capabilities: &str, schedules: &str) -> Policies {
+        let files = Files::from([
+            (CATALOG_FILE.to_owned(), format!("version: 1\ncapabilities:\n{capabilities}")),
+            (SCHEDULES_FILE.to_owned(), format!("version: 1\nschedules:\n{schedules}")),
+        ]);
+        Policies::parse(&files, &[], None).unwrap()
+    }
+
+    #[test]
+    fn what_other_rules_change_is_told_by_name() {
+        let one = |name: &str| format!("  - {{ name: {name}, summary: s, run: {{ command: [a] }} }}\n");
+        let often = |name: &str| format!("  - {{ name: {name}, rate_minutes: 5, capability: a }}\n");
+        let old = policies(&(one("a") + &one("b") + &one("c")), &(often("x") + &often("y") + &often("z")));
+        let new = policies(
+            &(one("a") + &one("b").replace("[a]", "[b]") + &one("d")),
+            &(often("x").replace('5', "6") + &often("w") + &often("z")),
+        );
+        let mut told = changes(&old, &new);
+        told.extend(changes(&old, &Policies { limits: crate::route::Limits::one_machine(1), ..old.clone() }));
+        let expected = [
+            "capability b: changed",
+            "capability c: removed",
+            "capability d: added",
+            "schedule w: added",
+            "schedule x: changed",
+            "schedule y: removed",
+            "limits and prices: changed",
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(changes(&old, &old), Vec::<String>::new());
+    }
+}
