@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::desk::{DeskAnswer, DeskCall, decode_answer, decode_call, encode_answer, encode_call};
 pub use self::record::{RECORD_VERSION, decode, encode};
-pub use self::view::{EntryView, JobView, LogView, VerdictView, completion_event, verdicts};
+pub use self::view::{EntryView, Explanation, JobView, LogView, Supposed, VerdictView, completion_event, verdicts};
 use crate::job::Failure;
 use crate::ports::{BlobRef, Body, LogLine, Stream};
 
