@@ -2,6 +2,7 @@
 
 mod body;
 mod events;
+mod explain;
 mod jobs;
 pub mod problem;
 
@@ -104,6 +105,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/v1/events", post(events::deliver))
+        .route("/v1/explain", post(explain::answer))
         .route("/v1/capabilities", get(jobs::capabilities))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), admit));
     Router::new()

@@ -1,10 +1,12 @@
-//! Where the catalog comes from: a folder, or what this program was built with.
+//! Where the policies come from: a folder, or what this program was built with.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
 use switchyard_core::catalog::Catalog;
+use switchyard_core::policies::Policies;
+use switchyard_core::route::Limits;
 use switchyard_worker::builtin;
 
 use crate::exit::Failure;
@@ -15,6 +17,38 @@ const BUILT_IN_SCHEMAS: &[(&str, &str)] = &[
     ("schemas/host-name.json", include_str!("../../policies/schemas/host-name.json")),
     ("schemas/path.json", include_str!("../../policies/schemas/path.json")),
 ];
+
+/// The files that say where jobs run and what that costs, as built in.
+const BUILT_IN_ROUTING: [(&str, &str); 2] = [
+    ("routing.yaml", include_str!("../../policies/routing.yaml")),
+    ("prices.yaml", include_str!("../../policies/prices.yaml")),
+];
+
+/// The catalog, and where its jobs may run on AWS and at what price: from the folder, or built in. A folder without
+/// routing.yaml or prices.yaml takes what is built in.
+///
+/// # Errors
+///
+/// Something cannot be read or is wrong: named with file, line and reason.
+pub(crate) fn policies(folder: Option<&Path>) -> Result<Policies, Failure> {
+    let catalog = load(folder)?;
+    let read = |(name, built_in): (&str, &str)| {
+        let Some(folder) = folder else { return Ok((format!("policies/{name}"), built_in.to_owned())) };
+        let file = folder.join(name);
+        match std::fs::read_to_string(&file) {
+            Ok(text) => Ok((file.display().to_string(), text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Ok((format!("policies/{name}"), built_in.to_owned()))
+            }
+            Err(cause) => Err(Failure::CannotOpen(format!("cannot read {}: {cause}", file.display()).into())),
+        }
+    };
+    let [routing, prices] = BUILT_IN_ROUTING;
+    let ((routing_file, routing), (prices_file, prices)) = (read(routing)?, read(prices)?);
+    let limits = Limits::parse(&routing_file, &routing, &prices_file, &prices)
+        .map_err(|error| Failure::CannotOpen(error.into()))?;
+    Ok(Policies { catalog, limits })
+}
 
 /// The catalog in `policies`, or the one built in.
 ///
@@ -57,8 +91,9 @@ pub(crate) fn load(policies: Option<&Path>) -> Result<Catalog, Failure> {
 ///
 /// They are not: the first thing that is wrong, with its place.
 pub(crate) fn check(folder: &Path) -> Result<u8, Failure> {
-    let catalog = load(Some(folder))?;
-    println!("{}: {} capabilities, all sound", folder.display(), catalog.iter().count());
+    let Policies { catalog, limits } = policies(Some(folder))?;
+    let (capabilities, pools) = (catalog.iter().count(), limits.pools.len());
+    println!("{}: {capabilities} capabilities and {pools} pools, all sound", folder.display());
     Ok(0)
 }
 

@@ -10,7 +10,7 @@ use switchyard_api::{Api, Inline, TokenDigest, router};
 use switchyard_core::job::{Holder, StopCause};
 use switchyard_core::policies::{Policies, Shelf};
 use switchyard_core::ports::{Ambient, Executor, StopSignal};
-use switchyard_core::route::{Limits, PoolName};
+use switchyard_core::route::PoolName;
 use switchyard_embedded::folder::{Folder, write_private};
 use switchyard_embedded::home::{Home, Setup};
 use switchyard_embedded::launcher_process::TaskProgram;
@@ -28,7 +28,7 @@ use crate::catalog;
 use crate::exit::Failure;
 
 /// What one request may take for running a job inline: an API Gateway HTTP API answers within 30 s, less a second.
-const INLINE_BUDGET: Duration = Duration::from_secs(29);
+pub(crate) const INLINE_BUDGET: Duration = Duration::from_secs(29);
 /// How long open requests are waited for when the yard is stopped.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -62,8 +62,11 @@ fn raise_file_limit() {
 }
 
 async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
-    let catalog = catalog::load(local.policies.as_deref())?;
-    let shelf = Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(memory_mib()) }));
+    let policies = catalog::policies(local.policies.as_deref())?;
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let milli_vcpu = u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(1000);
+    let limits = policies.limits.on_one_machine(memory_mib(), milli_vcpu);
+    let shelf = Arc::new(Shelf::new(Policies { limits, ..policies }));
     let listener = TcpListener::bind(local.listen).await.map_err(|cause| {
         let listen = local.listen;
         let advice = match cause.kind() {
@@ -74,7 +77,6 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         };
         Failure::CannotOpen(format!("cannot listen on {listen}: {cause}: {advice}").into())
     })?;
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let program = std::env::current_exe().map_err(|cause| Failure::io("find this program's own file", cause))?;
     let mut args = Vec::new();
     if local.policies.is_some() {

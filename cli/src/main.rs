@@ -4,6 +4,7 @@ mod args;
 mod catalog;
 mod client;
 mod exit;
+mod explain;
 mod local;
 mod replay;
 mod show;
@@ -43,6 +44,8 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Retry { id } => show::change(&client()?, &id, "retry", json),
         Command::Capabilities { check: None } => show::capabilities(&client()?, json),
         Command::Capabilities { check: Some(folder) } => catalog::check(&folder),
+        Command::Explain(asked) if asked.aws => explain::decide(&asked, json),
+        Command::Explain(asked) => explain::ask(&client()?, &asked, json),
         Command::Replay { event, submit } => {
             if submit {
                 replay::submit(&client()?, &event, json)

@@ -1,0 +1,28 @@
+//! Why a job would go where: the decision over HTTP, without a job.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use switchyard_core::intake::{self, Taking};
+use switchyard_core::route::explain;
+use switchyard_core::wire::Explanation;
+
+use crate::Api;
+use crate::problem::Problem;
+
+/// POST /v1/explain: a submission, and beside it `conditions` in place of those that the yard meets. That no place can
+/// run it is an answer, and no error.
+pub(crate) async fn answer(
+    State(api): State<Arc<Api>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Explanation>, Problem> {
+    let (submission, supposed) = intake::read_supposed(&body?)?;
+    let situation = api.yard.situation().await;
+    let taking = Taking { invocation_left: api.inline.left(), companions: 0 };
+    let plan = intake::plan(&submission, &situation, taking)?;
+    let explained = explain(&plan.needs, &supposed.over(plan.conditions), situation.limits());
+    Ok(Json(Explanation::from(&explained)))
+}
