@@ -101,7 +101,7 @@ pub(crate) fn invalid(field: &str, message: impl std::fmt::Display) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", format!("parameter `{field}`: {message}"))
 }
 
-fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+pub(crate) fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     query.map(|Query(query)| query).map_err(|rejection| {
         let text = rejection.body_text();
         // The reason follows the framework's own words; a name in it is the caller's.

@@ -1,6 +1,7 @@
 //! One HTTP router for every home: it reads a request, calls a room, and shows what came of it.
 
 mod body;
+mod cost;
 mod events;
 mod explain;
 mod jobs;
@@ -23,6 +24,7 @@ use switchyard_core::ports::{Desk, Executor, Message, PortError, Yard};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use cost::CostAnswer;
 pub use events::EventAnswer;
 pub use jobs::{JobAnswer, JobsPage, LogsPage, TimelineAnswer};
 pub use problem::Problem;
@@ -105,6 +107,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/v1/events", post(events::deliver))
+        .route("/v1/cost", get(cost::answer))
         .route("/v1/explain", post(explain::answer))
         .route("/v1/capabilities", get(jobs::capabilities))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), admit));

@@ -91,6 +91,12 @@ pub(crate) enum Command {
     },
     /// Say where a job would go, what every place would cost, and why not there.
     Explain(Explain),
+    /// Show what jobs have cost, by capability and venue; on one machine what AWS would have charged.
+    Cost {
+        /// Only jobs that ended since, such as 2026-01-31T12:00:00Z.
+        #[arg(long)]
+        since: Option<String>,
+    },
     /// List what the yard can run.
     Capabilities {
         /// Say instead whether the policies in this folder are sound; no yard is needed.

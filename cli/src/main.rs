@@ -3,6 +3,7 @@
 mod args;
 mod catalog;
 mod client;
+mod cost;
 mod exit;
 mod explain;
 mod local;
@@ -46,6 +47,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Capabilities { check: Some(folder) } => catalog::check(&folder),
         Command::Explain(asked) if asked.aws => explain::decide(&asked, json),
         Command::Explain(asked) => explain::ask(&client()?, &asked, json),
+        Command::Cost { since } => cost::show(&client()?, since.as_deref(), json),
         Command::Replay { event, submit } => {
             if submit {
                 replay::submit(&client()?, &event, json)

@@ -121,6 +121,32 @@ fn a_yard_explains_by_its_own_conditions() {
 }
 
 #[test]
+fn what_jobs_would_have_cost_is_added_up() {
+    let home = Home::new();
+    let yard = home.start();
+    for capability in ["sh", "sh", "task"] {
+        let id = yard.submit(capability, "sleep 0.1");
+        let job = yard.settled(&id);
+        assert!(
+            job["spent_nanodollars"].as_u64() > Some(0) && job["estimated_nanodollars"].as_u64() > Some(0),
+            "{job}"
+        );
+    }
+    let table = Ended::of(home.switchyard().arg("cost")).stdout;
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    // A task is billed for a minute at least, and so comes first.
+    assert_eq!((&rows[1][..3], &rows[2][..3]), (&["task", "fargate", "1"][..], &["sh", "fleet", "2"][..]), "{table}");
+    assert_eq!(&rows[3][..2], ["all", "3"]);
+    assert!(table.contains("what AWS would have charged") && table.contains("us-east-1"), "{table}");
+    let later = Ended::of(home.switchyard().args(["--json", "cost", "--since", "2126-01-01T00:00:00Z"]));
+    let later: Value = serde_json::from_str(&later.stdout).unwrap();
+    assert_eq!((&later["spend"], &later["nanodollars"]), (&serde_json::json!([]), &0.into()));
+    let wrong = Ended::of(home.switchyard().args(["cost", "--since", "yesterday"]));
+    assert!(wrong.code == Some(2) && wrong.stderr.contains("since"), "{wrong:?}");
+    assert_eq!(yard.stop(), Some(0));
+}
+
+#[test]
 fn what_is_asked_wrongly_is_refused() {
     for (args, wanted) in [
         ("explain --aws", "expected either a capability or --run"),

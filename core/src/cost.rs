@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::route::{Limits, Needs, Pool};
+use crate::route::{Limits, Needs, Place, Pool, Route};
 
 /// Memory that comes with one processor of a function, in MiB (AWS Lambda: "Configure Lambda function memory").
 const FUNCTION_MIB_PER_VCPU: u64 = 1_769;
@@ -111,6 +111,31 @@ pub fn slot(run: Duration, needs: &Needs, pool: &Pool) -> u64 {
 pub fn wake(pool: &Pool, companions: u32) -> u64 {
     let seconds = seconds(pool.boot_billed) + seconds(pool.idle);
     seconds.saturating_mul(pool.hour_nanodollars) / 3600 / (u64::from(companions) + 1)
+}
+
+/// What a run has cost at the place of its route, by the time it took.
+///
+/// What waking its worker was to cost stays as it was estimated: whose job a boot was for is known at the dispatch only.
+pub fn actual(route: &Route, ran: Duration, needs: &Needs, limits: &Limits) -> u64 {
+    match route.place {
+        Place::Inline => inline(ran, limits),
+        Place::Function => function(ran, needs, limits),
+        Place::Fargate => fargate(ran, needs, limits),
+        Place::Fleet(name) => limits.pools.iter().find(|pool| pool.name == name).map_or(0, |pool| {
+            let expected = slot(needs.expected.unwrap_or(limits.unknown), needs, pool);
+            slot(ran, needs, pool) + route.estimate().saturating_sub(expected)
+        }),
+    }
+}
+
+/// The memory a run has at a place, in MiB: at least what its job needs, and what the place's sizes round that up to.
+pub fn memory_mib(place: Place, needs: &Needs, limits: &Limits) -> u32 {
+    match place {
+        Place::Inline => limits.inline_memory_mib.max(needs.memory_mib),
+        Place::Function => function_memory_mib(needs),
+        Place::Fargate => fargate_size(needs).map_or(needs.memory_mib, |(_, memory_mib)| memory_mib),
+        Place::Fleet(_) => needs.memory_mib,
+    }
 }
 
 /// Nano-dollars as people read them: three digits that matter below a dollar, cents above, nothing finer than there is.

@@ -273,6 +273,7 @@ mod tests {
         let outcomes = [
             Outcome::Succeeded(Some("[1]".into())),
             Outcome::Failed { failure: Failure::new("x", "y").with_exit(4), permanent: true },
+            Outcome::OutOfMemory(Failure::new("out_of_memory", "z").with_exit(137)),
             Outcome::TimedOut,
             Outcome::Stopped(StopCause::Drain),
             Outcome::Interrupted("gone".into()),
