@@ -27,7 +27,7 @@ check:
 # Ours and the peers in turn, in one run; the peers live in a workspace of their own.
 bench:
 	sh bench/install.sh
-	cargo build --release --examples --package switchyard-embedded --package switchyard-worker
+	cargo build --release --examples --package switchyard-core --package switchyard-embedded --package switchyard-worker
 	python3 bench/run.py
 
 # Long forms of what `test` runs short.

@@ -39,6 +39,8 @@ RATIOS = [
     ("process_executor", "spawn_wait", 0.85, "bare spawn and wait"),
 ]
 FSYNCS_PER_JOB = 0.1
+NS_PER_DECISION = 200
+ALLOCATIONS = 0
 
 
 class Unavailable(Exception):
@@ -65,6 +67,7 @@ def main():
         "rounds": rounds,
         "medians": medians(rounds),
         "targets": targets(rounds, skipped),
+        "instructions_per_decision": instructions(args, crashes),
         "skipped": skipped,
         "crashes": crashes,
     }
@@ -138,6 +141,7 @@ def commands(args):
         ("rq_forking", [PYTHON, os.path.join(BENCH, "peers", "rq_forking.py"), *sized(args.rq_jobs)]),
         ("process_executor", [os.path.join(OURS, "process_executor"), *processes]),
         ("spawn_wait", [os.path.join(PEERS, "spawn_wait"), *processes]),
+        ("decide", [os.path.join(OURS, "decide")]),
     ]
 
 
@@ -146,7 +150,8 @@ def build(crashes):
     for command in (
         ["cargo", "build", "--release", "--locked", "--manifest-path", os.path.join(BENCH, "Cargo.toml"),
          "--target-dir", TARGET],
-        ["cargo", "build", "--release", "--examples", "-p", "switchyard-embedded", "-p", "switchyard-worker"],
+        ["cargo", "build", "--release", "--examples", "-p", "switchyard-core", "-p", "switchyard-embedded",
+         "-p", "switchyard-worker"],
     ):
         try:
             code = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False).returncode
@@ -193,6 +198,26 @@ def run(command, timeout):
     return result
 
 
+def instructions(args, crashes):
+    """The instructions of one decision: counted twice under valgrind, the difference by the decisions in between."""
+    decide = os.path.join(OURS, "decide")
+    if shutil.which("valgrind") is None or not os.path.exists(decide):
+        return None
+    counts = []
+    for passes in (1, 101):
+        command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", decide, "--passes", str(passes)]
+        try:
+            ended = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                   timeout=args.timeout, check=True)
+            counted = next(line for line in ended.stderr.splitlines() if "Collected :" in line)
+            counts.append((int(counted.split(":")[1]), json.loads(ended.stdout)["jobs"]))
+        except (OSError, ValueError, StopIteration, subprocess.SubprocessError) as error:
+            crashes.append(f"decide under valgrind: {error}")
+            return None
+    (few, fewer), (many, more) = counts
+    return (many - few) / (more - fewer)
+
+
 def spread(values):
     """min, median and max."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
@@ -205,7 +230,7 @@ def medians(rounds):
         runs = [results[name] for results in rounds if name in results]
         entry = {"runs": len(runs), "jobs": runs[-1].get("jobs"), "notes": runs[-1].get("notes", ""),
                  "durability": runs[-1].get("durability", "")}
-        for field in ("jobs_per_second", "p50_us", "p99_us", "fsyncs", "fsyncs_per_job"):
+        for field in ("jobs_per_second", "p50_us", "p99_us", "fsyncs", "fsyncs_per_job", "ns_per_decision", "allocations"):
             values = [run[field] for run in runs if isinstance(run.get(field), (int, float))]
             if values:
                 entry[field] = spread(values)
@@ -225,6 +250,10 @@ def targets(rounds, skipped):
               if isinstance(results.get("throughput", {}).get("fsyncs_per_job"), (int, float))]
     found.append(judged("throughput, fsyncs a job", "fsyncs a job", "at most", FSYNCS_PER_JOB, fsyncs,
                         ["throughput"] if "throughput" in skipped else []))
+    for name, field, wanted in (("decide, ns a decision", "ns_per_decision", NS_PER_DECISION),
+                                ("decide, allocations", "allocations", ALLOCATIONS)):
+        values = [results["decide"][field] for results in rounds if "decide" in results]
+        found.append(judged(name, field, "at most", wanted, values, ["decide"] if "decide" in skipped else []))
     return found
 
 
@@ -319,7 +348,8 @@ def markdown(result):
     for name, entry in result["medians"].items():
         rate = entry["jobs_per_second"]
         also = [f"{label} {number(entry[field]['median'])}" for field, label in (
-            ("p50_us", "p50 us"), ("p99_us", "p99 us"), ("fsyncs_per_job", "fsyncs a job")) if field in entry]
+            ("p50_us", "p50 us"), ("p99_us", "p99 us"), ("fsyncs_per_job", "fsyncs a job"),
+            ("ns_per_decision", "ns a decision"), ("allocations", "allocations")) if field in entry]
         text += row(name, entry["jobs"], number(rate["median"]), number(rate["min"]), number(rate["max"]),
                     ", ".join(also))
     text += "\n" + row("target", "wanted", "min", "median", "max", "verdict") + row(*["---"] * 6)
@@ -330,6 +360,10 @@ def markdown(result):
         text += row(f"{target['name']} ({target['what']})" if unit else target["name"],
                     f"{target['bound']} {target['wanted']:g}{unit}", *figures, target["verdict"])
     text += "\n"
+    if result["instructions_per_decision"] is None:
+        text += "Instructions of a decision: not counted, there is no valgrind.\n\n"
+    else:
+        text += f"Instructions of a decision, counted by valgrind: {number(result['instructions_per_decision'])}.\n\n"
     for name, entry in result["medians"].items():
         text += f"- {name}: {entry['notes']}; durability: {entry['durability']}.\n"
     for name, reason in result["skipped"].items():

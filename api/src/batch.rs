@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use switchyard_core::intake::{self, Rejected, Submission, Taken, Taking};
+use switchyard_core::intake::{self, Rejected, Sender, Submission, Taken, Taking};
 use switchyard_core::job::{Job, JobId, one_line};
 use switchyard_core::wire::JobView;
 use utoipa::ToSchema;
@@ -145,7 +145,8 @@ pub(crate) async fn submit(
                 continue;
             }
         };
-        outcomes.push(match prepare(&api, &caller, &situation, taking, &submission, digest, key.as_deref()) {
+        let sender = Sender { caller: &caller.name, key: key.as_deref() };
+        outcomes.push(match prepare(&api, sender, &situation, taking, &submission, digest) {
             Ok(ready) => match (keyed.get(&ready.job.id), key) {
                 (Some((sent, first)), Some(_)) if *first == digest => Outcome::Same(*sent),
                 (Some((sent, _)), Some(key)) => Outcome::Other { sent: *sent, id: ready.job.id, key, digest },

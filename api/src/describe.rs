@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use switchyard_core::intake::{KEY_BYTES, Submission};
 use switchyard_core::job::Phase;
-use switchyard_core::wire::JobView;
+use switchyard_core::wire::{Explanation, JobView, Supposed};
 use utoipa::PartialSchema;
 use utoipa::openapi::schema::{ArrayBuilder, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::{KnownFormat, RefOr, Schema};
@@ -11,8 +11,8 @@ use utoipa::openapi::{KnownFormat, RefOr, Schema};
 use crate::openapi::Doc;
 use crate::problem::Code;
 use crate::{
-    BATCH_BYTES, BATCH_JOBS, BODY_BYTES, BatchAnswer, EventAnswer, JobAnswer, JobsPage, LogsPage, ReloadAnswer,
-    SchedulesAnswer, TimelineAnswer, WAIT_SECONDS,
+    BATCH_BYTES, BATCH_JOBS, BODY_BYTES, BatchAnswer, CostAnswer, EventAnswer, JobAnswer, JobsPage, LogsPage,
+    ReloadAnswer, SchedulesAnswer, TimelineAnswer, WAIT_SECONDS,
 };
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -225,6 +225,46 @@ pub(crate) fn retry() -> Doc {
         .more("A submitter retries its own jobs, an operator everybody's.")
         .answers::<JobView>(202, "It is dispatched anew, with as many attempts again.", a_job())
         .problems(&[Code::NotYours, Code::Conflict])
+}
+
+/// POST /v1/explain
+pub(crate) fn explain() -> Doc {
+    let mut doc = Doc::new("explain", "where a job would go, and why not elsewhere");
+    doc.known::<Submission>();
+    let conditions = doc.known::<Supposed>();
+    let mut schema = Submission::schema();
+    if let RefOr::T(Schema::Object(fields)) = &mut schema {
+        fields.properties.insert("conditions".to_owned(), conditions);
+    }
+    let body = doc.named("Explain", schema);
+    let mut submission = a_submission();
+    submission["conditions"] = json!({ "companions": 499, "free_pools": ["standard"] });
+    let verdict = json!({
+        "venue": "fleet", "pool": "standard", "chosen": true, "reason": "the cheapest that starts in time",
+        "start_ms": 5, "nanodollars": 1200,
+    });
+    let answer = json!({
+        "venue": "fleet", "pool": "standard", "choice": "cheapest", "reason": "the cheapest that starts in time",
+        "start_target_ms": 600_000, "met": true, "estimated_nanodollars": 1200, "verdicts": [verdict],
+    });
+    doc.more("Nothing is submitted. `conditions` stand in place of those that the yard meets at this moment.")
+        .body(body, submission, BODY_BYTES)
+        .answers::<Explanation>(200, "The decision; also that no place can run it.", answer)
+        .problems(&[Code::PayloadTooLarge, Code::InvalidField, Code::UnknownCapability, Code::InvalidPayload])
+}
+
+/// GET /v1/cost
+pub(crate) fn cost() -> Doc {
+    let time = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))).build();
+    let spend = json!({ "capability": "file-digest", "venue": "fleet", "jobs": 12, "nanodollars": 14_400 });
+    let answer = json!({
+        "spend": [spend], "nanodollars": 14_400, "region": "us-east-1", "as_of": "2026-11-01",
+        "note": "what AWS would have charged: on one machine nothing is paid",
+    });
+    Doc::new("getCost", "what jobs have cost, by capability and venue")
+        .more("Of the settled jobs that are still kept.")
+        .query("since", time, "Only jobs settled at or after this moment.")
+        .answers::<CostAnswer>(200, "The spend.", answer)
 }
 
 /// POST /v1/events

@@ -7,12 +7,11 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchyard_core::finding::{self, Reading};
-use switchyard_core::intake::{self, Rejected, Taken, Taking};
+use switchyard_core::intake::{self, Rejected, Sender, Taken, Taking};
 use switchyard_core::job::one_line;
 use switchyard_core::wire::JobView;
 use utoipa::ToSchema;
 
-use crate::admit::Caller;
 use crate::body::Whole;
 use crate::jobs::{prepare, take};
 use crate::params::{Nothing, Params};
@@ -39,7 +38,7 @@ pub struct EventAnswer {
 }
 
 /// Takes an event: its findings become jobs, all of them accepted in one durable write.
-async fn accept(api: &Arc<Api>, caller: &Caller, event: &Value) -> Result<EventAnswer, Problem> {
+async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
     let nothing = |reading: &str, reason: String| EventAnswer {
         reading: reading.to_owned(),
         reason: Some(reason),
@@ -63,7 +62,9 @@ async fn accept(api: &Arc<Api>, caller: &Caller, event: &Value) -> Result<EventA
         let (submission, key) = intake::of_finding(finding);
         // The key's own hash stands for the body: the same finding delivered in another envelope is the same job.
         let digest = intake::canonical_sha256(&Value::from(key.as_str()));
-        prepared.push(prepare(api, caller, &situation, taking, &submission, digest, Some(&key))?);
+        // Whoever delivers it: a finding that comes by two ways is one job.
+        let sender = Sender { caller: intake::FINDINGS, key: Some(&key) };
+        prepared.push(prepare(api, sender, &situation, taking, &submission, digest)?);
     }
     let taken: Vec<Taken> = take(api, prepared).await?.into_iter().collect::<Result<_, Rejected>>()?;
     let mut jobs = Vec::with_capacity(taken.len());
@@ -84,11 +85,10 @@ async fn accept(api: &Arc<Api>, caller: &Caller, event: &Value) -> Result<EventA
 /// POST /v1/events
 pub(crate) async fn deliver(
     State(api): State<Arc<Api>>,
-    caller: Caller,
     _: Params<Nothing>,
     Whole(body, _room): Whole<BODY_BYTES>,
 ) -> Result<Json<EventAnswer>, Problem> {
     let event: Value =
         serde_json::from_slice(&body).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
-    accept(&api, &caller, &event).await.map(Json)
+    accept(&api, &event).await.map(Json)
 }

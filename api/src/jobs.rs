@@ -78,7 +78,14 @@ pub(crate) async fn submit(
     let (submission, digest) = intake::read(&body)?;
     let situation = api.yard.situation().await;
     let taking = Taking { invocation_left: api.inline.left(), companions: 0 };
-    let prepared = match prepare(&api, &caller, &situation, taking, &submission, digest, key.as_deref()) {
+    let prepared = match prepare(
+        &api,
+        Sender { caller: &caller.name, key: key.as_deref() },
+        &situation,
+        taking,
+        &submission,
+        digest,
+    ) {
         Ok(prepared) => prepared,
         // What was accepted once is answered under its key, whatever the catalog says today.
         Err(rejected) => match known(&api, &caller, key.as_deref(), digest).await? {
@@ -124,23 +131,14 @@ async fn answer(api: &Api, Taken { job, fresh }: Taken, patience: Duration) -> R
 
 pub(crate) fn prepare(
     api: &Api,
-    caller: &Caller,
+    sender: Sender<'_>,
     situation: &Situation,
     taking: Taking,
     submission: &intake::Submission,
     digest: [u8; 32],
-    key: Option<&str>,
 ) -> Result<Prepared, Rejected> {
     let yard = &api.yard;
-    intake::prepare(
-        submission,
-        digest,
-        Sender { caller: &caller.name, key },
-        situation,
-        taking,
-        yard.ambient.now(),
-        yard.ambient.random(),
-    )
+    intake::prepare(submission, digest, sender, situation, taking, yard.ambient.now(), yard.ambient.random())
 }
 
 /// Accepts, and runs what was routed inline. A task of its own: a caller that hangs up changes nothing.

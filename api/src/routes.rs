@@ -15,7 +15,9 @@ use crate::admit::{Role, admit};
 use crate::edge::bound;
 use crate::openapi::Doc;
 use crate::problem::{Code, Problem};
-use crate::{Api, batch, body, describe, events, health, jobs, openapi, policies, request, schedules, watch};
+use crate::{
+    Api, batch, body, cost, describe, events, explain, health, jobs, openapi, policies, request, schedules, watch,
+};
 
 /// One route.
 pub struct Route {
@@ -48,9 +50,11 @@ pub fn table() -> Vec<Route> {
         // Of jobs that it submitted itself; an operator those of everybody.
         route(M::POST, "/v1/jobs/{id}/cancel", SUBMITTER, jobs::cancel, describe::cancel),
         route(M::POST, "/v1/jobs/{id}/retry", SUBMITTER, jobs::retry, describe::retry),
+        route(M::POST, "/v1/explain", SUBMITTER, explain::answer, describe::explain),
         route(M::POST, "/v1/events", OPERATOR, events::deliver, describe::events),
         route(M::GET, "/v1/capabilities", VIEWER, policies::capabilities, describe::capabilities),
         route(M::POST, "/v1/reload", OPERATOR, policies::reload, describe::reload),
+        route(M::GET, "/v1/cost", VIEWER, cost::answer, describe::cost),
         route(M::GET, "/v1/schedules", VIEWER, schedules::list, describe::schedules),
         route(M::GET, "/health", OPEN, health, describe::health),
         route(M::GET, "/openapi.json", OPEN, openapi::show, describe::openapi),

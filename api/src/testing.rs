@@ -16,7 +16,7 @@ use switchyard_core::memory::Memory;
 use switchyard_core::policies::{NotReloaded, Reload, Reloaded};
 use switchyard_core::ports::{
     self, Acceptance, Assignment, Beat, Body, Claim, Claimed, Executor, LogSink, NewJob, Outcome, PortError, Query,
-    Saved, Yard,
+    Saved, Spend, Yard,
 };
 use switchyard_core::route::Limits;
 use switchyard_core::schedule::Ticked;
@@ -210,6 +210,10 @@ impl ports::Ledger for Ledger {
 
     async fn forget(&self, ids: &[JobId]) -> Result<(), PortError> {
         self.home.forget(ids).await
+    }
+
+    async fn spend(&self, since: Timestamp) -> Result<Vec<Spend>, PortError> {
+        self.home.spend(since).await
     }
 
     async fn last_ticks(&self) -> Result<BTreeMap<String, Ticked>, PortError> {

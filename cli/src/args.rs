@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use switchyard_core::route::Packaging;
 
 /// Background work on AWS, run where it is cheapest and fast enough; and on this machine with no AWS account.
 #[derive(Debug, Parser)]
@@ -90,6 +91,14 @@ pub(crate) enum Command {
         /// Deliver it.
         #[arg(long)]
         submit: bool,
+    },
+    /// Say where a job would go, what every place would cost, and why not there.
+    Explain(Explain),
+    /// Show what jobs have cost, by capability and venue; on one machine what AWS would have charged.
+    Cost {
+        /// Only jobs that ended since, such as 2026-01-31T12:00:00Z.
+        #[arg(long)]
+        since: Option<String>,
     },
     /// List what the yard can run.
     Capabilities {
@@ -205,6 +214,120 @@ pub(crate) struct Submit {
     /// Wait until it has ended, and print what it made; with --batch, until all have. Exits with 1 without success.
     #[arg(long)]
     pub(crate) wait: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Explain {
+    /// The capability; without one describe the job with --aws and --run.
+    pub(crate) capability: Option<String>,
+    /// Its input as JSON; @FILE reads it from a file, - from standard input.
+    #[arg(default_value = "{}")]
+    pub(crate) payload: String,
+    /// How soon it must start.
+    #[arg(long, default_value = "standard", value_parser = ["synchronous", "priority", "standard"])]
+    pub(crate) tier: String,
+    /// Decide as the yard on AWS would, without asking a yard.
+    #[arg(long)]
+    pub(crate) aws: bool,
+    /// With --aws: the folder with routing.yaml, prices.yaml and capabilities.yaml [default: what this program was built
+    /// with].
+    #[arg(long, value_name = "FOLDER", requires = "aws")]
+    pub(crate) policies: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) need: Need,
+    #[command(flatten)]
+    pub(crate) suppose: Suppose,
+}
+
+/// A job that no catalog names.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "A job that no catalog names, with --aws")]
+pub(crate) struct Need {
+    /// How it is packaged.
+    #[arg(long, value_enum, requires = "aws")]
+    pub(crate) run: Option<Run>,
+    /// How long a run is expected to take; without it nobody knows.
+    #[arg(long, value_name = "SECONDS", requires = "run")]
+    pub(crate) expected: Option<u64>,
+    /// Memory.
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub(crate) memory: u32,
+    /// Processors.
+    #[arg(long, value_name = "N", default_value_t = 0.25)]
+    pub(crate) vcpu: f64,
+    /// It talks to a Docker daemon.
+    #[arg(long, requires = "run")]
+    pub(crate) docker: bool,
+    /// It needs raw sockets or network tools.
+    #[arg(long, requires = "run")]
+    pub(crate) network_tools: bool,
+    /// Its connections must come from a known address.
+    #[arg(long, requires = "run")]
+    pub(crate) static_ip: bool,
+    /// It must run privileged.
+    #[arg(long, requires = "run")]
+    pub(crate) privileged: bool,
+    /// It must have a task of its own.
+    #[arg(long, requires = "run")]
+    pub(crate) isolate: bool,
+    /// It does not bear being interrupted and run again.
+    #[arg(long, requires = "run")]
+    pub(crate) no_interruptible: bool,
+    /// Pin it to a venue or pool; can be given again.
+    #[arg(long, value_name = "PLACE", requires = "run")]
+    pub(crate) only: Vec<String>,
+    /// Favour a venue or pool; can be given again.
+    #[arg(long, value_name = "PLACE", requires = "run")]
+    pub(crate) prefer: Vec<String>,
+}
+
+/// How a described job is packaged.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Run {
+    /// Compiled into Switchyard.
+    Builtin,
+    /// A program and its arguments.
+    Command,
+    /// A container image whose entry point is the worker.
+    TaskImage,
+    /// A container image that speaks the Lambda Runtime API.
+    FunctionImage,
+    /// Any other container image.
+    Image,
+}
+
+impl From<Run> for Packaging {
+    fn from(run: Run) -> Self {
+        match run {
+            Run::Builtin => Self::Builtin,
+            Run::Command => Self::Command,
+            Run::TaskImage => Self::TaskImage,
+            Run::FunctionImage => Self::FunctionImage,
+            Run::Image => Self::Image,
+        }
+    }
+}
+
+/// Conditions in place of the real ones.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Conditions in place of the real ones")]
+pub(crate) struct Suppose {
+    /// Seconds left of the invocation that takes it; 0: none is at hand [default with --aws: 29, a request's].
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) left: Option<u64>,
+    /// A pool with a slot free; can be given again.
+    #[arg(long, value_name = "POOL")]
+    pub(crate) free: Vec<String>,
+    /// How many such jobs come together.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) batch: Option<u32>,
+    /// How often it was interrupted already.
+    #[arg(long, value_name = "N")]
+    pub(crate) interruptions: Option<u32>,
+    /// Launching it was tried as often as is sensible.
+    #[arg(long)]
+    pub(crate) launches_exhausted: bool,
 }
 
 #[derive(Debug, clap::Args)]

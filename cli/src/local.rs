@@ -30,7 +30,7 @@ use crate::policies::{self, Rules};
 use crate::tokens;
 
 /// What one request may take for running a job inline: an API Gateway HTTP API answers within 30 s, less a second.
-const INLINE_BUDGET: Duration = Duration::from_secs(29);
+pub(crate) const INLINE_BUDGET: Duration = Duration::from_secs(29);
 
 /// Structured logs on standard error; RUST_LOG chooses the level, `info` without it.
 pub(crate) fn start_logging() {

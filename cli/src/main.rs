@@ -3,7 +3,9 @@
 mod args;
 mod batch;
 mod client;
+mod cost;
 mod exit;
+mod explain;
 mod local;
 mod policies;
 mod replay;
@@ -62,6 +64,9 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Reload => show::reload(&client()?, json),
         Command::Schedules => schedules::list(&client()?, json),
         Command::Token(token) => tokens::run(&connection.data_folder(), &token, json),
+        Command::Explain(asked) if asked.aws => explain::decide(&asked, json),
+        Command::Explain(asked) => explain::ask(&client()?, &asked, json),
+        Command::Cost { since } => cost::show(&client()?, since.as_deref(), json),
         Command::Replay { event, submit } => {
             if submit {
                 replay::submit(&client()?, &event, json)

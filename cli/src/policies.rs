@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use switchyard_core::policies::{
-    CATALOG_FILE, Files, Machine, NotReloaded, Policies, PolicyError, Refused, Reload, Reloaded, SCHEDULES_FILE,
-    SCHEMAS, Shelf, Violations, changes,
+    CATALOG_FILE, Files, Machine, NotReloaded, PRICES_FILE, Policies, PolicyError, ROUTING_FILE, Refused, Reload,
+    Reloaded, SCHEDULES_FILE, SCHEMAS, Shelf, Violations, changes,
 };
 use switchyard_core::ports::Ambient;
 use switchyard_embedded::folder::{read_policies, write_policies};
@@ -22,6 +22,8 @@ use crate::show;
 /// What the program has when no folder is named.
 const BUILT_IN: &[(&str, &str)] = &[
     (CATALOG_FILE, include_str!("../../policies/capabilities.yaml")),
+    (ROUTING_FILE, include_str!("../../policies/routing.yaml")),
+    (PRICES_FILE, include_str!("../../policies/prices.yaml")),
     ("schemas/finding-triage.json", include_str!("../../policies/schemas/finding-triage.json")),
     ("schemas/host-name.json", include_str!("../../policies/schemas/host-name.json")),
     ("schemas/path.json", include_str!("../../policies/schemas/path.json")),
@@ -43,6 +45,15 @@ pub(crate) fn load(folder: Option<&Path>) -> Result<(Policies, Option<Files>), V
     }
 }
 
+/// The policies in a folder, or those built in, as the yard on AWS would have them.
+pub(crate) fn as_on_aws(folder: Option<&Path>) -> Result<Policies, Failure> {
+    let read = |folder: Option<&Path>| {
+        let files = folder.map_or_else(|| Ok(built_in()), read)?;
+        Policies::parse(&files, builtin::NAMES, None)
+    };
+    read(folder).map_err(|wrong| Failure::Policies { wrong, exit: 2 })
+}
+
 /// The policies that a yard handed to its tasks, or those built in.
 pub(crate) fn of_task(file: Option<&Path>) -> Result<Policies, Failure> {
     let files = match file {
@@ -53,9 +64,11 @@ pub(crate) fn of_task(file: Option<&Path>) -> Result<Policies, Failure> {
     Policies::parse(&files, builtin::NAMES, None).map_err(|wrong| Failure::Policies { wrong, exit: 8 })
 }
 
-/// What tasks need of the files: nothing of the clock.
+/// What tasks need of the files: nothing of the clock, and nothing of where jobs run.
 pub(crate) fn for_tasks(mut files: Files) -> Files {
-    files.remove(SCHEDULES_FILE);
+    for file in [SCHEDULES_FILE, ROUTING_FILE, PRICES_FILE] {
+        files.remove(file);
+    }
     files
 }
 
@@ -64,7 +77,9 @@ fn built_in() -> Files {
 }
 
 fn parse(files: &Files) -> Result<Policies, Violations> {
-    Policies::parse(files, builtin::NAMES, Some(Machine { memory_mib: memory_mib() }))
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let milli_vcpu = u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(1000);
+    Policies::parse(files, builtin::NAMES, Some(Machine { memory_mib: memory_mib(), milli_vcpu }))
 }
 
 /// The machine's memory in MiB, as the pool's limit; plenty where it cannot be read.
@@ -85,7 +100,7 @@ fn read(folder: &Path) -> Result<Files, Violations> {
         message: format!("cannot be read: {cause}"),
     };
     fs::read_dir(folder).map_err(|cause| unreadable(folder, &cause))?;
-    let mut names: Vec<String> = [CATALOG_FILE, SCHEDULES_FILE].map(str::to_owned).to_vec();
+    let mut names: Vec<String> = [CATALOG_FILE, SCHEDULES_FILE, ROUTING_FILE, PRICES_FILE].map(str::to_owned).to_vec();
     names.extend(schemas(folder).map_err(|cause| unreadable(&folder.join(SCHEMAS), &cause))?);
     let (mut files, mut wrong) = (Files::new(), Vec::new());
     for name in names {
@@ -95,6 +110,9 @@ fn read(folder: &Path) -> Result<Files, Violations> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => wrong.push(unreadable(&path, &error)),
         }
+    }
+    for (name, text) in BUILT_IN.iter().filter(|(name, _)| [ROUTING_FILE, PRICES_FILE].contains(name)) {
+        files.entry((*name).to_owned()).or_insert_with(|| (*text).to_owned());
     }
     if wrong.is_empty() { Ok(files) } else { Err(wrong.into()) }
 }

@@ -7,6 +7,7 @@ use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
 use switchyard_api::{JobAnswer, JobsPage, LogsPage, ReloadAnswer, TimelineAnswer};
+use switchyard_core::cost::dollars;
 use switchyard_core::job::{Phase, one_line};
 use switchyard_core::ports::Stream;
 use switchyard_core::wire::JobView;
@@ -109,6 +110,8 @@ fn detail(job: &JobView) -> String {
         lines.push(format!("            {}{pool}: {}", verdict.venue, verdict.reason));
     }
     lines.push(format!("tier        {}", job.tier));
+    let (estimated, spent) = (dollars(job.estimated_nanodollars), dollars(job.spent_nanodollars));
+    lines.push(format!("price       {estimated} a run there, {spent} so far, as AWS charges"));
     lines.push(format!(
         "attempts    {} of {} spent; {} interruptions, {} lost holders",
         job.attempts_spent, job.attempts_allowed, job.interruptions, job.losses
@@ -129,7 +132,7 @@ fn detail(job: &JobView) -> String {
     lines.join("\n")
 }
 
-fn payload(text: &str) -> Result<Value, Failure> {
+pub(crate) fn payload(text: &str) -> Result<Value, Failure> {
     let (name, text) = match text.strip_prefix('@') {
         Some(path) => {
             let read = std::fs::read_to_string(path);

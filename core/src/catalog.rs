@@ -10,8 +10,6 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::job::one_line;
-#[expect(unused_imports, reason = "for the files of policies that other rooms read")]
-pub(crate) use crate::policies::{PolicyError as CatalogError, check_version, is_name, read_yaml};
 use crate::route::Needs;
 
 mod file;

@@ -39,10 +39,10 @@ use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, S
 use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
     Acceptance, Assignment, Beat, Body, Claim, Claimed, Desk, Executor, Lane, LogLine, LogSink, Message, NewJob, Order,
-    Outcome, Query, Received, Refusal, Report, Reported, Saved, Stream, Voucher, Yard,
+    Outcome, Query, Received, Refusal, Report, Reported, Saved, Spend, Stream, Voucher, Yard,
 };
 use crate::reap::{self, Fact};
-use crate::route::{Limits, Place};
+use crate::route::{Limits, Place, Venue};
 use crate::schedule::{self, Schedules, Ticked};
 use crate::settle::{self, YardDesk};
 use crate::wire;
@@ -90,6 +90,7 @@ macro_rules! contract_suite {
             a_list_is_newest_first_and_filtered
             pages_of_a_list_have_no_gap_and_no_repeat
             counts_are_by_phase
+            spend_is_by_capability_and_venue_since_a_moment
             a_watch_returns_at_once_when_there_is_news
             a_watch_hears_of_a_later_save
             a_watch_ends_with_its_patience
@@ -655,6 +656,34 @@ async fn counts_are_by_phase(yard: &Yard) {
     let counts: BTreeMap<Phase, u64> = yard.ledger.count().await.expect("count").into_iter().collect();
     let expected = BTreeMap::from([(Phase::Dispatched, 3), (Phase::Running, 1), (Phase::Succeeded, 2)]);
     assert_eq!(counts, expected);
+}
+
+async fn spend_is_by_capability_and_venue_since_a_moment(yard: &Yard) {
+    let now = today(yard);
+    assert_eq!(yard.ledger.spend(now - seconds(3600)).await.expect("spend"), [], "nothing has ended");
+    let jobs = put(yard, (0..3).map(|n| greeting(yard, &format!("spend-{n}"), now))).await;
+    let mut dear = jobs[2].clone();
+    dear.route.place = Place::Fargate;
+    let dear = save(yard, dear).await;
+    // Each ran since `now`, and so long.
+    let mut ended = Vec::new();
+    for (job, after) in [(&jobs[0], 10), (&jobs[1], 20), (&dear, 30)] {
+        let running = win(yard, &claim_of(job, 1), now).await;
+        let outcome = Outcome::Succeeded(None);
+        let told = settle::Told { epoch: job.epoch, token: Some(token(1).hash()), outcome: &outcome };
+        let decided = settle::report(running, told, &yard.situation().await, now + seconds(after), 0);
+        ended.push(save(yard, decided.expect("its own report").job).await);
+    }
+    let [early, late, dear] = &ended[..] else { panic!("three ended") };
+    assert!(early.spent_nanodollars > 0 && dear.spent_nanodollars > late.spent_nanodollars, "a run has its price");
+    let of = |venue, jobs, nanodollars| Spend { capability: "greet".to_owned(), venue, jobs, nanodollars };
+    let both = early.spent_nanodollars + late.spent_nanodollars;
+    let task = of(Venue::Fargate, 1, dear.spent_nanodollars);
+    let all = yard.ledger.spend(now).await.expect("spend");
+    assert_eq!(all, [task.clone(), of(Venue::Fleet, 2, both)], "the dearest first");
+    let since = yard.ledger.spend(now + seconds(20)).await.expect("spend");
+    assert_eq!(since, [task, of(Venue::Fleet, 1, late.spent_nanodollars)]);
+    assert_eq!(yard.ledger.spend(now + seconds(31)).await.expect("spend"), []);
 }
 
 async fn a_watch_returns_at_once_when_there_is_news(yard: &Yard) {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::route::{Limits, Needs, Pool};
+use crate::route::{Limits, Needs, Place, Pool, Route};
 
 /// Memory that comes with one processor of a function, in MiB (AWS Lambda: "Configure Lambda function memory").
 const FUNCTION_MIB_PER_VCPU: u64 = 1_769;
@@ -17,6 +17,10 @@ const FARGATE_LEAST_S: u64 = 60;
 /// What AWS charges, in US dollars of one region: policies/prices.yaml.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prices {
+    /// The region they are of.
+    pub region: String,
+    /// The day they were looked up, such as `2026-11-01`.
+    pub as_of: String,
     /// One invocation of a function, in nano-dollars.
     pub function_request_nanodollars: u64,
     /// A GiB of a function's memory for a second, in pico-dollars.
@@ -28,9 +32,11 @@ pub struct Prices {
 }
 
 impl Default for Prices {
-    /// us-east-1, x86_64, on demand, November 2026, as in policies/prices.yaml.
+    /// As in policies/prices.yaml, which says where they are from.
     fn default() -> Self {
         Self {
+            region: "us-east-1".to_owned(),
+            as_of: "2026-11-01".to_owned(),
             function_request_nanodollars: 200,
             function_gib_second_picodollars: 16_666_700,
             fargate_vcpu_hour_nanodollars: 40_480_000,
@@ -84,10 +90,10 @@ pub fn fargate_size(needs: &Needs) -> Option<TaskSize> {
     Some((*milli_vcpu, needs.memory_mib.max(*least).next_multiple_of(*step)))
 }
 
-/// A task: billed by the second, a minute at least.
+/// A task: billed by the second from the pull of its image on, a minute at least.
 pub fn fargate(run: Duration, needs: &Needs, limits: &Limits) -> u64 {
     let Some((milli_vcpu, memory_mib)) = fargate_size(needs) else { return 0 };
-    let seconds = seconds(run).max(FARGATE_LEAST_S);
+    let seconds = seconds(limits.fargate_billed_start).saturating_add(seconds(run)).max(FARGATE_LEAST_S);
     let vcpu_hour = limits.prices.fargate_vcpu_hour_nanodollars.saturating_mul(u64::from(milli_vcpu)) / 1000;
     let gib_hour = limits.prices.fargate_gib_hour_nanodollars.saturating_mul(u64::from(memory_mib)) / 1024;
     seconds.saturating_mul(vcpu_hour + gib_hour) / 3600
@@ -95,19 +101,89 @@ pub fn fargate(run: Duration, needs: &Needs, limits: &Limits) -> u64 {
 
 /// A slot of a worker that is there: its share of the instance, by whichever of memory and processors is more.
 pub fn slot(run: Duration, needs: &Needs, pool: &Pool) -> u64 {
-    let per_mille = |part: u32, whole: u32| u64::from(part).saturating_mul(1000) / u64::from(whole.max(1));
-    let share =
-        per_mille(needs.memory_mib, pool.memory_mib).max(per_mille(needs.milli_vcpu, pool.milli_vcpu)).min(1000);
-    seconds(run).saturating_mul(share).saturating_mul(pool.hour_nanodollars) / 3600 / 1000
+    let vcpu_hour = pool.vcpu_hour_nanodollars.saturating_mul(u64::from(needs.milli_vcpu)) / 1000;
+    let gib_hour = pool.gib_hour_nanodollars.saturating_mul(u64::from(needs.memory_mib)) / 1024;
+    seconds(run).saturating_mul(vcpu_hour.max(gib_hour)) / 3600
 }
 
-/// Waking a worker: its boot, and its idle time before it goes home, shared by the jobs that wake it together.
+/// Waking a worker: what is billed of its boot, and its idle time before it goes home, shared by the jobs that wake it
+/// together.
 pub fn wake(pool: &Pool, companions: u32) -> u64 {
-    let seconds = seconds(pool.boot) + seconds(pool.idle);
+    let seconds = seconds(pool.boot_billed) + seconds(pool.idle);
     seconds.saturating_mul(pool.hour_nanodollars) / 3600 / (u64::from(companions) + 1)
+}
+
+/// What a run has cost at the place of its route, by the time it took.
+///
+/// What waking its worker was to cost stays as it was estimated: whose job a boot was for is known at the dispatch only.
+pub fn actual(route: &Route, ran: Duration, needs: &Needs, limits: &Limits) -> u64 {
+    match route.place {
+        Place::Inline => inline(ran, limits),
+        Place::Function => function(ran, needs, limits),
+        Place::Fargate => fargate(ran, needs, limits),
+        Place::Fleet(name) => limits.pools.iter().find(|pool| pool.name == name).map_or(0, |pool| {
+            let expected = slot(needs.expected.unwrap_or(limits.unknown), needs, pool);
+            slot(ran, needs, pool) + route.estimate().saturating_sub(expected)
+        }),
+    }
+}
+
+/// The memory a run has at a place, in MiB: at least what its job needs, and what the place's sizes round that up to.
+pub fn memory_mib(place: Place, needs: &Needs, limits: &Limits) -> u32 {
+    match place {
+        Place::Inline => limits.inline_memory_mib.max(needs.memory_mib),
+        Place::Function => function_memory_mib(needs),
+        Place::Fargate => fargate_size(needs).map_or(needs.memory_mib, |(_, memory_mib)| memory_mib),
+        Place::Fleet(_) => needs.memory_mib,
+    }
+}
+
+/// Nano-dollars as people read them: three digits that matter below a dollar, cents above, nothing finer than there is.
+pub fn dollars(nanodollars: u64) -> String {
+    const DOLLAR: u64 = 1_000_000_000;
+    let (whole, part) = (nanodollars / DOLLAR, nanodollars % DOLLAR);
+    if whole > 0 {
+        return format!("${whole}.{:02}", part / 10_000_000);
+    }
+    let digits = format!("{part:09}");
+    let zeros = digits.bytes().take_while(|digit| *digit == b'0').count();
+    let shown = digits[..(zeros + 3).min(9)].trim_end_matches('0');
+    if shown.is_empty() { "$0".to_owned() } else { format!("$0.{shown}") }
 }
 
 /// Whole seconds, begun ones counted.
 fn seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dollars_are_shown_with_the_digits_that_matter() {
+        let cases = [
+            (0, "$0"),
+            (7, "$0.000000007"),
+            (200, "$0.0000002"),
+            (411_416, "$0.000411"),
+            (38_400_000, "$0.0384"),
+            (999_999_999, "$0.999"),
+            (1_234_567_890, "$1.23"),
+            (2_000_000_000, "$2.00"),
+        ];
+        for (nanodollars, shown) in cases {
+            assert_eq!(dollars(nanodollars), shown);
+        }
+    }
+
+    #[test]
+    fn a_task_is_paid_for_from_the_pull_of_its_image_and_a_minute_at_least() {
+        let limits = Limits::default();
+        let needs = crate::testing::a_job(crate::route::Venue::Fargate).work.needs;
+        let cost = |seconds| fargate(Duration::from_secs(seconds), &needs, &limits);
+        // A quarter of a processor and half a GiB: $0.0123425 an hour.
+        assert_eq!((cost(0), cost(15), cost(16)), (205_708, 205_708, 209_136));
+        assert_eq!(cost(120), 12_342_500 * 165 / 3600);
+    }
 }

@@ -8,14 +8,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::catalog::BadPayload;
+use crate::catalog::{BadPayload, Capability};
 use crate::dispatch::{self, Act};
 use crate::finding::{Finding, Severity};
 use crate::job::{Entry, Epoch, Job, JobId, Nonce, State, Tier, Work, one_line};
 use crate::policies::Situation;
 use crate::ports::{Acceptance, Body, NewJob, PortError, Yard};
-use crate::route::{Conditions, Refused, Route, route};
+use crate::route::{Conditions, Needs, Refused, Route, route};
 use crate::schedule;
+use crate::wire::Supposed;
 
 /// The longest idempotency key, in bytes; the IETF Idempotency-Key draft leaves the limit to the server.
 pub const KEY_BYTES: usize = 255;
@@ -27,7 +28,9 @@ pub const AHEAD_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Names that no caller from outside may have: the yard itself submits under them, and a job's id is derived from its
 /// caller's name.
-pub const RESERVED_CALLERS: &[&str] = &[schedule::CALLER];
+pub const RESERVED_CALLERS: &[&str] = &[schedule::CALLER, FINDINGS];
+/// The caller of jobs that findings make, whoever delivers the event.
+pub const FINDINGS: &str = "findings";
 
 /// What a caller asks for: the body of POST /v1/jobs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -242,22 +245,27 @@ pub fn of_finding(finding: &Finding) -> (Submission, String) {
     (submission, format!("finding-{hex}"))
 }
 
-/// Decides what a submission becomes: checked against the catalog, its id derived, routed.
-///
-/// `body_sha256` is what [`read`] answered, and `random` makes the id when there is no key.
+/// A submission held against the catalog: what it asks of a place, and under which conditions.
+#[derive(Clone, Debug)]
+pub struct Plan<'a> {
+    /// What runs.
+    pub capability: &'a Capability,
+    /// What it needs.
+    pub needs: Needs,
+    /// When and how it is taken.
+    pub conditions: Conditions,
+    labels: Vec<(String, String)>,
+    payload: String,
+    run_timeout: Duration,
+    delay: Option<Duration>,
+}
+
+/// Holds a submission against the catalog.
 ///
 /// # Errors
 ///
 /// [`Rejected`] says what is wrong with it and where.
-pub fn prepare(
-    submission: &Submission,
-    body_sha256: [u8; 32],
-    sender: Sender<'_>,
-    situation: &Situation,
-    taking: Taking,
-    now: Timestamp,
-    random: [u8; 32],
-) -> Result<Prepared, Rejected> {
+pub fn plan<'a>(submission: &Submission, situation: &'a Situation, taking: Taking) -> Result<Plan<'a>, Rejected> {
     let catalog = &situation.policies.catalog;
     let capability = catalog.get(&submission.capability).ok_or_else(|| Rejected::UnknownCapability {
         name: one_line(&submission.capability, 64),
@@ -292,6 +300,36 @@ pub fn prepare(
     {
         return Err(field("start_within_seconds", "it would expire before its delay ends".to_owned()));
     }
+    let needs = capability.needs.clone();
+    let conditions = Conditions {
+        tier: submission.tier,
+        start_within,
+        invocation_left: if delay.is_some() { None } else { taking.invocation_left },
+        free: situation.free(&needs),
+        companions: taking.companions,
+        ..Conditions::default()
+    };
+    Ok(Plan { capability, needs, conditions, labels, payload, run_timeout, delay })
+}
+
+/// Decides what a submission becomes: checked against the catalog, its id derived, routed.
+///
+/// `body_sha256` is what [`read`] answered, and `random` makes the id when there is no key.
+///
+/// # Errors
+///
+/// [`Rejected`] says what is wrong with it and where.
+pub fn prepare(
+    submission: &Submission,
+    body_sha256: [u8; 32],
+    sender: Sender<'_>,
+    situation: &Situation,
+    taking: Taking,
+    now: Timestamp,
+    random: [u8; 32],
+) -> Result<Prepared, Rejected> {
+    let Plan { capability, needs, conditions, labels, payload, run_timeout, delay } =
+        plan(submission, situation, taking)?;
     let key = match sender.key {
         Some(key) if key.is_empty() || key.len() > KEY_BYTES || !key.bytes().all(|b| (0x20..0x7f).contains(&b)) => {
             return Err(Rejected::BadKey);
@@ -303,15 +341,7 @@ pub fn prepare(
         key.map_or_else(|| JobId::ordered(now, [a, b, c, d, e, f, g, h, i, j]), |key| JobId::keyed(sender.caller, key));
     let [k, l, m, n, o, p, q, r, ..] = rest;
     let nonce = Nonce(u64::from_be_bytes([k, l, m, n, o, p, q, r]));
-    let conditions = Conditions {
-        tier: submission.tier,
-        start_within,
-        invocation_left: if delay.is_some() { None } else { taking.invocation_left },
-        free: situation.free(&capability.needs),
-        companions: taking.companions,
-        ..Conditions::default()
-    };
-    let chosen = route(&capability.needs, &conditions, situation.limits())
+    let chosen = route(&needs, &conditions, situation.limits())
         .map_err(|refused| Rejected::NoFeasibleVenue(Box::new(refused)))?;
     let work = Work {
         capability: capability.name.clone(),
@@ -321,13 +351,32 @@ pub fn prepare(
         key: key.map(str::to_owned),
         body_sha256,
         run_timeout,
-        start_deadline: start_within.map(|within| now + within),
+        start_deadline: conditions.start_within.map(|within| now + within),
         attempts: capability.retry.attempts,
         backoff: capability.retry.backoff,
         announce: submission.announce,
-        needs: capability.needs.clone(),
+        needs,
     };
     Ok(Prepared { job: born(id, work, chosen, delay, now, nonce), payload })
+}
+
+/// Reads the body of a request for an explanation: a submission, and beside it `conditions` in place of the real ones.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_supposed(body: &[u8]) -> Result<(Submission, Supposed), Rejected> {
+    let mut value: Value =
+        serde_json::from_slice(body).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
+    let supposed = value.as_object_mut().and_then(|object| object.remove("conditions"));
+    let supposed = match supposed {
+        None => Supposed::default(),
+        Some(supposed) => serde_path_to_error::deserialize(supposed).map_err(|error| Rejected::Field {
+            path: one_line(&format!("conditions.{}", error.path()), 120),
+            message: one_line(&error.inner().to_string(), 300),
+        })?,
+    };
+    Ok((read(value.to_string().as_bytes())?.0, supposed))
 }
 
 /// The labels as a record keeps them; refused when there are too many, or one cannot be written `name=value`.

@@ -18,8 +18,8 @@ use crate::job::{Epoch, Holder, Job, JobId, Phase, State};
 use crate::policies::{Policies, Shelf};
 use crate::ports::{
     Acceptance, Ambient, Beat, BlobRef, Blobs, Body, Claim, Claimed, Herald, Lane, Lanes, LaunchFailed, Launcher,
-    Ledger, LogLine, LogPage, Logs, Message, NewJob, PortError, Query, Received, Refusal, Saved, TaskState, Worker,
-    Workers, Yard,
+    Ledger, LogLine, LogPage, Logs, Message, NewJob, PortError, Query, Received, Refusal, Saved, Spend, TaskState,
+    Worker, Workers, Yard,
 };
 use crate::route::{Limits, Venue};
 use crate::schedule::Ticked;
@@ -272,6 +272,20 @@ impl Ledger for Memory {
             *counts.entry(job.phase()).or_default() += 1;
         }
         Ok(counts.into_iter().collect())
+    }
+
+    async fn spend(&self, since: Timestamp) -> Result<Vec<Spend>, PortError> {
+        let mut spent: BTreeMap<(String, Venue), (u64, u64)> = BTreeMap::new();
+        for job in self.kept().jobs.values() {
+            if matches!(&job.state, State::Settled(settlement) if settlement.at >= since) {
+                let entry = spent.entry((job.work.capability.clone(), job.route.venue())).or_default();
+                *entry = (entry.0 + 1, entry.1 + job.spent_nanodollars);
+            }
+        }
+        let spend = |((capability, venue), (jobs, nanodollars))| Spend { capability, venue, jobs, nanodollars };
+        let mut spent: Vec<Spend> = spent.into_iter().map(spend).collect();
+        spent.sort_by_key(|spend| std::cmp::Reverse(spend.nanodollars));
+        Ok(spent)
     }
 
     async fn watch(&self, id: JobId, seen: u64, patience: Duration) -> Result<Option<Job>, PortError> {

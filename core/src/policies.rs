@@ -24,6 +24,10 @@ pub use self::reload::{NotReloaded, Reload, Reloaded, changes};
 pub const CATALOG_FILE: &str = "capabilities.yaml";
 /// The schedules; none where there is no such file.
 pub const SCHEDULES_FILE: &str = "schedules.yaml";
+/// Where jobs may run; what is built in where there is no such file.
+pub const ROUTING_FILE: &str = "routing.yaml";
+/// What that costs; what is built in where there is no such file.
+pub const PRICES_FILE: &str = "prices.yaml";
 /// Where the schemas lie that `input: { $ref: … }` may name.
 pub const SCHEMAS: &str = "schemas/";
 
@@ -49,6 +53,8 @@ pub struct Policies {
 pub struct Machine {
     /// Its memory, in MiB.
     pub memory_mib: u32,
+    /// Its processors, in thousandths of one.
+    pub milli_vcpu: u32,
 }
 
 impl Policies {
@@ -83,9 +89,10 @@ impl Policies {
         {
             keep(violations);
         }
+        let limits = limits(files, machine).map_err(&mut keep).ok();
         let read = Self {
             catalog: catalog.unwrap_or_default(),
-            limits: limits(machine),
+            limits: limits.unwrap_or_default(),
             schedules: schedules.unwrap_or_default(),
             digest: digest(files),
         };
@@ -94,11 +101,18 @@ impl Policies {
 }
 
 /// What the venues can do, where the yard runs.
-fn limits(machine: Option<Machine>) -> Limits {
-    match machine {
-        Some(Machine { memory_mib }) => Limits::one_machine(memory_mib),
-        None => Limits::default(),
-    }
+fn limits(files: &Files, machine: Option<Machine>) -> Result<Limits, Violations> {
+    let limits = match (files.get(ROUTING_FILE), files.get(PRICES_FILE)) {
+        (Some(routing), Some(prices)) => Limits::parse(ROUTING_FILE, routing, PRICES_FILE, prices)?,
+        // A task decides nothing, and is given neither.
+        (None, None) => Limits::default(),
+        (None, Some(_)) => return Err(whole(ROUTING_FILE, "there is no such file beside prices.yaml").into()),
+        (Some(_), None) => return Err(whole(PRICES_FILE, "there is no such file beside routing.yaml").into()),
+    };
+    Ok(match machine {
+        Some(Machine { memory_mib, milli_vcpu }) => limits.on_one_machine(memory_mib, milli_vcpu),
+        None => limits,
+    })
 }
 
 fn whole(file: &str, message: &str) -> PolicyError {
@@ -236,7 +250,7 @@ mod tests {
     }
 
     fn parse(parts: &[(&str, &str)]) -> Result<Policies, Violations> {
-        Policies::parse(&files(parts), &[], Some(Machine { memory_mib: 1024 }))
+        Policies::parse(&files(parts), &[], Some(Machine { memory_mib: 1024, milli_vcpu: 2000 }))
     }
 
     #[test]

@@ -195,6 +195,20 @@ pub struct Query {
     pub limit: usize,
 }
 
+/// What some jobs have cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Spend {
+    /// What ran.
+    pub capability: String,
+    /// Where it ran last.
+    pub venue: Venue,
+    /// How many jobs.
+    pub jobs: u64,
+    /// What all their runs cost, in nano-dollars.
+    pub nanodollars: u64,
+}
+
 /// Job records. Every write is durable when its call returns, and conditional.
 #[async_trait]
 pub trait Ledger: Send + Sync {
@@ -218,6 +232,9 @@ pub trait Ledger: Send + Sync {
     async fn count(&self) -> Result<Vec<(Phase, u64)>, PortError>;
     /// Waits until the record's revision is above `seen` or `patience` ends, and answers the record as it is then.
     async fn watch(&self, id: JobId, seen: u64, patience: Duration) -> Result<Option<Job>, PortError>;
+    /// What the jobs that settled at or after `since` have cost, by capability and by the venue of their last run; the
+    /// dearest first.
+    async fn spend(&self, since: Timestamp) -> Result<Vec<Spend>, PortError>;
     /// Records a holder's beat.
     async fn beat(&self, beat: &Beat) -> Result<(), PortError>;
     /// The holder's newest beat.
@@ -491,6 +508,8 @@ pub enum Outcome {
         /// Whether retrying is pointless.
         permanent: bool,
     },
+    /// It needed more memory than it had, and was ended for it.
+    OutOfMemory(Failure),
     /// It was ended at its deadline.
     TimedOut,
     /// It was ended on request.

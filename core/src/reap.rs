@@ -134,7 +134,7 @@ fn look_at_waiting(
 fn look_at_running(mut job: Job, mut run: Run, fact: &Fact, situation: &Situation, now: Timestamp) -> Decided {
     if let Some(stop) = &run.stop {
         if now >= stop.at + FORCE_AFTER {
-            return force(job, stop.cause, now);
+            return force(job, &run, stop.cause, situation, now);
         }
     } else if now >= run.deadline + FORCE_AFTER && !has_beat(&job) {
         // An invocation cannot be asked: it ended by itself, or what runs there ends with it.
@@ -180,7 +180,8 @@ fn has_beat(job: &Job) -> bool {
 }
 
 /// The holder was asked and did not answer in time: the record ends without it.
-fn force(mut job: Job, cause: StopCause, now: Timestamp) -> Decided {
+fn force(mut job: Job, run: &Run, cause: StopCause, situation: &Situation, now: Timestamp) -> Decided {
+    settle::charge(&mut job, run, situation, now);
     settle::owe_stop(&mut job);
     match cause {
         StopCause::Cancel | StopCause::Stale | StopCause::Drain => {
@@ -295,7 +296,10 @@ fn restarted(job: Job, situation: &Situation, now: Timestamp) -> Option<Decided>
     match &job.state {
         State::Running(run) => match run.stop.as_ref().map(|stop| stop.cause) {
             // Asked to end, and ended with the process.
-            Some(cause @ (StopCause::Cancel | StopCause::Deadline)) => Some(force(job, cause, now)),
+            Some(cause @ (StopCause::Cancel | StopCause::Deadline)) => {
+                let run = run.clone();
+                Some(force(job, &run, cause, situation, now))
+            }
             Some(StopCause::Stale | StopCause::Drain) | None => {
                 Some(settle::lost(job, situation, now, "the yard was restarted"))
             }

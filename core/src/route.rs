@@ -10,12 +10,15 @@
 //! 4. Of those that start within the tier's target the cheapest, then the one of lower rank; when none does, the one
 //!    that starts soonest.
 
+mod explain;
+mod file;
 mod limits;
 mod place;
 mod verdict;
 
 use std::time::Duration;
 
+pub use self::explain::{Explained, explain, reason_in, starting};
 pub use self::limits::{FUNCTION_TIME, Limits, POOLS, Pool};
 pub use self::place::{NotAPoolName, Packaging, Pin, Place, PoolName, Venue};
 pub use self::verdict::{Choice, Refused, Route, Rule, Verdict, Verdicts};
@@ -170,6 +173,7 @@ fn reject(
     match place {
         Place::Inline => {
             require(needs.memory_mib <= limits.inline_memory_mib, Rule::Memory)?;
+            require(cost::function_memory_mib(needs) <= limits.inline_memory_mib, Rule::Vcpu)?;
             let left = conditions.invocation_left.ok_or(Rule::NoInvocation)?;
             let room = left.saturating_sub(limits.inline_reserve).min(limits.inline_expected);
             // Unknown is not short: what would overrun the invocation is better started elsewhere.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::desk::{DeskAnswer, DeskCall, decode_answer, decode_call, encode_answer, encode_call};
 pub use self::record::{RECORD_VERSION, decode, encode};
 pub use self::ticked::{decode_ticked, encode_ticked};
-pub use self::view::{EntryView, JobView, LogView, VerdictView, completion_event, verdicts};
+pub use self::view::{EntryView, Explanation, JobView, LogView, Supposed, VerdictView, completion_event, verdicts};
 use crate::job::Failure;
 use crate::ports::{BlobRef, Body, LogLine, Stream};
 
@@ -278,6 +278,7 @@ mod tests {
         let outcomes = [
             Outcome::Succeeded(Some("[1]".into())),
             Outcome::Failed { failure: Failure::new("x", "y").with_exit(4), permanent: true },
+            Outcome::OutOfMemory(Failure::new("out_of_memory", "z").with_exit(137)),
             Outcome::TimedOut,
             Outcome::Stopped(StopCause::Drain),
             Outcome::Interrupted("gone".into()),

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use switchyard_core::execute;
 use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
 use switchyard_core::ports::{
-    Acceptance, Ambient, Beat, Body, Claim, Claimed, Lane, Ledger, NewJob, PortError, Query, Refusal, Saved,
+    Acceptance, Ambient, Beat, Body, Claim, Claimed, Lane, Ledger, NewJob, PortError, Query, Refusal, Saved, Spend,
 };
 use switchyard_core::route::Venue;
 use switchyard_core::schedule::Ticked;
@@ -525,6 +525,33 @@ impl Ledger for SqliteLedger {
             .collect();
         counts.sort();
         Ok(counts)
+    }
+
+    async fn spend(&self, since: Timestamp) -> Result<Vec<Spend>, PortError> {
+        let (store, since) = (Arc::clone(&self.store), since.as_millisecond());
+        let read = move || {
+            store.scan(|connection| {
+                let sql = "SELECT capability, venue, count(*), sum(cost) FROM jobs WHERE settled >= ?1
+                           GROUP BY capability, venue ORDER BY 4 DESC, capability, venue";
+                let mut statement = connection.prepare_cached(sql)?;
+                let spend = |row: &Row<'_>| {
+                    Ok((
+                        row.get::<_, String>(0)?,
+                        row.get::<_, String>(1)?,
+                        row.get::<_, i64>(2)?,
+                        row.get::<_, i64>(3)?,
+                    ))
+                };
+                statement.query_map([since], spend)?.collect::<rusqlite::Result<Vec<_>>>()
+            })
+        };
+        let spent = aside(read).await.map_err(|error| error.at("add up", "what jobs cost"))?;
+        let whole = |number: i64| u64::try_from(number).unwrap_or(0);
+        let spend = |(capability, venue, jobs, nanodollars): (String, String, i64, i64)| {
+            let venue = Venue::ALL.into_iter().find(|known| known.as_str() == venue)?;
+            Some(Spend { capability, venue, jobs: whole(jobs), nanodollars: whole(nanodollars) })
+        };
+        Ok(spent.into_iter().filter_map(spend).collect())
     }
 
     async fn watch(&self, id: JobId, seen: u64, patience: Duration) -> Result<Option<Job>, PortError> {

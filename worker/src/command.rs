@@ -229,7 +229,12 @@ async fn watch(
     (ended, stopped)
 }
 
-/// What an exit means, with the result file where there is one.
+/// What a shell exits with when the program it ran last was ended by SIGKILL: 128 and the signal's number (POSIX).
+const SHELL_KILLED: i32 = 137;
+
+/// What an exit means, with the result file where there is one. Switchyard sent no signal: a program ended by SIGKILL
+/// was ended by the kernel for want of memory, as far as anybody can tell, since nothing else kills in that way without
+/// being asked to.
 fn judge(status: ExitStatus, permanent_exits: &[i32], last_error_line: &str, result_path: &Path) -> Outcome {
     let and_said = if last_error_line.is_empty() { String::new() } else { format!(": {last_error_line}") };
     match (status.code(), status.signal()) {
@@ -238,6 +243,20 @@ fn judge(status: ExitStatus, permanent_exits: &[i32], last_error_line: &str, res
             // The program made it so: it will again.
             Err(failure) => Outcome::Failed { failure, permanent: true },
         },
+        (Some(code), _) if code == SHELL_KILLED && !permanent_exits.contains(&code) => {
+            let killed = format!(
+                "it exited with {code}, as a shell does whose program was ended by SIGKILL: taken for \
+                                  the kernel's, out of memory{and_said}"
+            );
+            Outcome::OutOfMemory(Failure::new("out_of_memory", killed).with_exit(code))
+        }
+        (None, Some(signal)) if signal == Signal::KILL.as_raw() => {
+            let killed = format!(
+                "it was ended by SIGKILL, which Switchyard did not send: taken for the kernel's, out \
+                                  of memory{and_said}"
+            );
+            Outcome::OutOfMemory(Failure::new("out_of_memory", killed))
+        }
         (Some(code), _) => {
             let failure = Failure::new("exit_nonzero", format!("it exited with {code}{and_said}")).with_exit(code);
             Outcome::Failed { failure, permanent: permanent_exits.contains(&code) }

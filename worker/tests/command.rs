@@ -85,6 +85,7 @@ impl Run {
             Outcome::Failed { failure, permanent } => {
                 format!("{failure} [{}]", if *permanent { "for good" } else { "another attempt may help" })
             }
+            Outcome::OutOfMemory(failure) => format!("{failure} [more memory may help]"),
             Outcome::TimedOut => "timed out".to_owned(),
             Outcome::Stopped(cause) => format!("stopped ({cause:?})"),
             Outcome::Interrupted(why) => format!("interrupted: {why}"),
@@ -189,6 +190,23 @@ async fn a_result_of_the_largest_size_is_taken() {
     let run = sh(&format!("{text} > \"$SWITCHYARD_RESULT_PATH\"")).await;
     let Outcome::Succeeded(Some(result)) = run.outcome else { panic!("{}", run.told()) };
     assert_eq!(result.len(), bytes);
+}
+
+#[tokio::test]
+async fn a_command_ended_by_a_sigkill_that_nobody_here_sent_was_out_of_memory() {
+    let told = |run: Run| match run.outcome {
+        Outcome::OutOfMemory(failure) => failure,
+        _ => panic!("{}", run.told()),
+    };
+    // As the kernel's killer does it: from outside, with no word to the program.
+    let itself = told(sh("echo almost >&2; kill -KILL $$").await);
+    assert_eq!((itself.code.as_str(), itself.exit), ("out_of_memory", None));
+    assert!(itself.message.contains("Switchyard did not send") && itself.message.ends_with(": almost"), "{itself}");
+    let shell = told(sh("sh -c 'kill -KILL $$'; exit $?").await);
+    assert_eq!((shell.code.as_str(), shell.exit), ("out_of_memory", Some(137)));
+    // Another signal says nothing about memory.
+    let other = sh("kill -SEGV $$").await;
+    assert!(matches!(&other.outcome, Outcome::Failed { failure, .. } if failure.code == "killed"), "{}", other.told());
 }
 
 #[tokio::test]

@@ -45,6 +45,25 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Every rule, in the order in which places are held against them.
+    pub const ALL: [Self; 15] = [
+        Self::PinnedElsewhere,
+        Self::Isolation,
+        Self::Docker,
+        Self::Privileged,
+        Self::NetworkTools,
+        Self::StaticAddress,
+        Self::NoImages,
+        Self::Packaging,
+        Self::Memory,
+        Self::Vcpu,
+        Self::Time,
+        Self::NoInvocation,
+        Self::LaunchesExhausted,
+        Self::Spot,
+        Self::NoPool,
+    ];
+
     /// The rule as part of a sentence about a place.
     pub fn as_text(self) -> &'static str {
         match self {
@@ -128,6 +147,11 @@ impl Route {
     /// The venue it goes to.
     pub fn venue(&self) -> Venue {
         self.place.venue()
+    }
+
+    /// What one run was to cost there, in nano-dollars.
+    pub fn estimate(&self) -> u64 {
+        self.verdicts.iter().find(|verdict| verdict.place == self.place).map_or(0, |verdict| verdict.nanodollars)
     }
 }
 

@@ -25,6 +25,7 @@ enum CallWire {
 enum OutcomeWire {
     Succeeded(Option<String>),
     Failed(FailureWire, bool),
+    OutOfMemory(FailureWire),
     TimedOut,
     Stopped(StopCause),
     Interrupted(String),
@@ -106,6 +107,7 @@ pub fn encode_call(call: &DeskCall) -> String {
             outcome: match outcome {
                 Outcome::Succeeded(result) => OutcomeWire::Succeeded(result.clone()),
                 Outcome::Failed { failure, permanent } => OutcomeWire::Failed(failure.into(), *permanent),
+                Outcome::OutOfMemory(failure) => OutcomeWire::OutOfMemory(failure.into()),
                 Outcome::TimedOut => OutcomeWire::TimedOut,
                 Outcome::Stopped(cause) => OutcomeWire::Stopped(*cause),
                 Outcome::Interrupted(why) => OutcomeWire::Interrupted(why.clone()),
@@ -150,6 +152,7 @@ pub fn decode_call(text: &str) -> Result<DeskCall, WireError> {
             outcome: match outcome {
                 OutcomeWire::Succeeded(result) => Outcome::Succeeded(result),
                 OutcomeWire::Failed(failure, permanent) => Outcome::Failed { failure: failure.into(), permanent },
+                OutcomeWire::OutOfMemory(failure) => Outcome::OutOfMemory(failure.into()),
                 OutcomeWire::TimedOut => Outcome::TimedOut,
                 OutcomeWire::Stopped(cause) => Outcome::Stopped(cause),
                 OutcomeWire::Interrupted(why) => Outcome::Interrupted(why),

@@ -1,6 +1,7 @@
 //! What the API shows, and what is announced.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -8,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::{FailureWire, hex, shown};
 use crate::job::{Entry, Epoch, Job, JobId, Phase, State, Tier};
 use crate::ports::{LogLine, Stream};
-use crate::route::{Choice, PoolName, Route, Rule, Venue, Verdict};
+use crate::route::{Choice, Conditions, Explained, PoolName, Route, Rule, Venue, Verdict, reason_in};
 
 /// A job as the API shows it. Times are RFC 3339; fields that do not apply are left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +60,12 @@ pub struct JobView {
     /// The size of its result in bytes; the result itself is at /v1/jobs/{id}/result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_bytes: Option<u64>,
+    /// What its present or last run was to cost, in nano-dollars: the price of the place it was sent to.
+    #[serde(default)]
+    pub estimated_nanodollars: u64,
+    /// What its runs have cost, in nano-dollars.
+    #[serde(default)]
+    pub spent_nanodollars: u64,
     /// By what rule that place was chosen.
     pub choice: Choice,
     /// The verdict on each place at the newest dispatch.
@@ -94,6 +101,8 @@ impl From<&Job> for JobView {
             waits: waits(job),
             error: settlement.and_then(|settlement| settlement.error.as_ref()).map(FailureWire::from),
             result_bytes: settlement.and_then(|settlement| settlement.result).map(|result| result.bytes),
+            estimated_nanodollars: job.route.estimate(),
+            spent_nanodollars: job.spent_nanodollars,
             choice: job.route.choice,
             verdicts: verdicts(&job.route),
         }
@@ -122,26 +131,101 @@ pub struct VerdictView {
     pub nanodollars: u64,
 }
 
-/// The verdicts of a route, as shown.
-pub fn verdicts(route: &Route) -> Vec<VerdictView> {
-    route.verdicts.iter().map(|verdict| verdict_view(verdict, route)).collect()
+impl VerdictView {
+    fn of(verdict: &Verdict, chosen: bool, reason: String) -> Self {
+        Self {
+            venue: verdict.place.venue(),
+            pool: verdict.place.pool(),
+            chosen,
+            rule: verdict.rejected,
+            reason,
+            start_ms: verdict.start_ms,
+            nanodollars: verdict.nanodollars,
+        }
+    }
 }
 
-fn verdict_view(verdict: &Verdict, route: &Route) -> VerdictView {
-    let chosen = verdict.place == route.place;
-    let reason = match verdict.rejected {
-        Some(rule) => rule.as_text(),
-        None if chosen => route.choice.as_text(),
-        None => "feasible",
-    };
-    VerdictView {
-        venue: verdict.place.venue(),
-        pool: verdict.place.pool(),
-        chosen,
-        rule: verdict.rejected,
-        reason: reason.to_owned(),
-        start_ms: verdict.start_ms,
-        nanodollars: verdict.nanodollars,
+/// The verdicts of a route, as shown.
+pub fn verdicts(route: &Route) -> Vec<VerdictView> {
+    let view = |verdict| VerdictView::of(verdict, verdict.place == route.place, reason_in(route, verdict));
+    route.verdicts.iter().map(view).collect()
+}
+
+/// What would be decided about a job, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Explanation {
+    /// Where it would go; none when no place can run it.
+    pub venue: Option<Venue>,
+    /// The pool, of the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolName>,
+    /// By what rule.
+    pub choice: Option<Choice>,
+    /// The decision in a sentence.
+    pub reason: String,
+    /// How soon it should start, in milliseconds.
+    pub start_target_ms: u64,
+    /// Whether it does.
+    pub met: bool,
+    /// What one run would cost there, in nano-dollars.
+    pub estimated_nanodollars: u64,
+    /// What was found of every place.
+    pub verdicts: Vec<VerdictView>,
+}
+
+impl From<&Explained> for Explanation {
+    fn from(explained: &Explained) -> Self {
+        let place = explained.chosen.map(|(place, _)| place);
+        let view =
+            |verdict: &Verdict| VerdictView::of(verdict, Some(verdict.place) == place, explained.reason_of(verdict));
+        Self {
+            venue: place.map(crate::route::Place::venue),
+            pool: place.and_then(crate::route::Place::pool),
+            choice: explained.chosen.map(|(_, choice)| choice),
+            reason: explained.reason().to_owned(),
+            start_target_ms: explained.start_target_ms,
+            met: explained.met(),
+            estimated_nanodollars: explained.best().map_or(0, |verdict| verdict.nanodollars),
+            verdicts: explained.verdicts.iter().map(view).collect(),
+        }
+    }
+}
+
+/// Conditions that somebody who asks for an explanation puts in place of the real ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Supposed {
+    /// Seconds that are left of the invocation that takes the job; 0 means that none is at hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invocation_left_seconds: Option<u64>,
+    /// The pools with a slot free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_pools: Option<Vec<PoolName>>,
+    /// How many more jobs come with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub companions: Option<u32>,
+    /// How often it was interrupted already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interruptions: Option<u32>,
+    /// Whether launching it was tried as often as is sensible.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launches_exhausted: Option<bool>,
+}
+
+impl Supposed {
+    /// The conditions with what is supposed in their place.
+    pub fn over(self, real: Conditions) -> Conditions {
+        let left = self.invocation_left_seconds.map(|left| (left > 0).then(|| Duration::from_secs(left)));
+        Conditions {
+            invocation_left: left.unwrap_or(real.invocation_left),
+            free: self.free_pools.unwrap_or(real.free),
+            companions: self.companions.unwrap_or(real.companions),
+            interruptions: self.interruptions.unwrap_or(real.interruptions),
+            launches_exhausted: self.launches_exhausted.unwrap_or(real.launches_exhausted),
+            ..real
+        }
     }
 }
 
