@@ -226,6 +226,8 @@ pub fn read_policies(file: &Path) -> io::Result<Files> {
 /// It cannot be written.
 pub fn append_lines(path: &Path, text: &str) -> io::Result<File> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    // Another's line is not looked at while it is half written: it would be taken for a torn one.
+    file.lock()?;
     let mut last = [b'\n'];
     if file.seek(SeekFrom::End(0))? > 0 {
         file.seek(SeekFrom::End(-1))?;
@@ -234,6 +236,8 @@ pub fn append_lines(path: &Path, text: &str) -> io::Result<File> {
     let torn = if last == *b"\n" { "" } else { "\n" };
     // One write: a reader never sees half of it, and a crash leaves at most a torn last line.
     file.write_all(format!("{torn}{text}").as_bytes())?;
+    // Before whoever wants it durable waits for the disk.
+    file.unlock()?;
     Ok(file)
 }
 
@@ -261,6 +265,27 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_that_are_appended_at_once_stay_whole_and_apart() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("lines");
+        std::thread::scope(|scope| {
+            for n in 0..8_usize {
+                let path = &path;
+                // Over several pages of the file, so that a write is seen in parts.
+                let line = format!("{}\n", n.to_string().repeat(5_000 + n));
+                scope.spawn(move || (0..600).for_each(|_| drop(append_lines(path, &line).unwrap())));
+            }
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 4800);
+        for line in text.lines() {
+            let digit = line.chars().next().expect("no line is empty");
+            let n = digit.to_digit(10).unwrap() as usize;
+            assert!(line.len() == 5_000 + n && line.chars().all(|c| c == digit));
+        }
+    }
 
     #[test]
     fn a_lock_is_refused_while_its_process_lives_and_handed_over_when_it_is_gone() {
