@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use switchyard_api::{Api, Inline, TokenDigest, router};
 use switchyard_core::job::{Holder, StopCause};
 use switchyard_core::policies::{Policies, Shelf};
-use switchyard_core::ports::{Ambient, Executor, StopSignal};
+use switchyard_core::ports::{Ambient, Executor, Room, StopSignal};
 use switchyard_core::route::{Limits, PoolName};
 use switchyard_embedded::folder::{Folder, write_private};
 use switchyard_embedded::home::{Home, Setup};
@@ -63,7 +63,12 @@ fn raise_file_limit() {
 
 async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let catalog = catalog::load(local.policies.as_deref())?;
-    let shelf = Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(memory_mib()) }));
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let room = room(processors, local.slots);
+    let mut limits = Limits::one_machine(room.memory_mib);
+    // What its worker has no room for is not sent to it.
+    limits.pools.iter_mut().for_each(|pool| pool.milli_vcpu = room.milli_vcpu);
+    let shelf = Arc::new(Shelf::new(Policies { catalog, limits }));
     let listener = TcpListener::bind(local.listen).await.map_err(|cause| {
         let listen = local.listen;
         let advice = match cause.kind() {
@@ -74,7 +79,6 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         };
         Failure::CannotOpen(format!("cannot listen on {listen}: {cause}: {advice}").into())
     })?;
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let program = std::env::current_exe().map_err(|cause| Failure::io("find this program's own file", cause))?;
     let mut args = Vec::new();
     if local.policies.is_some() {
@@ -92,10 +96,9 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let cannot_open = |error: switchyard_embedded::home::HomeError| Failure::CannotOpen(error.into());
     let home = Home::open(root, setup, Arc::clone(&ambient)).await.map_err(cannot_open)?;
     let token = token(&home.folder, ambient.as_ref())?;
-    let slots = local.slots.map_or(processors, usize::from);
     let executor: Arc<dyn Executor> = Arc::new(LocalExecutor {
         shelf,
-        scratch: Scratch::new(&home.folder.scratch(), slots),
+        scratch: Scratch::new(&home.folder.scratch(), usize::try_from(room.slots).unwrap_or(usize::MAX)),
         yard: home.id.clone(),
         ambient: Arc::clone(&ambient),
     });
@@ -107,8 +110,10 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         blobs: Arc::clone(&home.yard.blobs),
         ambient: Arc::clone(&ambient),
         holder: Holder::new("worker", home.boot),
+        roster: Arc::clone(&home.roster),
         pool: PoolName::STANDARD,
-        slots,
+        room,
+        idle: None,
     };
     let worker = tokio::spawn(work(Arc::new(fleet), leave.clone()));
     let api = Api {
@@ -131,8 +136,9 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let endpoint = home.folder.endpoint();
     write_private(&endpoint, url.as_bytes()).map_err(|cause| Failure::io("write the endpoint file", cause))?;
     println!(
-        "The yard is open at {url} (folder {}, {slots} slots). Stop it with Ctrl-C.",
-        home.folder.root().display()
+        "The yard is open at {url} (folder {}, {} slots). Stop it with Ctrl-C.",
+        home.folder.root().display(),
+        room.slots
     );
     let stop = stop_signal()?;
     let serving = leave.clone();
@@ -202,7 +208,15 @@ fn check_private(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The machine's memory in MiB, as the pool's limit; plenty where it cannot be read.
+/// What the worker has: so many jobs at once, a processor for each at least, and the machine's memory but for a tenth,
+/// which is the yard's own and the system's.
+fn room(processors: usize, slots: Option<u16>) -> Room {
+    let processors = u32::try_from(processors).unwrap_or(u32::MAX);
+    let slots = slots.map_or(processors, u32::from);
+    Room { slots, milli_vcpu: processors.max(slots).saturating_mul(1000), memory_mib: memory_mib() / 10 * 9 }
+}
+
+/// The machine's memory in MiB; plenty where it cannot be read.
 fn memory_mib() -> u32 {
     let read = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = read
