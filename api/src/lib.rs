@@ -3,6 +3,7 @@
 mod body;
 mod events;
 mod jobs;
+mod workers;
 pub mod problem;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use events::EventAnswer;
 pub use jobs::{JobAnswer, JobsPage, LogsPage, TimelineAnswer};
 pub use problem::Problem;
+pub use workers::WorkersAnswer;
 
 /// The largest request body: a payload of 1 MiB and what stands around it.
 pub const BODY_BYTES: usize = 1024 * 1024 + 64 * 1024;
@@ -105,6 +107,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/v1/events", post(events::deliver))
         .route("/v1/capabilities", get(jobs::capabilities))
+        .route("/v1/workers", get(workers::list))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), admit));
     Router::new()
         .route("/health", get(health))

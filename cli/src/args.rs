@@ -94,6 +94,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FOLDER")]
         check: Option<PathBuf>,
     },
+    /// List who works, what room they have and what they run.
+    Workers,
     /// Run one job for a yard that started this process: nothing to call by hand.
     #[command(hide = true)]
     Worker(Worker),

@@ -8,6 +8,7 @@ mod local;
 mod replay;
 mod show;
 mod worker;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Retry { id } => show::change(&client()?, &id, "retry", json),
         Command::Capabilities { check: None } => show::capabilities(&client()?, json),
         Command::Capabilities { check: Some(folder) } => catalog::check(&folder),
+        Command::Workers => workers::list(&client()?, json),
         Command::Replay { event, submit } => {
             if submit {
                 replay::submit(&client()?, &event, json)

@@ -6,6 +6,7 @@
 mod desk;
 mod record;
 mod view;
+mod workers;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::desk::{DeskAnswer, DeskCall, decode_answer, decode_call, encode_answer, encode_call};
 pub use self::record::{RECORD_VERSION, decode, encode};
 pub use self::view::{EntryView, JobView, LogView, VerdictView, completion_event, verdicts};
+pub use self::workers::{RunView, WorkerView};
 use crate::job::Failure;
 use crate::ports::{BlobRef, Body, LogLine, Stream};
 
