@@ -12,7 +12,7 @@ use crate::openapi::Doc;
 use crate::problem::Code;
 use crate::{
     BATCH_BYTES, BATCH_JOBS, BODY_BYTES, BatchAnswer, CostAnswer, EventAnswer, JobAnswer, JobsPage, LogsPage,
-    ReloadAnswer, SchedulesAnswer, TimelineAnswer, WAIT_SECONDS,
+    ReloadAnswer, SchedulesAnswer, TimelineAnswer, WAIT_SECONDS, WorkersAnswer,
 };
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -251,6 +251,20 @@ pub(crate) fn explain() -> Doc {
         .body(body, submission, BODY_BYTES)
         .answers::<Explanation>(200, "The decision; also that no place can run it.", answer)
         .problems(&[Code::PayloadTooLarge, Code::InvalidField, Code::UnknownCapability, Code::InvalidPayload])
+}
+
+/// GET /v1/workers
+pub(crate) fn workers() -> Doc {
+    let room = |slots: u32| json!({ "slots": slots, "milli_vcpu": slots * 1000, "memory_mib": slots * 512 });
+    let worker = json!({
+        "holder": "worker/0123456789abcdef", "pool": "standard", "capacity": room(4), "used": room(0),
+        "since": "2026-01-31T12:00:00.000Z", "leaving": false, "runs": [],
+    });
+    Doc::new("listWorkers", "who works, and on what").answers::<WorkersAnswer>(
+        200,
+        "Every worker that is known.",
+        json!({ "workers": [worker] }),
+    )
 }
 
 /// GET /v1/cost

@@ -16,6 +16,7 @@ mod batch;
 mod watch;
 mod policies;
 mod schedules;
+mod workers;
 pub mod problem;
 pub mod openapi;
 mod describe;
@@ -44,6 +45,7 @@ pub use routes::router;
 pub use schedules::{ScheduleView, SchedulesAnswer, SkipView};
 pub use serve::serve;
 pub use watch::LogsPage;
+pub use workers::WorkersAnswer;
 
 /// The largest request body: a payload of 1 MiB and what stands around it.
 pub const BODY_BYTES: usize = 1024 * 1024 + 64 * 1024;

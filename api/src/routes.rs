@@ -17,6 +17,7 @@ use crate::openapi::Doc;
 use crate::problem::{Code, Problem};
 use crate::{
     Api, batch, body, cost, describe, events, explain, health, jobs, openapi, policies, request, schedules, watch,
+    workers,
 };
 
 /// One route.
@@ -54,6 +55,7 @@ pub fn table() -> Vec<Route> {
         route(M::POST, "/v1/events", OPERATOR, events::deliver, describe::events),
         route(M::GET, "/v1/capabilities", VIEWER, policies::capabilities, describe::capabilities),
         route(M::POST, "/v1/reload", OPERATOR, policies::reload, describe::reload),
+        route(M::GET, "/v1/workers", VIEWER, workers::list, describe::workers),
         route(M::GET, "/v1/cost", VIEWER, cost::answer, describe::cost),
         route(M::GET, "/v1/schedules", VIEWER, schedules::list, describe::schedules),
         route(M::GET, "/health", OPEN, health, describe::health),

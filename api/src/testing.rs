@@ -233,6 +233,7 @@ pub(crate) async fn claim(api: &Api, id: JobId) {
         holder: Holder::new("worker", Nonce(1)),
         token: ClaimToken::new([1; 32]).hash(),
         at_most: None,
+        room: None,
     };
     assert!(matches!(api.yard.ledger.claim(&claim, api.yard.ambient.now()).await, Ok(Claimed::Won(..))));
 }

@@ -121,6 +121,8 @@ pub(crate) enum Command {
     Reload,
     /// List what runs by the clock.
     Schedules,
+    /// List who works, what room they have and what they run.
+    Workers,
     /// Run one job for a yard that started this process: nothing to call by hand.
     #[command(hide = true)]
     Worker(Worker),

@@ -9,8 +9,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use switchyard_api::edge::Edge;
 use switchyard_api::{Api, Inline, serve as serve_http};
 use switchyard_core::job::{Holder, StopCause};
-use switchyard_core::policies::{Reload, Shelf};
-use switchyard_core::ports::{Ambient, Executor, StopSignal};
+use switchyard_core::policies::{Machine, Reload, Shelf};
+use switchyard_core::ports::{Ambient, Executor, Room, StopSignal};
 use switchyard_core::route::PoolName;
 use switchyard_embedded::folder::{Folder, write_private};
 use switchyard_embedded::home::{Home, Setup};
@@ -63,8 +63,12 @@ fn raise_file_limit() {
 
 async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let ambient: Arc<dyn Ambient> = Arc::new(System);
-    let (policies, files) =
-        policies::load(local.policies.as_deref()).map_err(|wrong| Failure::Policies { wrong, exit: 8 })?;
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let room = room(processors, local.slots);
+    // What its worker has no room for is not sent to it.
+    let machine = Machine { memory_mib: room.memory_mib, milli_vcpu: room.milli_vcpu };
+    let read = policies::load(local.policies.as_deref(), machine);
+    let (policies, files) = read.map_err(|wrong| Failure::Policies { wrong, exit: 8 })?;
     let shelf = Arc::new(Shelf::default());
     shelf.replace(policies, ambient.now());
     let listener = TcpListener::bind(local.listen).await.map_err(|cause| {
@@ -77,7 +81,6 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         };
         Failure::CannotOpen(format!("cannot listen on {listen}: {cause}: {advice}").into())
     })?;
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let program = std::env::current_exe().map_err(|cause| Failure::io("find this program's own file", cause))?;
     let absolute = std::path::absolute(root).map_err(|cause| Failure::io("find the yard's folder", cause))?;
     let for_tasks = Folder::at(&absolute).policies();
@@ -87,6 +90,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     }
     let rules = Rules {
         folder: local.policies.clone(),
+        machine,
         for_tasks,
         shelf: Arc::clone(&shelf),
         ambient: Arc::clone(&ambient),
@@ -102,10 +106,9 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let cannot_open = |error: switchyard_embedded::home::HomeError| Failure::CannotOpen(error.into());
     let home = Home::open(root, setup, Arc::clone(&ambient)).await.map_err(cannot_open)?;
     let callers = tokens::open(&home.folder, ambient.as_ref())?;
-    let slots = local.slots.map_or(processors, usize::from);
     let executor: Arc<dyn Executor> = Arc::new(LocalExecutor {
         shelf,
-        scratch: Scratch::new(&home.folder.scratch(), slots),
+        scratch: Scratch::new(&home.folder.scratch(), usize::try_from(room.slots).unwrap_or(usize::MAX)),
         yard: home.id.clone(),
         ambient: Arc::clone(&ambient),
     });
@@ -117,8 +120,10 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         blobs: Arc::clone(&home.yard.blobs),
         ambient: Arc::clone(&ambient),
         holder: Holder::new("worker", home.boot),
+        roster: Arc::clone(&home.roster),
         pool: PoolName::STANDARD,
-        slots,
+        room,
+        idle: None,
     };
     let worker = tokio::spawn(work(Arc::new(fleet), leave.clone()));
     let api = Api {
@@ -143,8 +148,9 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let endpoint = home.folder.endpoint();
     write_private(&endpoint, url.as_bytes()).map_err(|cause| Failure::io("write the endpoint file", cause))?;
     println!(
-        "The yard is open at {url} (folder {}, {slots} slots). Stop it with Ctrl-C.",
-        home.folder.root().display()
+        "The yard is open at {url} (folder {}, {} slots). Stop it with Ctrl-C.",
+        home.folder.root().display(),
+        room.slots
     );
     let stop = stop_signal()?;
     tokio::spawn(reload_at_hangups(rules)?);
@@ -193,4 +199,21 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
             std::process::exit(130);
         });
     })
+}
+
+/// What the worker has: so many jobs at once, a processor for each at least, and the machine's memory but for a tenth,
+/// which is the yard's own and the system's.
+fn room(processors: usize, slots: Option<u16>) -> Room {
+    let processors = u32::try_from(processors).unwrap_or(u32::MAX);
+    let slots = slots.map_or(processors, u32::from);
+    Room { slots, milli_vcpu: processors.max(slots).saturating_mul(1000), memory_mib: memory_mib() / 10 * 9 }
+}
+
+/// The machine's memory in MiB; plenty where it cannot be read.
+fn memory_mib() -> u32 {
+    let read = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = read
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    total.and_then(|kib| u32::try_from(kib / 1024).ok()).unwrap_or(u32::MAX)
 }

@@ -14,6 +14,7 @@ mod show;
 mod tokens;
 mod watch;
 mod worker;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -63,6 +64,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         }
         Command::Reload => show::reload(&client()?, json),
         Command::Schedules => schedules::list(&client()?, json),
+        Command::Workers => workers::list(&client()?, json),
         Command::Token(token) => tokens::run(&connection.data_folder(), &token, json),
         Command::Explain(asked) if asked.aws => explain::decide(&asked, json),
         Command::Explain(asked) => explain::ask(&client()?, &asked, json),

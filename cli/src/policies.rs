@@ -34,12 +34,12 @@ const FILE_BYTES: u64 = 4 * 1024 * 1024;
 const SCHEMAS_MAX: usize = 2000;
 
 /// The policies in a folder, or those built in, and the files that a folder's were read from.
-pub(crate) fn load(folder: Option<&Path>) -> Result<(Policies, Option<Files>), Violations> {
+pub(crate) fn load(folder: Option<&Path>, machine: Machine) -> Result<(Policies, Option<Files>), Violations> {
     match folder {
-        None => Ok((parse(&built_in())?, None)),
+        None => Ok((parse(&built_in(), machine)?, None)),
         Some(folder) => {
             let files = read(folder)?;
-            let policies = parse(&files).map_err(|wrong| wrong.within(&folder.display().to_string()))?;
+            let policies = parse(&files, machine).map_err(|wrong| wrong.within(&folder.display().to_string()))?;
             Ok((policies, Some(files)))
         }
     }
@@ -76,19 +76,8 @@ fn built_in() -> Files {
     BUILT_IN.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
 }
 
-fn parse(files: &Files) -> Result<Policies, Violations> {
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let milli_vcpu = u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(1000);
-    Policies::parse(files, builtin::NAMES, Some(Machine { memory_mib: memory_mib(), milli_vcpu }))
-}
-
-/// The machine's memory in MiB, as the pool's limit; plenty where it cannot be read.
-fn memory_mib() -> u32 {
-    let read = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = read
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    total.and_then(|kib| u32::try_from(kib / 1024).ok()).unwrap_or(u32::MAX)
+fn parse(files: &Files, machine: Machine) -> Result<Policies, Violations> {
+    Policies::parse(files, builtin::NAMES, Some(machine))
 }
 
 /// The texts in a policies folder. A file that is missing is left out, and judged by whoever needs it.
@@ -150,6 +139,8 @@ fn read_text(path: &Path) -> io::Result<String> {
 pub(crate) struct Rules {
     /// Where they lie; `None`: they are built in.
     pub(crate) folder: Option<PathBuf>,
+    /// What they are read for.
+    pub(crate) machine: Machine,
     /// Where tasks find them.
     pub(crate) for_tasks: PathBuf,
     /// Where they come into force.
@@ -164,9 +155,9 @@ impl Rules {
     async fn reload_in_turn(self) -> Result<Reloaded, NotReloaded> {
         let Some(folder) = self.folder else { return Err(NotReloaded::BuiltIn) };
         let _turn = self.turn.lock().await;
-        let for_tasks = self.for_tasks;
+        let (for_tasks, machine) = (self.for_tasks, self.machine);
         let reading = tokio::task::spawn_blocking(move || {
-            let (policies, files) = load(Some(&folder)).map_err(NotReloaded::Broken)?;
+            let (policies, files) = load(Some(&folder), machine).map_err(NotReloaded::Broken)?;
             let written = files.map_or(Ok(()), |files| write_policies(&for_tasks, &self::for_tasks(files)));
             written.map_err(|cause| NotReloaded::Failed(format!("cannot write {}: {cause}", for_tasks.display())))?;
             Ok(policies)
@@ -201,9 +192,12 @@ impl Reload for Rules {
     }
 }
 
+/// Whether policies are sound does not depend on the machine.
+const ANY: Machine = Machine { memory_mib: u32::MAX, milli_vcpu: u32::MAX };
+
 /// Says whether the policies in a folder are sound.
 pub(crate) fn check(folder: &Path) -> Result<u8, Failure> {
-    let (policies, _) = load(Some(folder)).map_err(|wrong| Failure::Policies { wrong, exit: 2 })?;
+    let (policies, _) = load(Some(folder), ANY).map_err(|wrong| Failure::Policies { wrong, exit: 2 })?;
     let (capabilities, schedules) = (policies.catalog.iter().count(), policies.schedules.iter().count());
     let folder = folder.display();
     show::print(&format!("{folder}: {capabilities} capabilities and {schedules} schedules, all sound"))?;
@@ -216,10 +210,10 @@ mod tests {
 
     #[test]
     fn the_built_in_policies_are_those_in_the_folder_and_are_sound() {
-        let (built_in, files) = load(None).unwrap();
+        let (built_in, files) = load(None, ANY).unwrap();
         assert_eq!(files, None);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
-        let (on_disk, _) = load(Some(&folder)).unwrap();
+        let (on_disk, _) = load(Some(&folder), ANY).unwrap();
         assert_eq!(changes(&built_in, &on_disk), Vec::<String>::new());
         assert_eq!(on_disk.schedules.iter().count(), 0);
     }

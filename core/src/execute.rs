@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::job::{ClaimToken, Failure, Holder, Job, Run, State, Step, StopCause, Watch};
 use crate::ports::{
     Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LogLine, LogSink, Message, Outcome,
-    PortError, Refusal, Report, Reported, StopSignal, Voucher, persist,
+    PortError, Refusal, Report, Reported, Room, StopSignal, Voucher, persist,
 };
 use crate::route::{FUNCTION_TIME, Venue};
 
@@ -59,6 +59,9 @@ pub fn claim(job: &Job, claim: &Claim, now: Timestamp) -> Result<Job, Refusal> {
         State::Delayed { .. } | State::Held { .. } | State::Settled(_) => Err(Refusal::NotNow),
         State::Dispatched { .. } if job.work.start_deadline.is_some_and(|deadline| deadline <= now) => {
             Err(Refusal::NotNow)
+        }
+        State::Dispatched { .. } if claim.room.is_some_and(|room| !Room::of(&job.work.needs).fits_in(room)) => {
+            Err(Refusal::NoRoom(Room::of(&job.work.needs)))
         }
         State::Dispatched { .. } => {
             let venue_allows = match job.route.venue() {
@@ -207,37 +210,88 @@ pub struct Holding<'a> {
 /// The desk could not be reached for the claim or the report, however often it was tried. Nothing of the job runs
 /// here any more; the reaper finds out.
 pub async fn run(holding: &Holding<'_>, bell: Message, at_most: Option<Duration>) -> Result<Ran, PortError> {
+    match take(holding, bell, at_most, None).await? {
+        Taken::Won(held) => held.run().await,
+        Taken::Lost(refusal) => Ok(Ran::Refused(refusal)),
+    }
+}
+
+/// What became of a claim, at its holder.
+pub enum Taken<'a> {
+    /// The job is this holder's to run.
+    Won(Box<Held<'a>>),
+    /// It is not.
+    Lost(Refusal),
+}
+
+/// A job that was claimed and does not run yet. It is in its holder's beat; let go, it is lost until the reaper looks.
+pub struct Held<'a> {
+    holding: &'a Holding<'a>,
+    entered: Entered<'a>,
+    voucher: Voucher,
+    job: Job,
+    payload: Body,
+}
+
+/// Claims the job a doorbell names. `at_most` and `room` are what this holder can give it.
+///
+/// # Errors
+///
+/// The desk could not be reached, however often it was tried.
+pub async fn take<'a>(
+    holding: &'a Holding<'a>,
+    bell: Message,
+    at_most: Option<Duration>,
+    room: Option<Room>,
+) -> Result<Taken<'a>, PortError> {
     let token = ClaimToken::new(holding.ambient.random());
     let voucher = Voucher { id: bell.id, epoch: bell.epoch, token };
-    let asked =
-        Claim { id: bell.id, epoch: bell.epoch, holder: holding.holder.clone(), token: voucher.token.hash(), at_most };
+    let (holder, token) = (holding.holder.clone(), voucher.token.hash());
+    let asked = Claim { id: bell.id, epoch: bell.epoch, holder, token, at_most, room };
     // In the beat's list before the claim: a beat that goes out while the claim's answer is under way must name it.
-    let Some(entered) = holding.runs.enter(bell) else { return Ok(Ran::Refused(Refusal::Held)) };
+    let Some(entered) = holding.runs.enter(bell) else { return Ok(Taken::Lost(Refusal::Held)) };
     let claimed = persist(holding.ambient, "claim", TRIES, || holding.desk.claim(&asked)).await?;
-    let (job, payload) = match claimed {
-        Claimed::Lost(refusal) => return Ok(Ran::Refused(refusal)),
-        Claimed::Won(job, payload) => (*job, payload),
-    };
-    let outcome = match fetch(holding, payload).await {
-        Ok(payload) => {
-            let deadline = match &job.state {
-                State::Running(run) => run.deadline,
-                State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Settled(_) => {
-                    holding.ambient.now()
-                }
-            };
-            let log = DeskLog { desk: holding.desk, voucher: &voucher };
-            let assignment = Assignment { job, payload, deadline, stop: entered.signal.clone() };
-            holding.executor.run(&assignment, &log).await
-        }
-        Err(error) if error.retryable => Outcome::Interrupted(format!("its payload could not be read: {error}")),
-        // Given back, it would come again at once, and for ever.
-        Err(error) => Outcome::Failed { failure: Failure::new("payload_lost", error.to_string()), permanent: true },
-    };
-    let report = Report { voucher, outcome };
-    let reported = persist(holding.ambient, "settle", TRIES, || holding.desk.settle(&report)).await?;
-    info!(job.id = %bell.id, job.epoch = %bell.epoch, holder = %holding.holder, reported = ?reported, "run ended");
-    Ok(Ran::Done(reported))
+    Ok(match claimed {
+        Claimed::Lost(refusal) => Taken::Lost(refusal),
+        Claimed::Won(job, payload) => Taken::Won(Box::new(Held { holding, entered, voucher, job: *job, payload })),
+    })
+}
+
+impl Held<'_> {
+    /// What the job takes of its holder's room.
+    pub fn needs(&self) -> Room {
+        Room::of(&self.job.work.needs)
+    }
+
+    /// Runs it, and reports.
+    ///
+    /// # Errors
+    ///
+    /// The desk could not be reached for the report, however often it was tried.
+    pub async fn run(self) -> Result<Ran, PortError> {
+        let Self { holding, entered, voucher, job, payload } = self;
+        let (id, epoch) = (job.id, job.epoch);
+        let outcome = match fetch(holding, payload).await {
+            Ok(payload) => {
+                let deadline = match &job.state {
+                    State::Running(run) => run.deadline,
+                    State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Settled(_) => {
+                        holding.ambient.now()
+                    }
+                };
+                let log = DeskLog { desk: holding.desk, voucher: &voucher };
+                let assignment = Assignment { job, payload, deadline, stop: entered.signal.clone() };
+                holding.executor.run(&assignment, &log).await
+            }
+            Err(error) if error.retryable => Outcome::Interrupted(format!("its payload could not be read: {error}")),
+            // Given back, it would come again at once, and for ever.
+            Err(error) => Outcome::Failed { failure: Failure::new("payload_lost", error.to_string()), permanent: true },
+        };
+        let report = Report { voucher, outcome };
+        let reported = persist(holding.ambient, "settle", TRIES, || holding.desk.settle(&report)).await?;
+        info!(job.id = %id, job.epoch = %epoch, holder = %holding.holder, reported = ?reported, "run ended");
+        Ok(Ran::Done(reported))
+    }
 }
 
 async fn fetch(holding: &Holding<'_>, payload: Body) -> Result<String, PortError> {
@@ -351,6 +405,21 @@ mod tests {
         let mut late = job;
         late.work.start_deadline = Some(at(5));
         assert_eq!(claim(&late, &mine, at(5)), Err(Refusal::NotNow));
+    }
+
+    #[test]
+    fn a_claim_without_room_hears_what_the_job_needs() {
+        let job = a_job(Venue::Fleet);
+        let needs = Room::of(&job.work.needs);
+        let offered = |room| claim(&job, &Claim { room: Some(room), ..a_claim(&job, 1) }, at(0));
+        assert!(offered(needs).is_ok());
+        for short in [
+            Room { slots: 0, ..needs },
+            Room { milli_vcpu: needs.milli_vcpu - 1, ..needs },
+            Room { memory_mib: needs.memory_mib - 1, ..needs },
+        ] {
+            assert_eq!(offered(short), Err(Refusal::NoRoom(needs)));
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! 4. [`execute`]: claim -> run -> report, the same for every venue.
 //! 5. [`settle`]: a report becomes a final state or the next dispatch; a stale epoch is refused; debts are paid.
 //! 6. [`reap`]: the night watch. Whatever is overdue goes through the same rooms again.
+//! 7. [`shift`]: a worker's day. Which tier it asks next, what it has room for, when it goes home.
 //!
 //! Beside the rooms, [`schedule`] says which ticks are due; each goes through [`intake`] like any submission.
 //!
@@ -23,6 +24,7 @@ pub mod dispatch;
 pub mod execute;
 pub mod settle;
 pub mod reap;
+pub mod shift;
 pub mod schedule;
 
 pub mod cost;

@@ -324,6 +324,7 @@ impl World {
             holder: self.holder(worker),
             token: hash(token),
             at_most: None,
+            room: None,
         };
         execute::claim(&self.record, &claim, self.now)
     }

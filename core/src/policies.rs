@@ -258,7 +258,7 @@ mod tests {
         let whole =
             parse(&[(CATALOG_FILE, CATALOG), ("schemas/path.json", SCHEMA), (SCHEDULES_FILE, SCHEDULES)]).unwrap();
         assert_eq!((whole.catalog.iter().count(), whole.schedules.iter().count()), (1, 1));
-        assert_eq!(whole.limits, Limits::one_machine(1024));
+        assert_eq!(whole.limits, Limits::default().on_one_machine(1024, 2000));
         let without = parse(&[(CATALOG_FILE, CATALOG), ("schemas/path.json", SCHEMA)]).unwrap();
         assert_eq!(without.schedules.iter().count(), 0);
         assert_ne!(whole.digest, without.digest);

@@ -141,6 +141,8 @@ pub struct Claim {
     pub token: TokenHash,
     /// The longest this claimer can run it: the rest of an invocation.
     pub at_most: Option<Duration>,
+    /// The most room it has for it; `None` where it has a place of its own.
+    pub room: Option<Room>,
 }
 
 /// What became of a claim.
@@ -166,6 +168,8 @@ pub enum Refusal {
     Held,
     /// The job waits for a moment, or for the reaper to expire it.
     NotNow,
+    /// It needs so much, and that is more than it was offered.
+    NoRoom(Room),
 }
 
 impl Refusal {
@@ -173,7 +177,7 @@ impl Refusal {
     pub fn is_final(self) -> bool {
         match self {
             Self::Unknown | Self::Settled | Self::Newer | Self::Held => true,
-            Self::NotNow => false,
+            Self::NotNow | Self::NoRoom(_) => false,
         }
     }
 }
@@ -285,6 +289,7 @@ pub trait Lanes: Send + Sync {
     async fn ring(&self, lane: &Lane, message: Message) -> Result<(), PortError>;
     /// Takes up to `max` messages, hidden from others until deleted, released, or the visibility timeout ends.
     /// With `wait` an empty lane is waited for, as long as the home thinks fit; without it the answer is at once.
+    /// Dropped before it has answered, it leaves nothing hidden: what it took meanwhile the home gives back.
     async fn receive(&self, lane: &Lane, max: usize, wait: bool) -> Result<Vec<Received>, PortError>;
     /// Removes a message for good.
     async fn delete(&self, received: &Received) -> Result<(), PortError>;
@@ -312,7 +317,8 @@ pub struct Worker {
 }
 
 /// Room for jobs: how many, and for how much of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Room {
     /// Jobs.
     pub slots: u32,
@@ -322,13 +328,49 @@ pub struct Room {
     pub memory_mib: u32,
 }
 
+impl Room {
+    /// What a job with these needs takes.
+    pub fn of(needs: &Needs) -> Self {
+        Self { slots: 1, milli_vcpu: needs.milli_vcpu, memory_mib: needs.memory_mib }
+    }
+
+    /// Whether there is as much of everything in `other`.
+    pub fn fits_in(self, other: Self) -> bool {
+        self.slots <= other.slots && self.milli_vcpu <= other.milli_vcpu && self.memory_mib <= other.memory_mib
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            slots: self.slots.saturating_add(other.slots),
+            milli_vcpu: self.milli_vcpu.saturating_add(other.milli_vcpu),
+            memory_mib: self.memory_mib.saturating_add(other.memory_mib),
+        }
+    }
+
+    /// What is left of it without `other`.
+    #[must_use]
+    pub fn less(self, other: Self) -> Self {
+        Self {
+            slots: self.slots.saturating_sub(other.slots),
+            milli_vcpu: self.milli_vcpu.saturating_sub(other.milli_vcpu),
+            memory_mib: self.memory_mib.saturating_sub(other.memory_mib),
+        }
+    }
+
+    /// One job's part when so many share it.
+    #[must_use]
+    pub fn shared_by(self, jobs: u32) -> Self {
+        let jobs = jobs.max(1);
+        Self { slots: 1, milli_vcpu: self.milli_vcpu / jobs, memory_mib: self.memory_mib / jobs }
+    }
+}
+
 impl Worker {
     /// Whether a job with these needs could start there at once.
     pub fn has_room_for(&self, needs: &Needs) -> bool {
-        !self.leaving
-            && self.free.slots > 0
-            && self.free.milli_vcpu >= needs.milli_vcpu
-            && self.free.memory_mib >= needs.memory_mib
+        !self.leaving && Room::of(needs).fits_in(self.free)
     }
 }
 

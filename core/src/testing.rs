@@ -84,6 +84,7 @@ pub(crate) fn a_claim(job: &Job, n: u8) -> Claim {
         holder: Holder::new(&format!("worker-{n}"), Nonce(u64::from(n))),
         token: ClaimToken::new([n; 32]).hash(),
         at_most: None,
+        room: None,
     }
 }
 

@@ -9,6 +9,7 @@ mod record;
 mod schema;
 mod ticked;
 mod view;
+mod workers;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ pub use self::desk::{DeskAnswer, DeskCall, decode_answer, decode_call, encode_an
 pub use self::record::{RECORD_VERSION, decode, encode};
 pub use self::ticked::{decode_ticked, encode_ticked};
 pub use self::view::{EntryView, Explanation, JobView, LogView, Supposed, VerdictView, completion_event, verdicts};
+pub use self::workers::{RunView, WorkerView};
 use crate::job::Failure;
 use crate::ports::{BlobRef, Body, LogLine, Stream};
 
@@ -283,8 +285,10 @@ mod tests {
             Outcome::Stopped(StopCause::Drain),
             Outcome::Interrupted("gone".into()),
         ];
+        let a_room = crate::ports::Room { slots: 1, milli_vcpu: 500, memory_mib: 64 };
         let mut calls = vec![
             DeskCall::Claim(Claim { at_most: Some(Duration::from_secs(9)), ..a_claim(&job, 2) }),
+            DeskCall::Claim(Claim { room: Some(a_room), ..a_claim(&job, 2) }),
             DeskCall::Beat(beat, Duration::from_millis(1500)),
             DeskCall::Log(voucher.clone(), vec![line]),
         ];
@@ -294,9 +298,15 @@ mod tests {
             assert!(!text.contains('\n'));
             assert_eq!(decode_call(&text).unwrap(), call);
         }
+        // What a child of before workers had rooms says.
+        let claim = a_claim(&job, 2);
+        let earlier = encode_call(&DeskCall::Claim(claim.clone())).replace(",\"room\":null", "");
+        assert!(!earlier.contains("room"));
+        assert_eq!(decode_call(&earlier).unwrap(), DeskCall::Claim(claim));
         let answers = [
             DeskAnswer::Claimed(Claimed::Won(Box::new(job), Body::Inline("{\"a\":\"\n\"}".into()))),
             DeskAnswer::Claimed(Claimed::Lost(Refusal::Newer)),
+            DeskAnswer::Claimed(Claimed::Lost(Refusal::NoRoom(a_room))),
             DeskAnswer::Orders(vec![Order { run: here, cause: StopCause::Cancel }]),
             DeskAnswer::Logged,
             DeskAnswer::Reported(Reported::Stale),

@@ -218,6 +218,7 @@ fn a_cancellation_ends_as_if_every_answer_had_come() {
                         holder: holder.clone(),
                         token: token.hash(),
                         at_most: None,
+                        room: None,
                     };
                     yard.ledger.claim(&claim, yard.ambient.now()).await.unwrap();
                 }

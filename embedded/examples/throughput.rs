@@ -16,7 +16,7 @@ use switchyard_core::catalog::Catalog;
 use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{Holder, StopCause};
 use switchyard_core::policies::{Policies, Shelf};
-use switchyard_core::ports::{Ambient, Assignment, Executor, LogSink, Outcome, StopSignal};
+use switchyard_core::ports::{Ambient, Assignment, Executor, LogSink, Outcome, Room, StopSignal};
 use switchyard_core::route::{Limits, PoolName};
 use switchyard_embedded::home::{Home, Setup};
 use switchyard_embedded::launcher_process::TaskProgram;
@@ -97,8 +97,10 @@ async fn bench(jobs: usize, clients: usize, root: PathBuf) {
         blobs: Arc::clone(&home.yard.blobs),
         ambient: Arc::new(System),
         holder: Holder::new("bench", home.boot),
+        roster: Arc::clone(&home.roster),
         pool: PoolName::STANDARD,
-        slots: 64,
+        room: Room { slots: 64, milli_vcpu: 64_000, memory_mib: 1024 },
+        idle: None,
     };
     let leave = StopSignal::default();
     let worker = tokio::spawn(work(Arc::new(fleet), leave.clone()));

@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use rustix::process::Signal;
 use switchyard_core::catalog::GRACE_MAX;
-use switchyard_core::job::{Epoch, Holder, Job, JobId, Nonce, Phase, StopCause};
+use switchyard_core::dispatch;
+use switchyard_core::job::{Epoch, Holder, Job, JobId, Nonce, Phase, StopCause, Tier};
 use switchyard_core::ports::{
     Desk, LaunchFailed, LaunchFailure, Launcher, Message, PortError, StopSignal, TaskState, Yard,
 };
@@ -19,13 +21,13 @@ use switchyard_core::settle;
 use switchyard_worker::process::{MARK, mark, signal_group, signal_process, sweep};
 use switchyard_worker::scratch::folder_of;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 use tracing::{debug, error, warn};
 
 use crate::blobs_folder::remove_folder;
 use crate::desk_socket;
 use crate::folder::Folder;
 use crate::ledger_sqlite::SqliteLedger;
+use crate::places::Places;
 
 /// What a task has to give its job back when it is told to leave: the longest grace there is, and a little.
 const LEAVE: Duration = GRACE_MAX.saturating_add(Duration::from_secs(15));
@@ -51,7 +53,7 @@ struct Inner {
     boot: Nonce,
     folder: Folder,
     ledger: SqliteLedger,
-    places: Arc<Semaphore>,
+    places: Places,
     tasks: Mutex<HashMap<Message, StopSignal>>,
     yard: OnceLock<(Yard, Arc<dyn Desk>)>,
 }
@@ -71,7 +73,7 @@ impl ProcessLauncher {
         folder: Folder,
         ledger: SqliteLedger,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(places));
+        let places = Places::new(places);
         let (tasks, yard) = (Mutex::default(), OnceLock::new());
         Self(Arc::new(Inner { program, yard_id, boot, folder, ledger, places, tasks, yard }))
     }
@@ -98,15 +100,20 @@ impl ProcessLauncher {
         }
     }
 
+    /// How many launches wait for a place before this one; `None` when it does not wait for one.
+    pub fn waits_behind(&self, run: Message) -> Option<usize> {
+        self.0.places.before(run)
+    }
+
     fn tasks(&self) -> MutexGuard<'_, HashMap<Message, StopSignal>> {
         // A panic in between leaves a map without half-done entries.
         self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn run(self, run: Message, stop: StopSignal) {
+    async fn run(self, run: Message, tier: Tier, since: Timestamp, stop: StopSignal) {
         let how = {
             let place = tokio::select! {
-                place = self.0.places.acquire() => place.ok(),
+                place = self.0.places.take(run, tier, since) => place,
                 _ = stop.raised() => None,
             };
             match (place, self.0.yard.get()) {
@@ -237,7 +244,7 @@ impl Launcher for ProcessLauncher {
             }
             tasks.insert(run, signal.clone());
         }
-        tokio::spawn(self.clone().run(run, signal));
+        tokio::spawn(self.clone().run(run, dispatch::lane(job).tier, job.created, signal));
         Ok(())
     }
 

@@ -10,6 +10,7 @@ pub mod store;
 pub mod ledger_sqlite;
 pub mod lanes_sqlite;
 pub mod launcher_process;
+mod places;
 pub mod desk_local;
 pub mod desk_socket;
 pub mod blobs_folder;

@@ -1,18 +1,33 @@
-//! A worker's day: wait for a doorbell, highest tier first; claim, run, report; and so on until told to leave.
+//! A worker at work: does what its [`Shift`] says. Wait for a doorbell, highest tier first; claim, run, report; and so
+//! on until told to leave, or until nothing has come for long enough.
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
 
-use switchyard_core::execute::{self, Holding, Ran, Runs};
-use switchyard_core::job::{Holder, StopCause, Tier};
-use switchyard_core::ports::{Ambient, Blobs, Desk, Executor, Lane, Lanes, PortError, Received, StopSignal, describe};
+use jiff::Timestamp;
+use switchyard_core::execute::{self, Holding, Ran, Runs, Taken};
+use switchyard_core::job::{Holder, Tier};
+use switchyard_core::ports::{
+    Ambient, Blobs, Desk, Executor, Lane, Lanes, PortError, Received, Refusal, Room, StopSignal, Worker, backoff,
+    describe,
+};
 use switchyard_core::route::PoolName;
-use tokio::sync::Semaphore;
+use switchyard_core::shift::{Act, Next, Shift, Start};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
+use crate::roster::Roster;
 use crate::system::Vital;
 
-/// A worker: slots for one pool.
+/// How long a job that is larger than this worker is kept from it. Released at once it would be back at once; a worker
+/// that it fits waits no longer for it than a boot takes anyway.
+const DECLINED: Duration = Duration::from_secs(10);
+
+/// A worker: room in one pool.
 pub struct Fleet {
     /// Where doorbells ring.
     pub lanes: Arc<dyn Lanes>,
@@ -24,101 +39,285 @@ pub struct Fleet {
     pub blobs: Arc<dyn Blobs>,
     /// Time and chance.
     pub ambient: Arc<dyn Ambient>,
+    /// Where it says what room it has.
+    pub roster: Arc<Roster>,
     /// In whose name.
     pub holder: Holder,
     /// The pool it serves.
     pub pool: PoolName,
-    /// How many jobs at once.
-    pub slots: usize,
+    /// How many jobs at once, and how much of them.
+    pub room: Room,
+    /// How long it waits idle before it goes home; `None`: it stays until it is told to leave.
+    pub idle: Option<Duration>,
 }
 
-/// Works until `leave` is raised, and returns when every run has ended and is reported. What still runs then is told
-/// to stop, and goes back.
+/// Works until `leave` is raised or it goes home, and returns when every run has ended and is reported. What still
+/// runs when it is told to leave is told to stop, and goes back.
 pub async fn work(fleet: Arc<Fleet>, leave: StopSignal) {
     let _vital = Vital("the worker");
-    let slots = Arc::new(Semaphore::new(fleet.slots));
-    let runs = Runs::default();
-    let heart = tokio::spawn(heart(Arc::clone(&fleet), runs.clone()));
+    let shift = Mutex::new(Shift::new(fleet.room));
+    let since = fleet.ambient.now();
+    let duty = Arc::new(Duty { fleet, shift, changed: Notify::new(), runs: Runs::default(), leave, since });
+    duty.enter(&duty.shift());
+    let heart = tokio::spawn(heart(Arc::clone(&duty)));
+    day(&duty).await;
+    heart.abort();
+    duty.fleet.roster.leave(&duty.fleet.holder);
+}
+
+/// What the worker's loop and its runs share.
+struct Duty {
+    fleet: Arc<Fleet>,
+    shift: Mutex<Shift>,
+    /// Room came back that somebody waits for.
+    changed: Notify,
+    runs: Runs,
+    leave: StopSignal,
+    since: Timestamp,
+}
+
+impl Duty {
+    fn shift(&self) -> std::sync::MutexGuard<'_, Shift> {
+        // Every change of a shift is made whole before anything in it can panic.
+        self.shift.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the shift, and says so in the roster.
+    fn tell<T>(&self, change: impl FnOnce(&mut Shift) -> T) -> T {
+        let mut shift = self.shift();
+        let told = change(&mut shift);
+        self.enter(&shift);
+        told
+    }
+
+    /// Changes the shift, and wakes the loop when it has to look again.
+    fn give(&self, change: impl FnOnce(&mut Shift) -> bool) {
+        if self.tell(change) {
+            self.changed.notify_one();
+        }
+    }
+
+    fn enter(&self, shift: &Shift) {
+        let Fleet { holder, pool, room, roster, .. } = self.fleet.as_ref();
+        roster.enter(Worker {
+            holder: holder.clone(),
+            pool: *pool,
+            capacity: *room,
+            free: shift.free(),
+            since: self.since,
+            leaving: shift.is_leaving(),
+        });
+    }
+
+    fn lane(&self, tier: Tier) -> Lane {
+        Lane { pool: self.fleet.pool, tier }
+    }
+
+    fn holding(&self) -> Holding<'_> {
+        let Fleet { desk, executor, blobs, ambient, holder, .. } = self.fleet.as_ref();
+        Holding {
+            desk: desk.as_ref(),
+            executor: executor.as_ref(),
+            blobs: blobs.as_ref(),
+            ambient: ambient.as_ref(),
+            holder,
+            runs: &self.runs,
+        }
+    }
+}
+
+async fn day(duty: &Arc<Duty>) {
     let mut running = JoinSet::new();
     let mut failures: u32 = 0;
-    while leave.cause().is_none() {
-        let free = tokio::select! {
-            _ = leave.raised() => break,
-            permit = Arc::clone(&slots).acquire_owned() => permit,
-        };
-        let Ok(free) = free else { break };
-        let max = 1 + slots.available_permits();
-        let received = tokio::select! {
-            _ = leave.raised() => break,
-            received = receive(&fleet, max) => received,
-        };
+    let mut told = false;
+    let mut idle_since = Instant::now();
+    loop {
         while running.try_join_next().is_some() {}
-        let received = match received {
+        if !told && let Some(cause) = duty.leave.cause() {
+            told = true;
+            duty.runs.stop_all(cause);
+            if let Some(in_hand) = duty.tell(Shift::leave) {
+                give_back(&duty.fleet, &in_hand).await;
+            }
+        }
+        let next = duty.shift().next();
+        let received = match next {
+            Next::Home => break,
+            Next::Rest => {
+                tokio::select! {
+                    _ = duty.leave.raised(), if !told => {}
+                    () = duty.changed.notified() => {}
+                }
+                continue;
+            }
+            Next::Start(start) => {
+                duty.tell(|_| ());
+                running.spawn(answer(Arc::clone(duty), start));
+                continue;
+            }
+            Next::Look(tier, max) => look(duty, tier, max).await,
+            Next::Wait(tiers, max) => {
+                let idle = duty.shift().is_idle();
+                if !idle {
+                    idle_since = Instant::now();
+                }
+                let patience = duty.fleet.idle.filter(|_| idle).map(|idle| idle_since + idle);
+                tokio::select! {
+                    _ = duty.leave.raised() => continue,
+                    () = duty.changed.notified() => continue,
+                    () = until(patience) => {
+                        duty.tell(Shift::tire);
+                        idle_since = Instant::now();
+                        continue;
+                    }
+                    received = wait(duty, &tiers, max) => received,
+                }
+            }
+        };
+        match received {
             Ok(received) => {
                 failures = 0;
-                received
+                if !received.is_empty() {
+                    idle_since = Instant::now();
+                }
+                let acts = if received.is_empty() {
+                    duty.shift().heard(received)
+                } else {
+                    duty.tell(|shift| shift.heard(received))
+                };
+                for act in acts {
+                    match act {
+                        Act::Start(start) => drop(running.spawn(answer(Arc::clone(duty), start))),
+                        Act::Release(received) => give_back(&duty.fleet, &received).await,
+                        Act::Decline(received) => drop(running.spawn(decline(Arc::clone(duty), received))),
+                    }
+                }
             }
             Err(error) => {
                 failures += 1;
                 warn!(%error, failures, "cannot receive; trying again");
-                let pause = switchyard_core::ports::backoff(execute::BEAT / 15, failures, fleet.ambient.chance());
-                fleet.ambient.pause(pause).await;
-                continue;
+                let pause = backoff(execute::BEAT / 15, failures, duty.fleet.ambient.chance());
+                tokio::select! {
+                    _ = duty.leave.raised(), if !told => {}
+                    () = duty.fleet.ambient.pause(pause) => {}
+                }
             }
-        };
-        let mut free = Some(free);
-        for received in received {
-            // Never more than there are slots: `max` counted them.
-            let Some(permit) = free.take().or_else(|| Arc::clone(&slots).try_acquire_owned().ok()) else {
-                give_back(&fleet, &received).await;
-                continue;
-            };
-            let (fleet, runs) = (Arc::clone(&fleet), runs.clone());
-            running.spawn(async move {
-                answer(&fleet, &runs, received).await;
-                drop(permit);
-            });
         }
     }
-    runs.stop_all(leave.cause().unwrap_or(StopCause::Drain));
     while running.join_next().await.is_some() {}
-    heart.abort();
 }
 
-/// Takes up to `max` messages from the highest tier that has any. When all are empty, waits for all three at once:
-/// waiting for the highest alone would starve the others.
-async fn receive(fleet: &Fleet, max: usize) -> Result<Vec<Received>, PortError> {
-    let lane = |tier: Tier| Lane { pool: fleet.pool, tier };
-    for tier in Tier::ALL {
-        let received = fleet.lanes.receive(&lane(tier), max, false).await?;
-        if !received.is_empty() {
-            return Ok(received);
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn look(duty: &Duty, tier: Tier, max: u32) -> Result<Vec<Received>, PortError> {
+    duty.fleet.lanes.receive(&duty.lane(tier), at_most(max), false).await
+}
+
+/// Waits for all these tiers at once: waiting for the highest alone would starve the others. The first that answers
+/// with something counts, the highest if several do; the others' receives are dropped, which hides nothing.
+async fn wait(duty: &Duty, tiers: &[Tier], max: u32) -> Result<Vec<Received>, PortError> {
+    let lanes: Vec<Lane> = tiers.iter().map(|tier| duty.lane(*tier)).collect();
+    let mut asked: Vec<_> = lanes.iter().map(|lane| Some(duty.fleet.lanes.receive(lane, at_most(max), true))).collect();
+    poll_fn(|context| {
+        for slot in &mut asked {
+            let Some(receive) = slot else { continue };
+            match receive.as_mut().poll(context) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(none)) if none.is_empty() => *slot = None,
+                Poll::Ready(received) => return Poll::Ready(received),
+            }
         }
-    }
-    let [first, second, third] = Tier::ALL.map(lane);
-    tokio::select! {
-        biased;
-        received = fleet.lanes.receive(&first, max, true) => received,
-        received = fleet.lanes.receive(&second, max, true) => received,
-        received = fleet.lanes.receive(&third, max, true) => received,
+        if asked.iter().all(Option::is_none) { Poll::Ready(Ok(Vec::new())) } else { Poll::Pending }
+    })
+    .await
+}
+
+fn at_most(max: u32) -> usize {
+    usize::try_from(max).unwrap_or(usize::MAX)
+}
+
+/// Room that a start holds, until it is dropped.
+struct Holds<'a> {
+    duty: &'a Duty,
+    room: Room,
+}
+
+impl Drop for Holds<'_> {
+    fn drop(&mut self) {
+        // Who may go home counts from the end of the last run.
+        let goes_home = self.duty.fleet.idle.is_some();
+        self.duty.give(|shift| shift.given(self.room) || (goes_home && shift.is_idle()));
     }
 }
 
-async fn answer(fleet: &Fleet, runs: &Runs, received: Received) {
-    let holding = holding(fleet, runs);
-    match execute::run(&holding, received.message, None).await {
+async fn answer(duty: Arc<Duty>, start: Start) {
+    let fleet = &duty.fleet;
+    let holding = duty.holding();
+    let (message, offer) = (start.received.message, start.offer);
+    let mut holds = Holds { duty: &duty, room: offer };
+    let ran = match execute::take(&holding, message, None, Some(offer)).await {
+        Ok(Taken::Won(held)) => {
+            let needs = held.needs();
+            holds.room = needs;
+            duty.give(|shift| shift.claimed(offer, needs));
+            // Told to leave between its doorbell and its claim.
+            if let Some(cause) = duty.leave.cause() {
+                duty.runs.stop(message, cause);
+            }
+            held.run().await
+        }
+        Ok(Taken::Lost(Refusal::NoRoom(needs))) => {
+            // The shift takes its room back itself.
+            holds.room = Room::default();
+            return no_room(&duty, start, needs).await;
+        }
+        Ok(Taken::Lost(refusal)) => Ok(Ran::Refused(refusal)),
+        Err(error) => Err(error),
+    };
+    match ran {
         Ok(ran) if ran.is_final() => {
-            if let Err(error) = fleet.lanes.delete(&received).await {
+            if let Err(error) = fleet.lanes.delete(&start.received).await {
                 // It comes back, and its claim is refused for good.
                 debug!(%error, "doorbell not deleted");
             }
         }
         Ok(Ran::Done(_) | Ran::Refused(_)) => {}
         Err(error) => {
-            error!(job.id = %received.message.id, error = %describe(&error), "run not reported; the reaper finds out");
-            give_back(fleet, &received).await;
+            error!(job.id = %message.id, error = %describe(&error), "run not reported; the reaper finds out");
+            give_back(fleet, &start.received).await;
         }
     }
+}
+
+/// The job needs more than it was offered: it waits in hand until there is so much, or goes back.
+async fn no_room(duty: &Arc<Duty>, start: Start, needs: Room) {
+    debug!(job.id = %start.received.message.id, ?needs, offer = ?start.offer, "no room for it now");
+    let acts = duty.tell(|shift| shift.refused(start, needs));
+    duty.changed.notify_one();
+    for act in acts {
+        match act {
+            Act::Release(received) => give_back(&duty.fleet, &received).await,
+            Act::Decline(received) => {
+                let (job, room) = (received.message.id, duty.fleet.room);
+                warn!(job.id = %job, ?needs, ?room, "a job is larger than this worker, and goes back");
+                decline(Arc::clone(duty), received).await;
+            }
+            Act::Start(_) => unreachable!("a refusal starts nothing"),
+        }
+    }
+}
+
+async fn decline(duty: Arc<Duty>, received: Received) {
+    tokio::select! {
+        _ = duty.leave.raised() => {}
+        () = duty.fleet.ambient.pause(DECLINED) => {}
+    }
+    give_back(&duty.fleet, &received).await;
 }
 
 async fn give_back(fleet: &Fleet, received: &Received) {
@@ -127,23 +326,170 @@ async fn give_back(fleet: &Fleet, received: &Received) {
     }
 }
 
-fn holding<'a>(fleet: &'a Fleet, runs: &'a Runs) -> Holding<'a> {
-    Holding {
-        desk: fleet.desk.as_ref(),
-        executor: fleet.executor.as_ref(),
-        blobs: fleet.blobs.as_ref(),
-        ambient: fleet.ambient.as_ref(),
-        holder: &fleet.holder,
-        runs,
-    }
-}
-
 /// One beat for all runs, and none while there are none.
-async fn heart(fleet: Arc<Fleet>, runs: Runs) {
+async fn heart(duty: Arc<Duty>) {
     let _vital = Vital("the worker's heart");
     let mut counter = 0;
     loop {
-        runs.any().await;
-        execute::beat_while_running(&holding(&fleet, &runs), &mut counter).await;
+        duty.runs.any().await;
+        execute::beat_while_running(&duty.holding(), &mut counter).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use async_trait::async_trait;
+    use switchyard_core::catalog::Catalog;
+    use switchyard_core::intake::{self, Sender, Taking};
+    use switchyard_core::job::{Job, Nonce, Phase, StopCause};
+    use switchyard_core::memory::Memory;
+    use switchyard_core::ports::{Assignment, LogSink, Outcome, Workers, Yard};
+    use switchyard_core::route::Limits;
+    use switchyard_core::settle::YardDesk;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::system::System;
+
+    const CATALOG: &str = "version: 1
+capabilities:
+  - { name: small, summary: half of the worker, run: { command: [\"true\"] }, needs: { memory_mib: 50, vcpu: 0.5 } }
+  - { name: large, summary: all of it, run: { command: [\"true\"] }, needs: { memory_mib: 100, vcpu: 1 } }
+  - { name: huge, summary: more than it has, run: { command: [\"true\"] }, needs: { memory_mib: 101, vcpu: 1 } }
+";
+    const ROOM: Room = Room { slots: 2, milli_vcpu: 1000, memory_mib: 100 };
+
+    /// Ends a run when there is a permit for it, or when it is told to stop.
+    struct Gate(Semaphore);
+
+    #[async_trait]
+    impl Executor for Gate {
+        async fn run(&self, assignment: &Assignment, _: &dyn LogSink) -> Outcome {
+            tokio::select! {
+                cause = assignment.stop.raised() => Outcome::Stopped(cause),
+                permit = self.0.acquire() => {
+                    permit.expect("the gate stays").forget();
+                    Outcome::Succeeded(None)
+                }
+            }
+        }
+    }
+
+    struct Scene {
+        yard: Yard,
+        fleet: Arc<Fleet>,
+        gate: Arc<Gate>,
+        leave: StopSignal,
+    }
+
+    fn scene(idle: Option<Duration>) -> Scene {
+        let catalog = Catalog::parse("test", CATALOG, &[], &BTreeMap::new()).unwrap();
+        let home = Memory::new(System.now(), 1);
+        // Real time: a heart that no time passes for would never rest.
+        let yard = Yard { ambient: Arc::new(System), ..home.yard(catalog, Limits::one_machine(1024)) };
+        let gate = Arc::new(Gate(Semaphore::new(0)));
+        let fleet = Fleet {
+            lanes: Arc::clone(&yard.lanes),
+            desk: Arc::new(YardDesk(yard.clone())),
+            executor: Arc::clone(&gate) as Arc<dyn Executor>,
+            blobs: Arc::clone(&yard.blobs),
+            ambient: Arc::new(System),
+            roster: Arc::new(Roster::default()),
+            holder: Holder::new("worker", Nonce(1)),
+            pool: PoolName::STANDARD,
+            room: ROOM,
+            idle,
+        };
+        Scene { yard, fleet: Arc::new(fleet), gate, leave: StopSignal::default() }
+    }
+
+    impl Scene {
+        async fn submit(&self, capability: &str, tier: &str) -> Job {
+            let body = format!(r#"{{"capability":"{capability}","payload":{{}},"tier":"{tier}"}}"#);
+            let (submission, digest) = intake::read(body.as_bytes()).unwrap();
+            let (sender, now) = (Sender { caller: "tests", key: None }, System.now());
+            let situation = self.yard.situation().await;
+            let taking = Taking::default();
+            let mut prepared =
+                intake::prepare(&submission, digest, sender, &situation, taking, now, System.random()).unwrap();
+            prepared.job.route.place = switchyard_core::route::Place::Fleet(PoolName::STANDARD);
+            intake::accept(&self.yard, vec![prepared]).await.unwrap().remove(0).unwrap().job
+        }
+
+        async fn until(&self, job: &Job, phase: Phase) {
+            loop {
+                let now = self.yard.ledger.load(job.id).await.unwrap().unwrap();
+                if now.phase() == phase {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+
+        async fn free(&self) -> Room {
+            self.fleet.roster.list().await.unwrap()[0].free
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_job_waits_in_hand_and_only_a_higher_tier_passes_it() {
+        let scene = scene(None);
+        let worker = tokio::spawn(work(Arc::clone(&scene.fleet), scene.leave.clone()));
+        let first = scene.submit("small", "standard").await;
+        scene.until(&first, Phase::Running).await;
+        assert_eq!(scene.free().await, Room { slots: 1, milli_vcpu: 500, memory_mib: 50 });
+        let large = scene.submit("large", "priority").await;
+        // Time for its claim: it is refused, and waits.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let later = scene.submit("small", "standard").await;
+        let higher = scene.submit("small", "synchronous").await;
+        scene.until(&higher, Phase::Running).await;
+        assert_eq!(scene.free().await, Room::default());
+        scene.gate.0.add_permits(2);
+        scene.until(&first, Phase::Succeeded).await;
+        scene.until(&higher, Phase::Succeeded).await;
+        scene.until(&large, Phase::Running).await;
+        let waits = scene.yard.ledger.load(later.id).await.unwrap().unwrap();
+        assert_eq!(waits.phase(), Phase::Dispatched, "it arrived later and is of a lower tier");
+        scene.gate.0.add_permits(2);
+        scene.until(&later, Phase::Succeeded).await;
+        scene.leave.raise(StopCause::Drain);
+        worker.await.unwrap();
+        assert_eq!(scene.fleet.roster.list().await.unwrap(), [], "it is gone");
+    }
+
+    #[tokio::test]
+    async fn a_drained_worker_gives_back_what_it_runs_and_what_it_has_in_hand() {
+        let scene = scene(None);
+        let worker = tokio::spawn(work(Arc::clone(&scene.fleet), scene.leave.clone()));
+        let (huge, small) = (scene.submit("huge", "priority").await, scene.submit("small", "standard").await);
+        scene.until(&small, Phase::Running).await;
+        let large = scene.submit("large", "standard").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let lane = |tier| Lane { pool: PoolName::STANDARD, tier };
+        assert_eq!(scene.yard.lanes.visible(&lane(Tier::Standard)).await.unwrap(), 0, "one runs, one is in hand");
+        scene.leave.raise(StopCause::Drain);
+        worker.await.unwrap();
+        let jobs = [&huge, &small, &large].map(|job| scene.yard.ledger.load(job.id));
+        for (job, epoch) in jobs.into_iter().zip([1, 2, 1]) {
+            let job = job.await.unwrap().unwrap();
+            assert_eq!((job.phase(), job.epoch.0), (Phase::Dispatched, epoch));
+        }
+        for (tier, rings) in Tier::ALL.into_iter().zip([0, 1, 2]) {
+            assert_eq!(scene.yard.lanes.visible(&lane(tier)).await.unwrap(), rings, "{tier}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_idle_long_enough_goes_home() {
+        let scene = scene(Some(Duration::from_millis(200)));
+        let worker = tokio::spawn(work(Arc::clone(&scene.fleet), scene.leave.clone()));
+        scene.gate.0.add_permits(1);
+        let job = scene.submit("small", "standard").await;
+        worker.await.unwrap();
+        scene.until(&job, Phase::Succeeded).await;
+        assert_eq!(scene.leave.cause(), None, "nobody told it to");
     }
 }

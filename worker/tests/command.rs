@@ -124,6 +124,7 @@ async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
         holder: Holder("tests".to_owned()),
         token: ClaimToken::new([7; 32]).hash(),
         at_most: None,
+        room: None,
     };
     let job = execute::claim(&prepared.job, &claim, System.now()).unwrap();
     let deadline = System.now() + job.work.run_timeout;

@@ -8,16 +8,39 @@ use super::{
     FailureWire, LineWire, WireError, bad, decode, decode_body, encode, encode_body, from_hex, from_ms, hex, ms,
 };
 use crate::job::{ClaimToken, Epoch, Holder, JobId, StopCause, TokenHash};
-use crate::ports::{Beat, Claim, Claimed, LogLine, Message, Order, Outcome, Refusal, Report, Reported, Voucher};
+use crate::ports::{Beat, Claim, Claimed, LogLine, Message, Order, Outcome, Refusal, Report, Reported, Room, Voucher};
 
 /// What a child says to its yard, one JSON text a line.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum CallWire {
-    Claim { id: JobId, epoch: Epoch, holder: Holder, token: String, at_most_s: Option<u64> },
-    Beat { holder: Holder, counter: u64, running: Vec<(JobId, Epoch)>, patience_ms: u64 },
-    Log { id: JobId, epoch: Epoch, token: String, lines: Vec<LineWire> },
-    Settle { id: JobId, epoch: Epoch, token: String, outcome: OutcomeWire },
+    Claim {
+        id: JobId,
+        epoch: Epoch,
+        holder: Holder,
+        token: String,
+        at_most_s: Option<u64>,
+        #[serde(default)]
+        room: Option<Room>,
+    },
+    Beat {
+        holder: Holder,
+        counter: u64,
+        running: Vec<(JobId, Epoch)>,
+        patience_ms: u64,
+    },
+    Log {
+        id: JobId,
+        epoch: Epoch,
+        token: String,
+        lines: Vec<LineWire>,
+    },
+    Settle {
+        id: JobId,
+        epoch: Epoch,
+        token: String,
+        outcome: OutcomeWire,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -84,6 +107,7 @@ pub fn encode_call(call: &DeskCall) -> String {
             holder: claim.holder.clone(),
             token: hex(&claim.token.0),
             at_most_s: claim.at_most.map(|most| most.as_secs()),
+            room: claim.room,
         },
         DeskCall::Beat(beat, patience) => CallWire::Beat {
             holder: beat.holder.clone(),
@@ -130,12 +154,13 @@ pub fn decode_call(text: &str) -> Result<DeskCall, WireError> {
         Ok::<_, WireError>(Voucher { id, epoch, token })
     };
     Ok(match wire {
-        CallWire::Claim { id, epoch, holder, token, at_most_s } => DeskCall::Claim(Claim {
+        CallWire::Claim { id, epoch, holder, token, at_most_s, room } => DeskCall::Claim(Claim {
             id,
             epoch,
             holder,
             token: TokenHash(from_hex(&token, "token").map_err(|cause| bad(what, cause))?),
             at_most: at_most_s.map(Duration::from_secs),
+            room,
         }),
         CallWire::Beat { holder, counter, running, patience_ms } => {
             let running = running.into_iter().map(|(id, epoch)| Message { id, epoch }).collect();
