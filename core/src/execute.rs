@@ -219,7 +219,7 @@ pub async fn run(holding: &Holding<'_>, bell: Message, at_most: Option<Duration>
 /// What became of a claim, at its holder.
 pub enum Taken<'a> {
     /// The job is this holder's to run.
-    Won(Box<Held<'a>>),
+    Won(Held<'a>),
     /// It is not.
     Lost(Refusal),
 }
@@ -229,7 +229,7 @@ pub struct Held<'a> {
     holding: &'a Holding<'a>,
     entered: Entered<'a>,
     voucher: Voucher,
-    job: Job,
+    job: Box<Job>,
     payload: Body,
 }
 
@@ -253,7 +253,7 @@ pub async fn take<'a>(
     let claimed = persist(holding.ambient, "claim", TRIES, || holding.desk.claim(&asked)).await?;
     Ok(match claimed {
         Claimed::Lost(refusal) => Taken::Lost(refusal),
-        Claimed::Won(job, payload) => Taken::Won(Box::new(Held { holding, entered, voucher, job: *job, payload })),
+        Claimed::Won(job, payload) => Taken::Won(Held { holding, entered, voucher, job, payload }),
     })
 }
 
@@ -280,7 +280,7 @@ impl Held<'_> {
                     }
                 };
                 let log = DeskLog { desk: holding.desk, voucher: &voucher };
-                let assignment = Assignment { job, payload, deadline, stop: entered.signal.clone() };
+                let assignment = Assignment { job: *job, payload, deadline, stop: entered.signal.clone() };
                 holding.executor.run(&assignment, &log).await
             }
             Err(error) if error.retryable => Outcome::Interrupted(format!("its payload could not be read: {error}")),

@@ -209,7 +209,7 @@ impl Shift {
         let before = fits(self);
         self.free = self.free.plus(back);
         // Only then: a sweep that began anew with each run that ends would not come to its end.
-        let again = self.rests || (!before && fits(self));
+        let again = (!before && fits(self)) || (self.rests && (self.places() > 0 || self.is_idle()));
         if again {
             self.asked = 0;
         }

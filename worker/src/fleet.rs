@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use switchyard_core::execute::{self, Holding, Ran, Runs, Taken};
 use switchyard_core::job::{Holder, Tier};
 use switchyard_core::ports::{
@@ -56,9 +55,15 @@ pub struct Fleet {
 pub async fn work(fleet: Arc<Fleet>, leave: StopSignal) {
     let _vital = Vital("the worker");
     let shift = Mutex::new(Shift::new(fleet.room));
-    let since = fleet.ambient.now();
-    let duty = Arc::new(Duty { fleet, shift, changed: Notify::new(), runs: Runs::default(), leave, since });
-    duty.enter(&duty.shift());
+    fleet.roster.enter(Worker {
+        holder: fleet.holder.clone(),
+        pool: fleet.pool,
+        capacity: fleet.room,
+        free: fleet.room,
+        since: fleet.ambient.now(),
+        leaving: false,
+    });
+    let duty = Arc::new(Duty { fleet, shift, changed: Notify::new(), runs: Runs::default(), leave });
     let heart = tokio::spawn(heart(Arc::clone(&duty)));
     day(&duty).await;
     heart.abort();
@@ -73,7 +78,6 @@ struct Duty {
     changed: Notify,
     runs: Runs,
     leave: StopSignal,
-    since: Timestamp,
 }
 
 impl Duty {
@@ -86,7 +90,7 @@ impl Duty {
     fn tell<T>(&self, change: impl FnOnce(&mut Shift) -> T) -> T {
         let mut shift = self.shift();
         let told = change(&mut shift);
-        self.enter(&shift);
+        self.fleet.roster.change(&self.fleet.holder, shift.free(), shift.is_leaving());
         told
     }
 
@@ -95,18 +99,6 @@ impl Duty {
         if self.tell(change) {
             self.changed.notify_one();
         }
-    }
-
-    fn enter(&self, shift: &Shift) {
-        let Fleet { holder, pool, room, roster, .. } = self.fleet.as_ref();
-        roster.enter(Worker {
-            holder: holder.clone(),
-            pool: *pool,
-            capacity: *room,
-            free: shift.free(),
-            since: self.since,
-            leaving: shift.is_leaving(),
-        });
     }
 
     fn lane(&self, tier: Tier) -> Lane {

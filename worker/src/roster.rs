@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use switchyard_core::job::Holder;
-use switchyard_core::ports::{PortError, Worker, Workers};
+use switchyard_core::ports::{PortError, Room, Worker, Workers};
 
 /// The workers of this process.
 #[derive(Debug, Default)]
@@ -15,6 +15,13 @@ impl Roster {
     /// Notes what a worker says of itself.
     pub fn enter(&self, worker: Worker) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(worker.holder.clone(), worker);
+    }
+
+    /// Notes what room a worker has now, and whether it takes anything new.
+    pub fn change(&self, holder: &Holder, free: Room, leaving: bool) {
+        if let Some(worker) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(holder) {
+            (worker.free, worker.leaving) = (free, leaving);
+        }
     }
 
     /// Strikes out a worker that went home.
