@@ -1,6 +1,7 @@
 //! One HTTP router for every home: it reads a request, calls a room, and shows what came of it.
 
 mod body;
+mod brakes;
 mod events;
 mod jobs;
 pub mod problem;
@@ -105,6 +106,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/v1/events", post(events::deliver))
         .route("/v1/capabilities", get(jobs::capabilities))
+        .route("/v1/yard", get(brakes::yard))
+        .route("/v1/pause", post(brakes::pause))
+        .route("/v1/resume", post(brakes::resume))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), admit));
     Router::new()
         .route("/health", get(health))

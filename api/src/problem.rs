@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use switchyard_core::intake::Rejected;
 use switchyard_core::ports::{PortError, describe};
+use switchyard_core::quota::OverQuota;
 use switchyard_core::settle::AskError;
 
 /// A problem document.
@@ -19,13 +20,18 @@ pub struct Problem {
     pub code: String,
     /// What happened, in a sentence.
     pub detail: String,
+    /// After how many seconds another try makes sense, for the header Retry-After.
+    #[serde(skip)]
+    pub retry_after_seconds: Option<u64>,
 }
 
 impl Problem {
     /// A problem.
     pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error").to_owned();
-        Self { status: status.as_u16(), title, code: code.to_owned(), detail: detail.into() }
+        // A home that failed for a moment is asked again at once.
+        let retry_after_seconds = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+        Self { status: status.as_u16(), title, code: code.to_owned(), detail: detail.into(), retry_after_seconds }
     }
 }
 
@@ -35,8 +41,8 @@ impl IntoResponse for Problem {
         let mut response = (status, axum::Json(&self)).into_response();
         let json = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, json);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -54,6 +60,13 @@ impl From<Rejected> for Problem {
             | Rejected::NoFeasibleVenue(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Self::new(status, rejected.code(), rejected.to_string())
+    }
+}
+
+impl From<OverQuota> for Problem {
+    fn from(over: OverQuota) -> Self {
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, OverQuota::CODE, over.to_string());
+        Self { retry_after_seconds: Some(over.retry_after_seconds()), ..problem }
     }
 }
 

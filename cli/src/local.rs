@@ -63,7 +63,8 @@ fn raise_file_limit() {
 
 async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let catalog = catalog::load(local.policies.as_deref())?;
-    let shelf = Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(memory_mib()) }));
+    let shelf =
+        Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(memory_mib()), ..Policies::default() }));
     let listener = TcpListener::bind(local.listen).await.map_err(|cause| {
         let listen = local.listen;
         let advice = match cause.kind() {

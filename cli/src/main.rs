@@ -1,6 +1,7 @@
 //! `switchyard`: the yard on one machine, its worker, and the tool that talks to it.
 
 mod args;
+mod brakes;
 mod catalog;
 mod client;
 mod exit;
@@ -41,6 +42,9 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Result { id } => show::result(&client()?, &id),
         Command::Cancel { id } => show::change(&client()?, &id, "cancel", json),
         Command::Retry { id } => show::change(&client()?, &id, "retry", json),
+        Command::Pause(pause) => brakes::pause(&client()?, &pause, json),
+        Command::Resume(scope) => brakes::resume(&client()?, &scope, json),
+        Command::Yard => brakes::yard(&client()?, json),
         Command::Capabilities { check: None } => show::capabilities(&client()?, json),
         Command::Capabilities { check: Some(folder) } => catalog::check(&folder),
         Command::Replay { event, submit } => {

@@ -1,6 +1,6 @@
 //! Room 1: a submission becomes a [`Job`], accepted and routed in one durable write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::brake;
 use crate::catalog::BadPayload;
 use crate::dispatch::{self, Act};
 use crate::finding::{Finding, Severity};
-use crate::job::{Entry, Epoch, Job, JobId, Nonce, State, Tier, Work, one_line};
+use crate::job::{Epoch, Job, JobId, Nonce, State, Tier, Work, one_line};
 use crate::policies::Situation;
 use crate::ports::{Acceptance, Body, NewJob, PortError, Yard};
 use crate::route::{Conditions, Refused, Route, route};
@@ -309,7 +310,7 @@ pub fn prepare(
         announce: submission.announce,
         needs: capability.needs.clone(),
     };
-    Ok(Prepared { job: born(id, work, chosen, delay, now, nonce), payload })
+    Ok(Prepared { job: born(id, work, chosen, delay, situation, now, nonce), payload })
 }
 
 /// The labels as a record keeps them; refused when there are too many, or one cannot be written `name=value`.
@@ -333,8 +334,16 @@ pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<Vec<(Str
     Ok(labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
-/// The record of a new job: waiting for its moment, or dispatched at epoch 1.
-fn born(id: JobId, work: Work, route: Route, delay: Option<Duration>, now: Timestamp, nonce: Nonce) -> Job {
+/// The record of a new job: waiting for its moment, held, or dispatched at epoch 1.
+fn born(
+    id: JobId,
+    work: Work,
+    route: Route,
+    delay: Option<Duration>,
+    situation: &Situation,
+    now: Timestamp,
+    nonce: Nonce,
+) -> Job {
     let attempts_allowed = work.attempts;
     let (state, epoch) = match delay {
         Some(delay) => (State::Delayed { until: now + delay }, Epoch(0)),
@@ -361,20 +370,20 @@ fn born(id: JobId, work: Work, route: Route, delay: Option<Duration>, now: Times
         revision: 1,
         nonce,
     };
-    let phase = job.phase();
-    job.timeline.push(Entry {
-        at: now,
-        step: None,
-        phase,
-        epoch,
-        reason: "accepted".to_owned(),
-        detail: if delay.is_some() { String::new() } else { job.route.place.to_string() },
-    });
+    let detail = match (delay, situation.brake(&job)) {
+        (Some(_), _) => String::new(),
+        (None, None) => job.route.place.to_string(),
+        // Inline ones too: whoever submitted it hears that it waits.
+        (None, Some(brake)) => {
+            (job.state, job.epoch) = (State::Held { since: now }, Epoch(0));
+            brake.to_string()
+        }
+    };
+    job.note(None, now, "accepted", detail);
     job.due = Some(match job.state {
         State::Delayed { until } => until,
-        State::Held { .. } | State::Dispatched { .. } | State::Running(_) | State::Settled(_) => {
-            dispatch::first_look(&job, now)
-        }
+        State::Held { .. } => dispatch::due_in(&job, now, dispatch::HELD_LOOK),
+        State::Dispatched { .. } | State::Running(_) | State::Settled(_) => dispatch::first_look(&job, situation, now),
     });
     job
 }
@@ -425,17 +434,20 @@ pub async fn accept(yard: &Yard, prepared: Vec<Prepared>) -> Result<Vec<Result<T
     let jobs: Vec<Job> = new.iter().map(|new| new.job.clone()).collect();
     let acceptances = yard.ledger.accept(new).await?;
     let mut taken = Vec::with_capacity(jobs.len());
+    // One admission for a whole batch of held jobs.
+    let mut held = BTreeSet::new();
     for (job, acceptance) in jobs.into_iter().zip(acceptances) {
         taken.push(match judge(job, acceptance) {
             Ok(taken) => {
                 if taken.fresh {
-                    dispatch::carry_out(yard, taken.job.clone(), dispatch::acts(&taken.job)).await;
+                    held.extend(dispatch::act(yard, taken.job.clone(), dispatch::acts(&taken.job)).await);
                 }
                 Ok(taken)
             }
             Err(rejected) => Err(rejected),
         });
     }
+    brake::admit_all(yard, held).await;
     Ok(taken)
 }
 
@@ -467,8 +479,8 @@ mod tests {
     fn try_prepare(body: &str, key: Option<&str>) -> Result<Prepared, Rejected> {
         let (submission, digest) = read(body.as_bytes())?;
         let sender = Sender { caller: "local", key };
-        let policies = Policies { catalog: catalog(), limits: Limits::one_machine(1024) };
-        let situation = Situation { policies: policies.into(), workers: vec![] };
+        let policies = Policies { catalog: catalog(), limits: Limits::one_machine(1024), ..Policies::default() };
+        let situation = Situation { policies: policies.into(), ..Situation::default() };
         prepare(&submission, digest, sender, &situation, Taking::default(), Timestamp::UNIX_EPOCH, [3; 32])
     }
 

@@ -9,6 +9,8 @@
 //! 5. [`settle`]: a report becomes a final state or the next dispatch; a stale epoch is refused; debts are paid.
 //! 6. [`reap`]: the night watch. Whatever is overdue goes through the same rooms again.
 //!
+//! Between rooms 3 and 4 a job may have to wait: [`brake`] says what holds it, and when it may go on.
+//!
 //! Beside the rooms, [`schedule`] says which ticks are due; each goes through [`intake`] like any submission.
 //!
 //! In a room a short async function loads, calls a pure decision, saves, and acts; the decision is a plain function
@@ -20,6 +22,7 @@ pub mod job;
 pub mod intake;
 pub mod route;
 pub mod dispatch;
+pub mod brake;
 pub mod execute;
 pub mod settle;
 pub mod reap;
@@ -28,6 +31,8 @@ pub mod schedule;
 pub mod cost;
 pub mod catalog;
 pub mod policies;
+pub mod quota;
+pub mod why;
 pub mod finding;
 pub mod ports;
 pub mod wire;

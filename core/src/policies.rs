@@ -1,9 +1,13 @@
 //! What an operator edits, as one value: read whole, and swapped whole while the yard runs.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
+use crate::brake::{Brake, Pauses, brake};
 use crate::catalog::Catalog;
+use crate::job::Job;
 use crate::ports::Worker;
+use crate::quota::Quotas;
 use crate::route::{Limits, Needs, PoolName};
 
 /// The rules in force.
@@ -13,6 +17,10 @@ pub struct Policies {
     pub catalog: Catalog,
     /// What the venues can do, and what they cost.
     pub limits: Limits,
+    /// How much each caller may submit.
+    pub quotas: Quotas,
+    /// How long a job waits in a tier of the fleet before it rises one; `None`: tiers are strict for ever.
+    pub ageing: Option<Duration>,
 }
 
 /// Where the rules in force lie. Whoever decides takes them once, and decides by those: a reload in the middle of a
@@ -45,12 +53,24 @@ pub struct Situation {
     pub policies: Arc<Policies>,
     /// Who works.
     pub workers: Vec<Worker>,
+    /// The pauses in force.
+    pub pauses: Arc<Pauses>,
 }
 
 impl Situation {
     /// What the venues can do.
     pub fn limits(&self) -> &Limits {
         &self.policies.limits
+    }
+
+    /// Whether a capability's jobs need permits.
+    pub fn is_limited(&self, capability: &str) -> bool {
+        self.policies.catalog.get(capability).is_some_and(|listed| listed.concurrent.is_some())
+    }
+
+    /// What keeps this job from starting now.
+    pub fn brake(&self, job: &Job) -> Option<Brake<'_>> {
+        brake(job, &self.pauses, &self.policies.catalog)
     }
 
     /// The pools with a worker that has room for such a job now.
@@ -60,12 +80,5 @@ impl Situation {
         free.sort_unstable();
         free.dedup();
         free
-    }
-}
-
-impl From<Limits> for Situation {
-    /// No workers, no catalog: these limits alone.
-    fn from(limits: Limits) -> Self {
-        Self { policies: Arc::new(Policies { limits, ..Policies::default() }), workers: Vec::new() }
     }
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
+use crate::brake;
 use crate::dispatch::{self, Act, Decided, commit, due_in};
 use crate::execute::{FORCE_AFTER, LEASE};
-use crate::job::{Ending, Failure, Holder, Job, JobId, Run, State, Stop, StopCause};
+use crate::job::{Ending, Failure, Holder, Job, JobId, Run, State, Step, Stop, StopCause};
 use crate::policies::Situation;
 use crate::ports::{Beat, Lane, Message, PortError, Saved, TaskState, Yard, describe};
 use crate::route::Venue;
@@ -86,6 +87,7 @@ pub fn look(job: Job, fact: &Fact, situation: &Situation, now: Timestamp) -> Opt
             let acts = job.owed.iter().cloned().map(Act::Pay).collect();
             Some(Decided { job: Job { due: Some(due_in(&job, until, Duration::ZERO)), ..job }, acts })
         }
+        // A held one stays so while its brake is on; asked whether it may go all the same.
         State::Delayed { .. } | State::Held { .. } => Some(dispatch::again(job, situation, now, "due", "")),
         State::Dispatched { at, looks } => Some(look_at_waiting(job, fact, at, looks + 1, situation, now)),
         State::Running(run) => Some(look_at_running(job, run, fact, situation, now)),
@@ -105,6 +107,13 @@ fn look_at_waiting(
     situation: &Situation,
     now: Timestamp,
 ) -> Decided {
+    if let Some(brake) = situation.brake(&job) {
+        return dispatch::hold(job, brake, now, brake.code(), "");
+    }
+    let rises = dispatch::rises_at(&job, situation, at);
+    if rises.is_some_and(|rises| rises <= now) {
+        return rise(job, at, situation, now);
+    }
     let mut acts: Vec<Act> = job.owed.iter().cloned().map(Act::Pay).collect();
     let message = Message { id: job.id, epoch: job.epoch };
     match job.route.venue() {
@@ -125,8 +134,20 @@ fn look_at_waiting(
     }
     // Doubled from look to look, an hour at most: a long queue is not a reason to ask every minute.
     let wait = dispatch::FIRST_LOOK.saturating_mul(1_u32.checked_shl(looks).unwrap_or(u32::MAX));
-    job.due = Some(due_in(&job, now, wait.min(Duration::from_secs(3600))));
+    let due = due_in(&job, now, wait.min(Duration::from_secs(3600)));
+    job.due = Some(rises.map_or(due, |rises| due.min(rises)));
     job.state = State::Dispatched { at, looks };
+    Decided { job, acts }
+}
+
+/// A job that waited so long that the rules let it rise: it rings in the next higher tier, at a new epoch.
+fn rise(mut job: Job, since: Timestamp, situation: &Situation, now: Timestamp) -> Decided {
+    job.aged += 1;
+    let waited = now.duration_since(since).as_secs();
+    let detail = format!("waited {waited} s; {} tier", dispatch::lane(&job).tier);
+    job.take(Step::Dispatch, State::Dispatched { at: now, looks: 0 }, now, "aged", detail);
+    job.due = Some(dispatch::first_look(&job, situation, now));
+    let acts = dispatch::acts(&job);
     Decided { job, acts }
 }
 
@@ -207,9 +228,12 @@ pub struct Counts {
     pub errors: u64,
     /// Settled jobs removed after their retention.
     pub forgotten: u64,
+    /// Held jobs sent on although nobody had just made room for them: what a crash or a change of the rules left.
+    pub admitted: u64,
 }
 
-/// One round: every overdue job is looked at once, each for itself, and what was kept long enough is forgotten.
+/// One round: every overdue job is looked at once, each for itself; what was kept long enough is forgotten, and what
+/// is held and may go is sent on.
 ///
 /// # Errors
 ///
@@ -228,9 +252,10 @@ pub async fn round(yard: &Yard) -> Result<Counts, PortError> {
         }
     }
     counts.forgotten = forget(yard).await?;
+    counts.admitted = brake::sweep(yard).await?;
     if counts != Counts::default() {
-        let Counts { found, done, already_done, errors, forgotten } = counts;
-        info!(found, done, already_done, errors, forgotten, "reaped");
+        let Counts { found, done, already_done, errors, forgotten, admitted } = counts;
+        info!(found, done, already_done, errors, forgotten, admitted, "reaped");
     }
     Ok(counts)
 }
@@ -287,6 +312,7 @@ pub async fn after_restart(yard: &Yard, unsettled: Vec<JobId>) -> Result<Counts,
         commit(yard, decided, None).await?;
         counts.done += 1;
     }
+    counts.admitted = brake::sweep(yard).await?;
     Ok(counts)
 }
 

@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tracing::info;
 
+use crate::brake;
 use crate::dispatch::{self, Decided, ROUNDS, commit, end, overtaken};
-use crate::job::{Ending, Epoch, Failure, Job, JobId, Owed, ResultRef, State, Stop, StopCause, TokenHash};
+use crate::job::{Ending, Epoch, Failure, Job, JobId, Owed, Phase, ResultRef, State, Stop, StopCause, TokenHash};
 use crate::policies::Situation;
 use crate::ports::{
-    Beat, Body, Claim, Claimed, Desk, LaunchFailed, LaunchFailure, LogLine, Message, Order, Outcome, PortError, Report,
-    Reported, Saved, Voucher, Yard, backoff,
+    Beat, Body, Claim, Claimed, Desk, LaunchFailed, LaunchFailure, LogLine, Message, Order, Outcome, PortError,
+    Refusal, Report, Reported, Saved, Voucher, Yard, backoff,
 };
 use crate::route::{Venue, route};
 
@@ -214,6 +215,7 @@ pub fn retry(job: Job, situation: &Situation, now: Timestamp, by: &str) -> Resul
             (again.interruptions, again.losses, again.launch_failures) = (0, 0, 0);
             // The old deadline has passed or means nothing now: whoever retries by hand wants it to run.
             again.work.start_deadline = None;
+            again.aged = 0;
             // Pinned to inline, or the yard has become smaller: an ended job cannot fail once more.
             match route(&again.work.needs, &dispatch::conditions(&again, situation, now), situation.limits()) {
                 Ok(_) => Ok(dispatch::again(again, situation, now, "retried", by)),
@@ -377,7 +379,25 @@ pub struct YardDesk(pub Yard);
 #[async_trait]
 impl Desk for YardDesk {
     async fn claim(&self, claim: &Claim) -> Result<Claimed, PortError> {
-        self.0.ledger.claim(claim, self.0.ambient.now()).await
+        let yard = &self.0;
+        for _ in 0..ROUNDS {
+            let rules = yard.rules().await?;
+            match yard.ledger.claim(claim, &rules, yard.ambient.now()).await? {
+                Claimed::Lost(Refusal::Braked) => {}
+                claimed @ (Claimed::Won(..) | Claimed::Lost(_)) => return Ok(claimed),
+            }
+            let Some(job) = yard.ledger.load(claim.id).await? else { return Ok(Claimed::Lost(Refusal::Unknown)) };
+            if job.phase() == Phase::Held {
+                return Ok(Claimed::Lost(Refusal::Braked));
+            }
+            // Held before its doorbell is given up: nothing else would bring it back before its next look.
+            if let Some(decided) = brake::hold_back(job, &rules, yard.ambient.now())
+                && commit(yard, decided, None).await? == Saved::Saved
+            {
+                return Ok(Claimed::Lost(Refusal::Braked));
+            }
+        }
+        Err(overtaken("claim", claim.id))
     }
 
     async fn beat(&self, beat: &Beat, _patience: Duration) -> Result<Vec<Order>, PortError> {
@@ -429,7 +449,6 @@ pub(crate) fn order(run: Message, holder: &crate::job::Holder, job: Option<&Job>
 mod tests {
     use super::*;
     use crate::dispatch::Act;
-    use crate::job::Phase;
     use crate::route::{Limits, Pin};
     use crate::testing::{a_job, a_running_job, at};
 

@@ -3,6 +3,7 @@
 //!
 //! A reader ignores fields it does not know and refuses versions it does not know.
 
+mod brakes;
 mod desk;
 mod record;
 mod view;
@@ -10,6 +11,7 @@ mod view;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::brakes::{LimitView, PauseView, ScopeView, StateCount, TierView, YardView, decode_pause, encode_pause};
 pub use self::desk::{DeskAnswer, DeskCall, decode_answer, decode_call, encode_answer, encode_call};
 pub use self::record::{RECORD_VERSION, decode, encode};
 pub use self::view::{EntryView, JobView, LogView, VerdictView, completion_event, verdicts};
@@ -188,7 +190,8 @@ mod tests {
     use crate::route::Limits;
     use crate::route::Venue;
     use crate::settle;
-    use crate::testing::{a_claim, a_job, a_running_job, at};
+    use crate::testing::{a_claim, a_job, a_running_job, at, limited};
+    use crate::why::Facts;
 
     /// One job in every state, with everything optional set at least once.
     fn jobs() -> Vec<Job> {
@@ -257,7 +260,7 @@ mod tests {
 
     #[test]
     fn the_view_shows_what_a_reader_needs_and_no_token() {
-        let views: Vec<_> = jobs().iter().map(JobView::from).collect();
+        let views: Vec<_> = jobs().iter().map(|job| JobView::of(job, &limited(None), &Facts::default())).collect();
         let text = serde_json::to_string_pretty(&views).unwrap();
         assert!(!text.contains("token"), "a token's hash is nobody's business");
         insta::assert_snapshot!(text);

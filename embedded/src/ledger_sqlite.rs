@@ -8,16 +8,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+use switchyard_core::brake::{Pause, Pauses, Scope};
 use switchyard_core::execute;
 use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
+use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
-    Acceptance, Ambient, Beat, Body, Claim, Claimed, Lane, Ledger, NewJob, PortError, Query, Refusal, Saved,
+    Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Lane, Ledger, NewJob, PortError, Query, Refusal, Saved,
 };
+use switchyard_core::quota::{Buckets, Drawn, Rate};
 use switchyard_core::route::Venue;
 use switchyard_core::wire;
 use tokio::sync::Notify;
 
+use crate::depths_sqlite::depths;
 use crate::store::{Store, StoreError};
+
+/// How long after a job was held the night watch must have swept.
+#[expect(clippy::cast_possible_truncation, reason = "half a minute")]
+const SWEEP_MS: i64 = switchyard_core::brake::SWEEP.as_millis() as i64;
 
 /// The ledger. Clones are the same ledger.
 #[derive(Clone)]
@@ -26,6 +34,10 @@ pub struct SqliteLedger {
     /// What waits for commits.
     pub bells: Arc<Bells>,
     beats: Arc<Mutex<HashMap<Holder, Beat>>>,
+    /// What the table `yard` says of pauses: read at every claim, replaced after the commit that changes one.
+    pauses: Arc<Mutex<Arc<Pauses>>>,
+    /// One process takes all jobs: what callers drew need not outlive it.
+    buckets: Arc<Mutex<Buckets>>,
     ambient: Arc<dyn Ambient>,
 }
 
@@ -79,7 +91,10 @@ impl Bells {
             drop(rung);
             self.lanes.notify_waiters();
         }
-        if columns.due.is_some_and(|due| due < self.armed.load(Ordering::SeqCst)) {
+        // What is held is swept long before it is due.
+        let swept =
+            if columns.phase == Phase::Held { columns.rang.map(|since| since.saturating_add(SWEEP_MS)) } else { None };
+        if columns.due.into_iter().chain(swept).min().is_some_and(|due| due < self.armed.load(Ordering::SeqCst)) {
             self.due.notify_one();
         }
         if columns.may_stop {
@@ -145,11 +160,8 @@ impl Columns {
             State::Dispatched { at, .. } if job.route.venue() == Venue::Fleet => {
                 (Some(lane_name(&switchyard_core::dispatch::lane(job))), Some(at.as_millisecond()))
             }
-            State::Dispatched { .. }
-            | State::Delayed { .. }
-            | State::Held { .. }
-            | State::Running(_)
-            | State::Settled(_) => (None, None),
+            State::Held { since } => (None, Some(since.as_millisecond())),
+            State::Dispatched { .. } | State::Delayed { .. } | State::Running(_) | State::Settled(_) => (None, None),
         };
         Self {
             id: job.id,
@@ -171,8 +183,8 @@ impl Columns {
                 State::Running(run) => run.stop.is_some(),
                 State::Settled(settlement) => settlement.token.is_none(),
                 // After a run that was buried, its old holder must hear of it.
-                State::Dispatched { .. } => job.losses > 0,
-                State::Delayed { .. } | State::Held { .. } => false,
+                State::Dispatched { .. } | State::Held { .. } => job.losses > 0,
+                State::Delayed { .. } => false,
             },
             record: wire::encode(job),
         }
@@ -186,7 +198,7 @@ pub(crate) fn lane_name(lane: &Lane) -> String {
 }
 
 /// A tier as the indexes know it.
-fn rank(tier: Tier) -> u8 {
+pub(crate) fn rank(tier: Tier) -> u8 {
     match tier {
         Tier::Synchronous => 0,
         Tier::Priority => 1,
@@ -284,7 +296,12 @@ fn update(connection: &Connection, columns: &Columns, result: Option<&str>) -> r
         venue.as_str(),
         cost
     ];
-    if connection.prepare_cached(sql)?.execute(values)? == 1 {
+    let written = match connection.prepare_cached(sql)?.execute(values) {
+        // The index of permits is the only one that an update can offend.
+        Err(error) if is_taken(&error) => return Ok(Saved::PermitTaken),
+        written => written?,
+    };
+    if written == 1 {
         if let Some(result) = result {
             let sql = "INSERT OR REPLACE INTO bodies (job, epoch, body)
                        SELECT seq, ?2, ?3 FROM jobs WHERE id = ?1";
@@ -295,10 +312,59 @@ fn update(connection: &Connection, columns: &Columns, result: Option<&str>) -> r
     Ok(Saved::Refused(load(connection, *id)?.map(Box::new)))
 }
 
+fn is_taken(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE)
+}
+
+/// What the row of a pause is called in the table `yard`.
+fn pause_name(scope: &Scope) -> String {
+    match scope {
+        Scope::All => "pause/all".to_owned(),
+        Scope::Tier(tier) => format!("pause/tier/{tier}"),
+        Scope::Capability(name) => format!("pause/capability/{name}"),
+    }
+}
+
 impl SqliteLedger {
     /// The ledger in `store`.
     pub fn new(store: Arc<Store>, ambient: Arc<dyn Ambient>) -> Self {
-        Self { store, bells: Arc::default(), beats: Arc::default(), ambient }
+        Self {
+            store,
+            bells: Arc::default(),
+            beats: Arc::default(),
+            pauses: Arc::default(),
+            buckets: Arc::default(),
+            ambient,
+        }
+    }
+
+    /// Reads the pauses that an earlier process was told of. A home does this once, before anything may start.
+    ///
+    /// # Errors
+    ///
+    /// The database failed, or holds a pause that this program cannot read: better no yard than one that starts what
+    /// somebody stopped.
+    pub fn read_pauses(&self) -> Result<(), PortError> {
+        let sql = "SELECT value FROM yard WHERE name >= 'pause/' AND name < 'pause0'";
+        let read = |row: &Row<'_>| wire::decode_pause(row.get_ref(0)?.as_str()?).map_err(unreadable);
+        let pauses: Pauses = self
+            .store
+            .read(|connection| connection.prepare(sql)?.query_map([], read)?.collect())
+            .map_err(|error| error.at("read", "the yard's pauses"))?;
+        *lock(&self.pauses) = Arc::new(pauses);
+        Ok(())
+    }
+
+    /// Whether any job is held.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub fn holds_any(&self) -> Result<bool, PortError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM jobs WHERE phase = 'held')";
+        self.store
+            .read(|connection| connection.prepare_cached(sql)?.query_row([], |row| row.get(0)))
+            .map_err(|error| error.at("look for", "held jobs"))
     }
 
     /// The next moment at which the reaper has something to do: what is due, or what may be forgotten.
@@ -410,12 +476,12 @@ impl Ledger for SqliteLedger {
         written.map(|(saved, _)| saved).map_err(|error| error.at("save", format!("job {id}")))
     }
 
-    async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed, PortError> {
+    async fn claim(&self, claim: &Claim, situation: &Situation, now: Timestamp) -> Result<Claimed, PortError> {
         // Decided on what a reader sees, written on condition that it is still so: the writer's thread does no work
         // that another can do.
         loop {
             let Some(job) = self.load_now(claim.id)? else { return Ok(Claimed::Lost(Refusal::Unknown)) };
-            let claimed = match execute::claim(&job, claim, now) {
+            let claimed = match execute::claim(&job, claim, situation, now) {
                 Err(refusal) => return Ok(Claimed::Lost(refusal)),
                 Ok(claimed) => claimed,
             };
@@ -425,7 +491,7 @@ impl Ledger for SqliteLedger {
                 let claimed = claimed.stamped(self.ambient.nonce());
                 match self.save(claimed.clone(), None).await? {
                     Saved::Saved => Some(claimed),
-                    Saved::Refused(_) => None,
+                    Saved::Refused(_) | Saved::PermitTaken => None,
                 }
             };
             if let Some(job) = won {
@@ -524,6 +590,101 @@ impl Ledger for SqliteLedger {
             .collect();
         counts.sort();
         Ok(counts)
+    }
+
+    async fn permits(&self, capability: &str) -> Result<Vec<u16>, PortError> {
+        let sql = "SELECT permit FROM jobs WHERE capability = ?1 AND permit IS NOT NULL ORDER BY permit";
+        self.store
+            .read(|connection| connection.prepare_cached(sql)?.query_map([capability], |row| row.get(0))?.collect())
+            .map_err(|error| error.at("list the permits of", capability))
+    }
+
+    async fn held(&self, capability: &str, tiers: &[Tier], limit: usize) -> Result<Vec<Job>, PortError> {
+        // One walk down the index for each tier; what is found first ends it.
+        let sql = "SELECT record FROM jobs WHERE phase = 'held' AND capability = ?1 AND tier = ?2 ORDER BY created, id";
+        let mut ranks: Vec<u8> = tiers.iter().copied().map(rank).collect();
+        ranks.sort_unstable();
+        self.store
+            .read(|connection| {
+                let mut statement = connection.prepare_cached(sql)?;
+                let mut held = Vec::new();
+                for rank in ranks {
+                    let mut rows = statement.query(params![capability, rank])?;
+                    while held.len() < limit
+                        && let Some(row) = rows.next()?
+                    {
+                        match job_of(row) {
+                            Ok(job) => held.push(job),
+                            // One that cannot be read must not stand in the way of the others.
+                            Err(error) => tracing::error!(%error, "a held job's record cannot be read; it stays held"),
+                        }
+                    }
+                }
+                Ok(held)
+            })
+            .map_err(|error| error.at("list the held jobs of", capability))
+    }
+
+    async fn holding(&self) -> Result<Vec<String>, PortError> {
+        // From name to name, each by one search of the index, however many are held under it. The condition on the
+        // phase stands at each table for the planner's sake: it may use the index for nothing else.
+        let sql = "WITH RECURSIVE name (of) AS (
+                       SELECT min(capability) FROM jobs WHERE phase = 'held'
+                       UNION ALL
+                       SELECT (SELECT min(capability) FROM jobs WHERE phase = 'held' AND capability > name.of)
+                       FROM name WHERE name.of IS NOT NULL)
+                   SELECT of FROM name WHERE of IS NOT NULL";
+        self.store
+            .read(|connection| connection.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect())
+            .map_err(|error| error.at("list", "capabilities with held jobs"))
+    }
+
+    async fn pauses(&self) -> Result<Arc<Pauses>, PortError> {
+        Ok(Arc::clone(&lock(&self.pauses)))
+    }
+
+    async fn set_pause(&self, scope: &Scope, pause: Option<&Pause>) -> Result<(), PortError> {
+        let (name, value) = (pause_name(scope), pause.map(wire::encode_pause));
+        let write = move |connection: &Connection| match value {
+            Some(value) => {
+                let sql = "INSERT OR REPLACE INTO yard (name, value) VALUES (?1, ?2)";
+                connection.execute(sql, params![name, value]).map(drop)
+            }
+            None => connection.execute("DELETE FROM yard WHERE name = ?1", [name]).map(drop),
+        };
+        let (kept, changed, over) = (Arc::clone(&self.pauses), pause.cloned(), scope.clone());
+        let after = move |(): &()| {
+            let mut kept = lock(&kept);
+            let pauses = Arc::make_mut(&mut kept);
+            match changed {
+                Some(pause) => pauses.set(pause),
+                None => drop(pauses.lift(&over)),
+            }
+        };
+        self.store.write(write, after).await.map_err(|error| error.at("pause or resume", scope))
+    }
+
+    async fn depths(&self, since: Timestamp) -> Result<Depths, PortError> {
+        let store = Arc::clone(&self.store);
+        let read = move || store.scan(|connection| depths(connection, since));
+        aside(read).await.map_err(|error| error.at("count", "what waits"))
+    }
+
+    async fn open_jobs(&self, caller: &str, most: u64) -> Result<u64, PortError> {
+        let sql = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE due IS NOT NULL AND settled IS NULL
+                   AND record ->> '$.caller' = ?1 LIMIT ?2)";
+        let (store, caller) = (Arc::clone(&self.store), caller.to_owned());
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let count = move |connection: &Connection| {
+            connection.prepare_cached(sql)?.query_row(params![caller, most], |row| row.get::<_, i64>(0))
+        };
+        // It may read every open record: not on a thread that others wait for.
+        let counted = aside(move || store.scan(count)).await.map_err(|error| error.at("count", "a caller's jobs"))?;
+        Ok(counted.unsigned_abs())
+    }
+
+    async fn draw(&self, caller: &str, n: u32, rate: Rate, now: Timestamp) -> Result<Drawn, PortError> {
+        Ok(lock(&self.buckets).draw(caller, n, rate, now))
     }
 
     async fn watch(&self, id: JobId, seen: u64, patience: Duration) -> Result<Option<Job>, PortError> {

@@ -46,7 +46,7 @@ fn main() {
 
 async fn bench(jobs: usize, concurrency: usize) {
     let catalog = Catalog::parse("bench", CATALOG, &[], &BTreeMap::new()).expect("the catalog is sound");
-    let shelf = Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(1024) }));
+    let shelf = Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(1024), ..Policies::default() }));
     let scratch: PathBuf = std::env::temp_dir().join(format!("switchyard-bench-{}", std::process::id()));
     std::fs::create_dir_all(&scratch).expect("a scratch folder");
     let executor = Arc::new(LocalExecutor {
@@ -62,7 +62,7 @@ async fn bench(jobs: usize, concurrency: usize) {
         let (executor, next, shelf) = (Arc::clone(&executor), Arc::clone(&next), Arc::clone(&shelf));
         running.spawn(async move {
             let (submission, digest) = intake::read(br#"{"capability":"noop"}"#).expect("it is JSON");
-            let situation = Situation { policies: shelf.policies(), workers: vec![] };
+            let situation = Situation { policies: shelf.policies(), ..Situation::default() };
             let sender = Sender { caller: "bench", key: None };
             let (now, random) = (System.now(), System.random());
             let prepared = intake::prepare(&submission, digest, sender, &situation, Taking::default(), now, random)

@@ -101,9 +101,9 @@ async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let yard = format!("test-{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
     let catalog = Catalog::parse("catalog.yaml", CATALOG, &[], &BTreeMap::new()).unwrap();
-    let policies = Policies { catalog, limits: Limits::one_machine(4096) };
+    let policies = Policies { catalog, limits: Limits::one_machine(4096), ..Policies::default() };
     let shelf = Arc::new(Shelf::new(policies));
-    let shelf_situation = Situation { policies: shelf.policies(), workers: vec![] };
+    let shelf_situation = Situation { policies: shelf.policies(), ..Situation::default() };
     let scratch = tempfile::tempdir().unwrap();
     let body = json!({ "capability": capability, "payload": payload }).to_string();
     let (submission, digest) = intake::read(body.as_bytes()).unwrap();
@@ -124,7 +124,7 @@ async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
         token: ClaimToken::new([7; 32]).hash(),
         at_most: None,
     };
-    let job = execute::claim(&prepared.job, &claim, System.now()).unwrap();
+    let job = execute::claim(&prepared.job, &claim, &shelf_situation, System.now()).unwrap();
     let deadline = System.now() + job.work.run_timeout;
     let assignment = Assignment { job, payload: prepared.payload, deadline, stop };
     let executor = LocalExecutor {
