@@ -263,14 +263,20 @@ async fn pass(yard: &Yard, capability: &str) -> Result<Option<Vec<(Job, Vec<Act>
         let job = job.stamped(yard.ambient.nonce());
         async move { (dispatch::keep(yard, &job, None).await, job, acts) }
     });
-    let mut saved = Vec::new();
+    let (mut saved, mut failed) = (Vec::new(), None);
     for (kept, job, acts) in together(writes).await {
-        // Refused, or the permit is another's: somebody else was faster, and the next pass sees what is left.
-        if kept? == Saved::Saved {
-            saved.push((job, acts));
+        match kept {
+            Ok(Saved::Saved) => saved.push((job, acts)),
+            // Somebody else was faster: the next pass sees what is left.
+            Ok(Saved::Refused(_) | Saved::PermitTaken) => {}
+            Err(error) => failed = Some(error),
         }
     }
-    Ok(Some(saved))
+    match failed {
+        // What was saved is acted upon, whatever became of the others.
+        Some(error) if saved.is_empty() => Err(error),
+        Some(_) | None => Ok(Some(saved)),
+    }
 }
 
 /// Waits for all of them at once, so that their writes can share a commit; answers in their order.

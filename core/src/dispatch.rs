@@ -364,6 +364,36 @@ mod tests {
         assert!(matches!(decided.acts[..], [Act::Ring(..)]));
     }
 
+    /// Where a permit goes: it stays through whatever is no end, and comes back with every end, delay and hold.
+    #[test]
+    fn a_permit_stays_until_the_job_ends_is_delayed_or_held() {
+        let limited = crate::testing::limited(Some(2));
+        let mut job = crate::testing::a_running_job(Venue::Fleet, 1);
+        job.permit = Some(1);
+        let back = Act::Admit("file-digest".into());
+        let kept = again(job.clone(), &limited, at(1), "interrupted", "");
+        assert_eq!((kept.job.phase(), kept.job.permit), (Phase::Dispatched, Some(1)));
+        assert!(matches!(kept.acts[..], [Act::Ring(..)]));
+        let ended = end(job.clone(), Ending::Succeeded, None, None, None, at(1), "succeeded");
+        assert_eq!((ended.job.permit, ended.acts), (None, vec![back.clone()]));
+        let delayed = delay(job.clone(), at(9), at(1), "attempt_failed", "");
+        assert_eq!((delayed.job.permit, delayed.acts), (None, vec![back.clone()]));
+        // Its number is above a limit that was lowered: the next number is below it, if there is one.
+        let lowered = again(job.clone(), &crate::testing::limited(Some(1)), at(1), "interrupted", "");
+        assert_eq!((lowered.job.phase(), lowered.job.permit), (Phase::Held, None));
+        assert_eq!(lowered.acts, [back]);
+        job.permit = None;
+        let ended = end(job.clone(), Ending::Succeeded, None, None, None, at(1), "succeeded");
+        assert_eq!(ended.acts, [], "without a limit nobody is asked");
+        let held = again(job, &limited, at(1), "interrupted", "").job;
+        assert_eq!((held.phase(), held.due), (Phase::Held, Some(at(1) + HELD_LOOK)));
+        let last = held.timeline.last().unwrap();
+        assert_eq!(
+            (last.reason.as_str(), last.detail.as_str()),
+            ("interrupted", "its capability's limit is 2 at once")
+        );
+    }
+
     #[test]
     fn a_launch_that_can_never_work_goes_to_the_fleet_at_once_or_ends() {
         let never = LaunchFailed { message: "no such program".into(), kind: LaunchFailure::Permanent };

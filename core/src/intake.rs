@@ -504,6 +504,28 @@ mod tests {
     }
 
     #[test]
+    fn a_job_under_a_brake_is_held_at_the_door_also_where_it_would_run_inline() {
+        let text = "version: 1\ncapabilities:\n  - name: greet\n    summary: says hello\n    run: { builtin: greet }\n    needs: { expected_seconds: 1 }\n    limits: { concurrent: 1 }\n";
+        let catalog = Catalog::parse("c.yaml", text, &["greet"], &BTreeMap::new()).unwrap();
+        let policies = Policies { catalog, limits: Limits::one_machine(1024), ..Policies::default() };
+        let situation = Situation { policies: policies.into(), ..Situation::default() };
+        let (submission, digest) = read(br#"{"capability":"greet","start_within_seconds":900}"#).unwrap();
+        let sender = Sender { caller: "local", key: None };
+        let taking = Taking { invocation_left: Some(Duration::from_secs(29)), companions: 0 };
+        let now = Timestamp::UNIX_EPOCH;
+        let job = prepare(&submission, digest, sender, &situation, taking, now, [3; 32]).unwrap().job;
+        assert_eq!(
+            (job.route.venue(), job.state.clone(), job.epoch),
+            (Venue::Inline, State::Held { since: now }, Epoch(0))
+        );
+        assert_eq!(job.due, Some(now + Duration::from_secs(900)), "its start deadline comes before its last resort");
+        assert_eq!(job.timeline[0].detail, "its capability's limit is 1 at once");
+        let taken = Taken { job, fresh: true };
+        assert!(!taken.runs_here(), "whoever took it answers that it waits");
+        assert_eq!(dispatch::acts(&taken.job), [Act::Admit("greet".into())]);
+    }
+
+    #[test]
     fn the_same_key_gives_the_same_id_and_the_hash_ignores_key_order() {
         let one = try_prepare(r#"{"capability":"greet","payload":{"name":"Ada"}}"#, Some("k")).unwrap().job;
         let two = try_prepare(r#"{ "payload": {"name":"Ada"}, "capability":"greet" }"#, Some("k")).unwrap().job;

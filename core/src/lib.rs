@@ -45,4 +45,6 @@ pub mod memory;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod model_limits;
+#[cfg(test)]
 mod testing;

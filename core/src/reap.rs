@@ -448,6 +448,65 @@ mod tests {
         assert_eq!(look(job, &Fact::Task(TaskState::Alive), &here(), at(60)).unwrap().acts, []);
     }
 
+    fn ageing(after: Option<Duration>) -> Situation {
+        let mut situation = here();
+        let policies = crate::policies::Policies { ageing: after, ..(*situation.policies).clone() };
+        situation.policies = policies.into();
+        situation
+    }
+
+    #[test]
+    fn where_ageing_is_on_a_waiting_job_rises_tier_by_tier_to_the_highest() {
+        let situation = ageing(Some(Duration::from_secs(100)));
+        let mut job = dispatch::again(a_running_job(Venue::Fleet, 1), &situation, at(0), "interrupted", "").job;
+        let mut told = vec![];
+        let mut now = at(0);
+        while now < at(400) {
+            now = job.due.unwrap();
+            let decided = look(job, &Fact::Visible(0), &situation, now).unwrap();
+            let [Act::Ring(lane, message)] = &decided.acts[..] else { panic!("{:?}", decided.acts) };
+            told.push((now.duration_since(at(0)).as_secs(), lane.tier, message.epoch.0));
+            job = decided.job;
+        }
+        use crate::job::Tier::{Priority, Standard, Synchronous};
+        let first = [(60, Standard, 2), (100, Priority, 3), (160, Priority, 3), (200, Synchronous, 4)];
+        assert_eq!(told[..4], first, "never later than it rises");
+        assert!(told[4..].iter().all(|(_, tier, epoch)| (*tier, *epoch) == (Synchronous, 4)), "{told:?}");
+        assert_eq!((job.aged, job.work.tier), (2, Standard), "its own tier stays what was asked for");
+        let tasks = look(Job { due: Some(at(500)), ..a_job(Venue::Fargate) }, &Fact::Nothing, &situation, at(500));
+        assert_eq!(tasks.unwrap().job.aged, 0, "only the fleet has tiers");
+    }
+
+    #[test]
+    fn a_waiting_job_that_was_paused_is_held_and_rings_nowhere() {
+        let pause = brake::Pause { scope: brake::Scope::All, by: "ana".into(), at: at(0), reason: String::new() };
+        let situation = Situation { pauses: std::sync::Arc::new([pause].into_iter().collect()), ..here() };
+        for venue in [Venue::Fleet, Venue::Fargate, Venue::Inline] {
+            let mut job = a_job(venue);
+            job.due = Some(at(60));
+            let fact = if venue == Venue::Fargate { Fact::Task(TaskState::Absent) } else { Fact::Visible(0) };
+            let held = look(job, &fact, &situation, at(60)).unwrap();
+            assert_eq!((held.job.phase(), held.job.epoch), (Phase::Held, Epoch(1)));
+            assert_eq!(held.acts, [Act::Admit("file-digest".into())], "no bell, no launch");
+            let again = look(held.job.clone(), &Fact::Nothing, &situation, held.job.due.unwrap()).unwrap().job;
+            assert_eq!((again.state.clone(), again.timeline.len()), (held.job.state, held.job.timeline.len()));
+        }
+    }
+
+    proptest::proptest! {
+        /// Ageing is off by default, and then tiers are strict: however long a job waits, it never rises.
+        #[test]
+        fn without_ageing_no_job_ever_rises(looks in proptest::collection::vec((0_u64..100_000, 0_u64..3), 1..40)) {
+            let situation = ageing(None);
+            let mut job = a_job(Venue::Fleet);
+            for (later, visible) in looks {
+                let now = job.due.unwrap() + Duration::from_secs(later);
+                job = look(job, &Fact::Visible(visible), &situation, now).unwrap().job;
+                proptest::prop_assert_eq!((job.aged, dispatch::lane(&job).tier), (0, job.work.tier));
+            }
+        }
+    }
+
     #[test]
     fn a_restart_loses_runs_repeats_launches_and_leaves_the_rest() {
         let lost = restarted(a_running_job(Venue::Fleet, 1), &here(), at(9)).unwrap().job;

@@ -7,6 +7,7 @@ pub mod home;
 pub mod folder;
 pub mod store;
 pub mod ledger_sqlite;
+mod brakes_sqlite;
 mod depths_sqlite;
 pub mod lanes_sqlite;
 pub mod launcher_process;
