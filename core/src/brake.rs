@@ -1,7 +1,7 @@
 //! What keeps a job from starting although nothing is wrong with it: a pause, its capability's limit, a capability
 //! that has left the catalog.
 //!
-//! Jobs under a brake are [`State::Held`](crate::job::State::Held) wherever they would be dispatched. Where a
+//! Jobs under a brake are [`State::Held`] wherever they would be dispatched. Where a
 //! capability has a limit, what a dispatched or running job has of it is a **permit**: a number below the limit that
 //! one job holds at a time, taken in the very write that dispatches it and given up in the write that settles, delays
 //! or holds it. Permits are never lent, counted or reset, so no crash can leak one: what is used is what records say.
@@ -13,7 +13,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -281,7 +280,7 @@ async fn pass(yard: &Yard, capability: &str) -> Result<Option<Vec<(Job, Vec<Act>
 
 /// Waits for all of them at once, so that their writes can share a commit; answers in their order.
 async fn together<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<(Pin<Box<F>>, Option<F::Output>)> = futures.map(|future| (Box::pin(future), None)).collect();
+    let mut running: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     poll_fn(|context| {
         let mut all = Poll::Ready(());
         for (future, output) in running.iter_mut().filter(|(_, output)| output.is_none()) {

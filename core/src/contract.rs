@@ -107,6 +107,7 @@ macro_rules! contract_suite {
             depths_say_what_waits_and_what_ended
             open_jobs_are_the_caller_s_own_that_have_not_ended
             each_caller_draws_from_its_own_bucket
+            a_caller_over_its_quota_hears_which_and_when_to_come_again
             // The lanes.
             a_rung_job_is_heard_in_its_own_lane_only
             what_one_receiver_has_another_does_not_get

@@ -72,6 +72,9 @@ fn moved(job: &Job) -> bool {
     matches!(job.phase(), Phase::Dispatched | Phase::Running)
 }
 
+/// Takes one step twice: with whoever wrote it alive, and crashing before it acts.
+type Taker<'a> = dyn FnMut(String, &dyn Fn(&mut World, bool)) + 'a;
+
 impl World {
     fn new(faults: u8) -> Self {
         let born = |n: u8| {
@@ -195,7 +198,7 @@ impl World {
         }
     }
 
-    fn job_steps(&self, n: usize, protocol: Protocol, both: &mut dyn FnMut(String, &dyn Fn(&mut World, bool))) {
+    fn job_steps(&self, n: usize, protocol: Protocol, both: &mut Taker<'_>) {
         let job = &self.jobs[n];
         let situation = self.situation();
         if self.bells[n] {

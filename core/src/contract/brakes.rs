@@ -6,7 +6,7 @@ use super::*;
 use crate::brake::{self, Pause, Pauses, Scope};
 use crate::job::Work;
 use crate::policies::Shelf;
-use crate::quota::{Rate, RetryAfter};
+use crate::quota::{self, OverQuota, Quota, Quotas, Rate, RetryAfter};
 
 /// A job of the capability that may have two at once, at the door; held as all of them are.
 fn guarded(yard: &Yard, key: &str, tier: Tier, now: Timestamp) -> NewJob {
@@ -156,6 +156,25 @@ pub(super) async fn each_caller_draws_from_its_own_bucket(yard: &Yard) {
     assert_eq!(draw("ana", 1, now).await, Ok(()));
     assert_eq!(draw("bob", 3, now).await, Ok(()));
     assert_eq!(draw("ana", 2, now + seconds(2)).await, Ok(()));
+}
+
+pub(super) async fn a_caller_over_its_quota_hears_which_and_when_to_come_again(yard: &Yard) {
+    let rate = Rate { jobs_per_minute: 1, burst: 2 };
+    let quota = |rate, open_jobs| Quota { rate, open_jobs };
+    let callers = [("ci", quota(Some(rate), None)), ("contract", quota(None, Some(3)))];
+    let callers = callers.map(|(caller, quota)| (caller.to_owned(), quota)).into();
+    let quotas = Quotas { every: Quota::default(), callers };
+    let ruled = Policies { quotas, ..(*yard.policies()).clone() };
+    let yard = &Yard { shelf: Arc::new(Shelf::new(ruled)), ..yard.clone() };
+    let charge = |caller: &'static str, n| async move { quota::charge(yard, caller, n).await.expect("charge") };
+    assert_eq!(charge("anybody", 500).await, Ok(()), "no quota, no charge");
+    assert_eq!(charge("ci", 2).await, Ok(()));
+    let over = charge("ci", 1).await.expect_err("its burst is drawn");
+    assert!((50..=60).contains(&over.retry_after_seconds()), "{over}");
+    put(yard, (0..2).map(|n| greeting(yard, &format!("quota-{n}"), today(yard)))).await;
+    assert_eq!(charge("contract", 1).await, Ok(()));
+    let over = charge("contract", 2).await.expect_err("a batch is charged as a whole");
+    assert_eq!(over, OverQuota::Open { caller: "contract".to_owned(), most: 3, open: 2 });
 }
 
 pub(super) async fn a_limit_is_reached_and_never_exceeded(yard: &Yard) {
