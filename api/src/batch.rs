@@ -11,6 +11,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use switchyard_core::intake::{self, Rejected, Sender, Submission, Taken, Taking};
 use switchyard_core::job::{Job, JobId, one_line};
+use switchyard_core::policies::Situation;
+use switchyard_core::quota;
+use switchyard_core::why::Facts;
 use switchyard_core::wire::JobView;
 use utoipa::ToSchema;
 
@@ -51,9 +54,11 @@ pub struct BatchItem {
 }
 
 impl BatchItem {
-    fn of(job: &Job) -> Self {
+    fn of(job: &Job, situation: &Situation) -> Self {
         let status = if job.is_settled() { StatusCode::OK } else { StatusCode::ACCEPTED };
-        Self { status: status.as_u16(), job: Some(JobView::from(job)), code: None, detail: None }
+        // What else stands before it is told to whoever asks for it: not to five hundred at once.
+        let view = JobView::of(job, situation, &Facts::default());
+        Self { status: status.as_u16(), job: Some(view), code: None, detail: None }
     }
 
     fn refused(rejected: &Rejected) -> Self {
@@ -165,6 +170,10 @@ pub(crate) async fn submit(
             },
         });
     }
+    if let Err(over) = quota::charge(&api.yard, &caller.name, u32::try_from(prepared.len()).unwrap_or(u32::MAX)).await?
+    {
+        return Err(over.into());
+    }
     let mut taken = if prepared.is_empty() { Vec::new() } else { take(&api, prepared).await? };
     if let (true, Some(Ok(taken))) = (alone, taken.first_mut())
         && let Some(job) = api.yard.ledger.load(taken.job.id).await?
@@ -195,7 +204,7 @@ pub(crate) async fn submit(
                 } else {
                     answer.repeated += 1;
                 }
-                BatchItem::of(&taken.job)
+                BatchItem::of(&taken.job, &situation)
             }
             Err(rejected) => {
                 answer.rejected += 1;

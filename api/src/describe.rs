@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 use switchyard_core::intake::{KEY_BYTES, Submission};
 use switchyard_core::job::Phase;
-use switchyard_core::wire::{Explanation, JobView, Supposed};
+use switchyard_core::wire::{Explanation, JobView, Supposed, YardView};
 use utoipa::PartialSchema;
 use utoipa::openapi::schema::{ArrayBuilder, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::{KnownFormat, RefOr, Schema};
 
+use crate::brakes::{PauseBody, ResumeBody};
 use crate::openapi::Doc;
 use crate::problem::Code;
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 /// What makes a submission one that is refused; of a batch's item they are its own.
-const SUBMISSION: [Code; 7] = [
+const SUBMISSION: [Code; 8] = [
     Code::InvalidIdempotencyKey,
     Code::PayloadTooLarge,
     Code::InvalidField,
@@ -25,6 +26,7 @@ const SUBMISSION: [Code; 7] = [
     Code::InvalidPayload,
     Code::IdempotencyKeyReused,
     Code::NoFeasibleVenue,
+    Code::QuotaExceeded,
 ];
 
 fn text() -> ObjectBuilder {
@@ -63,7 +65,7 @@ fn a_job() -> Value {
         "losses": 0,
         "caller": "ci",
         "created_at": "2026-01-31T12:00:00.000Z",
-        "waits": "waiting for a slot in the standard tier since 2026-01-31T12:00:00.000Z",
+        "why": "waiting for a slot in the standard tier since 2026-01-31T12:00:00.000Z",
         "choice": "cheapest",
         "verdicts": [{
             "venue": "fleet", "pool": "standard", "chosen": true, "reason": "the cheapest that starts in time",
@@ -77,7 +79,7 @@ fn an_ended_job() -> Value {
     job["state"] = "succeeded".into();
     job["settled_at"] = "2026-01-31T12:00:01.000Z".into();
     if let Some(job) = job.as_object_mut() {
-        job.remove("waits");
+        job.remove("why");
     }
     job
 }
@@ -144,7 +146,7 @@ pub(crate) fn batch() -> Doc {
     )
     .body(body, json!({ "jobs": [submission, { "capability": "x" }] }), BATCH_BYTES)
     .answers::<BatchAnswer>(200, "The outcome of each submission.", outcome)
-    .problems(&[Code::InvalidField])
+    .problems(&[Code::InvalidField, Code::QuotaExceeded])
 }
 
 /// GET /v1/jobs
@@ -251,6 +253,47 @@ pub(crate) fn explain() -> Doc {
         .body(body, submission, BODY_BYTES)
         .answers::<Explanation>(200, "The decision; also that no place can run it.", answer)
         .problems(&[Code::PayloadTooLarge, Code::InvalidField, Code::UnknownCapability, Code::InvalidPayload])
+}
+
+fn a_glance() -> Value {
+    let tier = |tier: &str| json!({ "tier": tier, "waiting": 0, "held": 0 });
+    json!({
+        "pauses": [{
+            "scope": { "tier": "standard" }, "by": "ana", "since": "2026-01-31T12:00:00.000Z", "reason": "it is down",
+        }],
+        "tiers": [tier("synchronous"), tier("priority"), tier("standard")],
+        "open": [{ "state": "held", "jobs": 3 }],
+        "capabilities": [{ "capability": "port-scan", "limit": 20, "used": 20, "held": 3 }],
+        "ended_last_hour": [{ "state": "succeeded", "jobs": 12 }],
+    })
+}
+
+/// GET /v1/yard
+pub(crate) fn yard() -> Doc {
+    Doc::new("getYard", "the yard at a glance: pauses, depths, limits, what ended").answers::<YardView>(
+        200,
+        "The yard.",
+        a_glance(),
+    )
+}
+
+/// POST /v1/pause
+pub(crate) fn pause() -> Doc {
+    let mut doc = Doc::new("pause", "let no more jobs start: all, a tier's, or a capability's");
+    let body = doc.known::<PauseBody>();
+    doc.more("What runs, runs to its end. The scope's earlier pause is replaced.")
+        .body(body, json!({ "scope": { "capability": "port-scan" }, "reason": "it is down" }), BODY_BYTES)
+        .answers::<YardView>(200, "It is paused.", a_glance())
+        .problems(&[Code::InvalidField, Code::UnknownCapability])
+}
+
+/// POST /v1/resume
+pub(crate) fn resume() -> Doc {
+    let mut doc = Doc::new("resume", "lift a pause");
+    let body = doc.known::<ResumeBody>();
+    doc.body(body, json!({ "scope": "all" }), BODY_BYTES)
+        .answers::<YardView>(200, "It goes on.", a_glance())
+        .problems(&[Code::InvalidField, Code::NotPaused])
 }
 
 /// GET /v1/workers

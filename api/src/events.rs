@@ -13,7 +13,7 @@ use switchyard_core::wire::JobView;
 use utoipa::ToSchema;
 
 use crate::body::Whole;
-use crate::jobs::{prepare, take};
+use crate::jobs::{prepare, take, view};
 use crate::params::{Nothing, Params};
 use crate::problem::{Code, Problem};
 use crate::{Api, BODY_BYTES};
@@ -37,7 +37,8 @@ pub struct EventAnswer {
     pub defects: Vec<String>,
 }
 
-/// Takes an event: its findings become jobs, all of them accepted in one durable write.
+/// Takes an event: its findings become jobs, all of them accepted in one durable write. No quota is drawn for it: a
+/// sender of events that is refused too often drops them, and a finding must not be lost to a brake.
 async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
     let nothing = |reading: &str, reason: String| EventAnswer {
         reading: reading.to_owned(),
@@ -71,7 +72,7 @@ async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
     for taken in &taken {
         // As it is now: inline jobs have ended meanwhile.
         let job = api.yard.ledger.load(taken.job.id).await?;
-        jobs.push(JobView::from(job.as_ref().unwrap_or(&taken.job)));
+        jobs.push(view(api, job.as_ref().unwrap_or(&taken.job)).await?);
     }
     Ok(EventAnswer {
         reading: "findings".to_owned(),

@@ -15,8 +15,9 @@ use switchyard_core::intake::{self, Prepared, Rejected, Sender, Taken, Taking};
 use switchyard_core::job::{Job, JobId, Phase, State as JobState};
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{Body, Message, PortError};
+use switchyard_core::why::{self, Facts};
 use switchyard_core::wire::{EntryView, JobView};
-use switchyard_core::{ports, settle};
+use switchyard_core::{ports, quota, settle};
 use tracing::Instrument;
 use utoipa::ToSchema;
 
@@ -93,6 +94,13 @@ pub(crate) async fn submit(
             None => return Err(rejected.into()),
         },
     };
+    if let Err(over) = quota::charge(&api.yard, &caller.name, 1).await? {
+        // A repeat asks for nothing new: it is looked for only here, so that nobody else pays for looking.
+        return match known(&api, &caller, key.as_deref(), digest).await? {
+            Some(job) => answer(&api, Taken { job, fresh: false }, patience).await,
+            None => Err(over.into()),
+        };
+    }
     let taken = take(&api, vec![prepared]).await?;
     let Some(taken) = taken.into_iter().next() else {
         return Err(Problem::new(Code::Internal, "the ledger answered for no job"));
@@ -112,13 +120,19 @@ pub(crate) async fn known(
     Ok(job.filter(|job| job.work.body_sha256 == digest))
 }
 
+/// The job as it is shown, with why it is where it is.
+pub(crate) async fn view(api: &Api, job: &Job) -> Result<JobView, PortError> {
+    let facts = why::facts(&api.yard, job).await?;
+    Ok(JobView::of(job, &api.yard.situation().await, &facts))
+}
+
 /// The answer to a submission: the job, as soon as it has ended, or as it is when patience ends.
 async fn answer(api: &Api, Taken { job, fresh }: Taken, patience: Duration) -> Result<Response, Problem> {
     let id = job.id;
     let job = until_settled(api, id, patience).await?.unwrap_or(job);
     let result = if patience.is_zero() && !job.is_settled() { None } else { result_of(api, &job).await? };
     let status = if job.is_settled() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let mut response = (status, Json(JobAnswer { job: JobView::from(&job), result })).into_response();
+    let mut response = (status, Json(JobAnswer { job: view(api, &job).await?, result })).into_response();
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{id}")) {
         headers.insert(header::LOCATION, location);
@@ -195,7 +209,7 @@ pub(crate) async fn show(
     let patience = wait(seconds)?;
     let job = until_settled(&api, id, patience).await?.ok_or_else(|| not_found(id))?;
     let result = if patience.is_zero() { None } else { result_of(&api, &job).await? };
-    Ok(Json(JobAnswer { job: JobView::from(&job), result }))
+    Ok(Json(JobAnswer { job: view(&api, &job).await?, result }))
 }
 
 pub(crate) async fn load(api: &Api, id: JobId) -> Result<Job, Problem> {
@@ -252,7 +266,9 @@ pub(crate) async fn list(
     };
     let jobs = api.yard.ledger.list(&asked).await?;
     let next = if jobs.len() < limit { None } else { jobs.last().map(cursor) };
-    Ok(Json(JobsPage { jobs: jobs.iter().map(JobView::from).collect(), next }))
+    // Nothing is counted for a list: each job's own page says how many stand before it.
+    let (situation, facts) = (api.yard.situation().await, Facts::default());
+    Ok(Json(JobsPage { jobs: jobs.iter().map(|job| JobView::of(job, &situation, &facts)).collect(), next }))
 }
 
 fn cursor(job: &Job) -> String {
@@ -277,7 +293,7 @@ pub(crate) async fn cancel(
     let job = settle::cancel_job(&api.yard, id, &caller.name).await?;
     // Accepted, not done: a run is asked to end, and its holder settles.
     let status = if job.is_settled() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(JobView::from(&job))).into_response())
+    Ok((status, Json(view(&api, &job).await?)).into_response())
 }
 
 /// POST /v1/jobs/{id}/retry
@@ -289,5 +305,5 @@ pub(crate) async fn retry(
 ) -> Result<Response, Problem> {
     caller.may_change(&load(&api, id).await?)?;
     let job = settle::retry_job(&api.yard, id, &caller.name).await?;
-    Ok((StatusCode::ACCEPTED, Json(JobView::from(&job))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(view(&api, &job).await?)).into_response())
 }

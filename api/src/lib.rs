@@ -9,6 +9,7 @@ pub mod tokens;
 mod body;
 mod params;
 mod cost;
+mod brakes;
 mod events;
 mod explain;
 mod jobs;

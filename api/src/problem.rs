@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use switchyard_core::intake::Rejected;
 use switchyard_core::ports::{PortError, describe};
+use switchyard_core::quota::OverQuota;
 use switchyard_core::settle::AskError;
 use utoipa::ToSchema;
 
@@ -37,6 +38,8 @@ pub enum Code {
     BodyTooSlow,
     /// The job stands where that cannot be done.
     Conflict,
+    /// That is not paused.
+    NotPaused,
     /// There is nothing that could be read again.
     NothingToReload,
     /// The body is too large.
@@ -59,6 +62,8 @@ pub enum Code {
     NotAnEvent,
     /// The policies are broken.
     InvalidPolicies,
+    /// The caller has submitted as much as it may.
+    QuotaExceeded,
     /// A defect of the yard.
     Internal,
     /// The home failed, and will again.
@@ -75,7 +80,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, by status.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::NotJson,
         Self::InvalidParameter,
         Self::InvalidIdempotencyKey,
@@ -89,6 +94,7 @@ impl Code {
         Self::MethodNotAllowed,
         Self::BodyTooSlow,
         Self::Conflict,
+        Self::NotPaused,
         Self::NothingToReload,
         Self::BodyTooLarge,
         Self::PayloadTooLarge,
@@ -100,6 +106,7 @@ impl Code {
         Self::NoFeasibleVenue,
         Self::NotAnEvent,
         Self::InvalidPolicies,
+        Self::QuotaExceeded,
         Self::Internal,
         Self::HomeFailed,
         Self::TryAgain,
@@ -135,6 +142,7 @@ impl Code {
             ),
             Self::BodyTooSlow => ("body_too_slow", S::REQUEST_TIMEOUT, "the body did not arrive in time"),
             Self::Conflict => ("conflict", S::CONFLICT, "the job stands where that cannot be done"),
+            Self::NotPaused => ("not_paused", S::CONFLICT, "what is to be resumed is not paused"),
             Self::NothingToReload => {
                 ("nothing_to_reload", S::CONFLICT, "the yard runs on the policies it was built with")
             }
@@ -173,6 +181,11 @@ impl Code {
                 "invalid_policies",
                 S::UNPROCESSABLE_ENTITY,
                 "the policies are broken, and those in force stay; `violations` names all that is wrong",
+            ),
+            Self::QuotaExceeded => (
+                "quota_exceeded",
+                S::TOO_MANY_REQUESTS,
+                "the caller has submitted as much as it may; Retry-After says when it may again",
             ),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "a defect of the yard; its log says more"),
             Self::HomeFailed => {
@@ -224,6 +237,9 @@ pub struct Problem {
     /// All that is wrong, one a line, where one sentence cannot say it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub violations: Vec<String>,
+    /// After how many seconds another try makes sense, for the header Retry-After.
+    #[serde(skip)]
+    pub retry_after_seconds: Option<u64>,
 }
 
 impl Problem {
@@ -238,6 +254,8 @@ impl Problem {
             detail: detail.into(),
             request_id: None,
             violations: Vec::new(),
+            // A home that failed for a moment is asked again at once.
+            retry_after_seconds: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
         }
     }
 }
@@ -248,8 +266,8 @@ impl IntoResponse for Problem {
         let mut response = (status, axum::Json(&self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -277,6 +295,13 @@ pub(crate) fn code_of(rejected: &Rejected) -> Code {
 impl From<Rejected> for Problem {
     fn from(rejected: Rejected) -> Self {
         Self::new(code_of(&rejected), rejected.to_string())
+    }
+}
+
+impl From<OverQuota> for Problem {
+    fn from(over: OverQuota) -> Self {
+        let problem = Self::new(Code::QuotaExceeded, over.to_string());
+        Self { retry_after_seconds: Some(over.retry_after_seconds()), ..problem }
     }
 }
 

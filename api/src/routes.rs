@@ -16,8 +16,8 @@ use crate::edge::bound;
 use crate::openapi::Doc;
 use crate::problem::{Code, Problem};
 use crate::{
-    Api, batch, body, cost, describe, events, explain, health, jobs, openapi, policies, request, schedules, watch,
-    workers,
+    Api, batch, body, brakes, cost, describe, events, explain, health, jobs, openapi, policies, request, schedules,
+    watch, workers,
 };
 
 /// One route.
@@ -55,6 +55,9 @@ pub fn table() -> Vec<Route> {
         route(M::POST, "/v1/events", OPERATOR, events::deliver, describe::events),
         route(M::GET, "/v1/capabilities", VIEWER, policies::capabilities, describe::capabilities),
         route(M::POST, "/v1/reload", OPERATOR, policies::reload, describe::reload),
+        route(M::GET, "/v1/yard", VIEWER, brakes::yard, describe::yard),
+        route(M::POST, "/v1/pause", OPERATOR, brakes::pause, describe::pause),
+        route(M::POST, "/v1/resume", OPERATOR, brakes::resume, describe::resume),
         route(M::GET, "/v1/workers", VIEWER, workers::list, describe::workers),
         route(M::GET, "/v1/cost", VIEWER, cost::answer, describe::cost),
         route(M::GET, "/v1/schedules", VIEWER, schedules::list, describe::schedules),
@@ -126,6 +129,7 @@ mod tests {
             detail: String::new(),
             request_id: None,
             violations: vec![],
+            retry_after_seconds: None,
         };
         (status, serde_json::from_slice(&body).unwrap_or(nothing))
     }

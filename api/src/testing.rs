@@ -9,15 +9,17 @@ use async_trait::async_trait;
 use axum::http::header;
 use axum::http::request::Parts;
 use jiff::Timestamp;
+use switchyard_core::brake::{Pause, Pauses, Scope};
 use switchyard_core::catalog::Catalog;
 use switchyard_core::intake;
-use switchyard_core::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, Phase};
+use switchyard_core::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, Phase, Tier};
 use switchyard_core::memory::Memory;
-use switchyard_core::policies::{NotReloaded, Reload, Reloaded};
+use switchyard_core::policies::{NotReloaded, Reload, Reloaded, Situation};
 use switchyard_core::ports::{
-    self, Acceptance, Assignment, Beat, Body, Claim, Claimed, Executor, LogSink, NewJob, Outcome, PortError, Query,
-    Saved, Spend, Yard,
+    self, Acceptance, Assignment, Beat, Body, Claim, Claimed, Depths, Executor, LogSink, NewJob, Outcome, PortError,
+    Query, Saved, Spend, Yard,
 };
+use switchyard_core::quota::{Drawn, Rate};
 use switchyard_core::route::Limits;
 use switchyard_core::schedule::Ticked;
 use switchyard_core::settle::YardDesk;
@@ -158,8 +160,8 @@ impl ports::Ledger for Ledger {
         self.home.save(job, result).await
     }
 
-    async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed, PortError> {
-        self.home.claim(claim, now).await
+    async fn claim(&self, claim: &Claim, situation: &Situation, now: Timestamp) -> Result<Claimed, PortError> {
+        self.home.claim(claim, situation, now).await
     }
 
     async fn payload(&self, id: JobId) -> Result<Option<Body>, PortError> {
@@ -212,6 +214,38 @@ impl ports::Ledger for Ledger {
         self.home.forget(ids).await
     }
 
+    async fn permits(&self, capability: &str) -> Result<Vec<u16>, PortError> {
+        self.home.permits(capability).await
+    }
+
+    async fn held(&self, capability: &str, tiers: &[Tier], limit: usize) -> Result<Vec<Job>, PortError> {
+        self.home.held(capability, tiers, limit).await
+    }
+
+    async fn holding(&self) -> Result<Vec<String>, PortError> {
+        self.home.holding().await
+    }
+
+    async fn pauses(&self) -> Result<Arc<Pauses>, PortError> {
+        self.home.pauses().await
+    }
+
+    async fn set_pause(&self, scope: &Scope, pause: Option<&Pause>) -> Result<(), PortError> {
+        self.home.set_pause(scope, pause).await
+    }
+
+    async fn depths(&self, since: Timestamp) -> Result<Depths, PortError> {
+        self.home.depths(since).await
+    }
+
+    async fn open_jobs(&self, caller: &str, most: u64) -> Result<u64, PortError> {
+        self.home.open_jobs(caller, most).await
+    }
+
+    async fn draw(&self, caller: &str, n: u32, rate: Rate, now: Timestamp) -> Result<Drawn, PortError> {
+        self.home.draw(caller, n, rate, now).await
+    }
+
     async fn spend(&self, since: Timestamp) -> Result<Vec<Spend>, PortError> {
         self.home.spend(since).await
     }
@@ -235,7 +269,10 @@ pub(crate) async fn claim(api: &Api, id: JobId) {
         at_most: None,
         room: None,
     };
-    assert!(matches!(api.yard.ledger.claim(&claim, api.yard.ambient.now()).await, Ok(Claimed::Won(..))));
+    assert!(matches!(
+        api.yard.ledger.claim(&claim, &api.yard.situation().await, api.yard.ambient.now()).await,
+        Ok(Claimed::Won(..))
+    ));
 }
 
 /// A job that waits, submitted by `caller`.

@@ -100,6 +100,12 @@ pub(crate) enum Command {
         #[arg(long)]
         since: Option<String>,
     },
+    /// Let no more jobs start: all of them, a tier's, or a capability's. What runs, runs to its end.
+    Pause(Pause),
+    /// Lift a pause.
+    Resume(Scope),
+    /// Show the yard at a glance: pauses, what waits and for how long, limits, what ended.
+    Yard,
     /// List what the yard can run.
     Capabilities {
         /// As `policies check`.
@@ -216,6 +222,26 @@ pub(crate) struct Submit {
     /// Wait until it has ended, and print what it made; with --batch, until all have. Exits with 1 without success.
     #[arg(long)]
     pub(crate) wait: bool,
+}
+
+/// What a pause is over: everything unless a tier or a capability is named.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Scope {
+    /// The jobs of this tier.
+    #[arg(long, value_parser = ["synchronous", "priority", "standard"], conflicts_with = "capability")]
+    pub(crate) tier: Option<String>,
+    /// The jobs of this capability.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) capability: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pause {
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// Why: shown with every job it holds.
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
 }
 
 #[derive(Debug, clap::Args)]

@@ -46,7 +46,7 @@ pub(crate) fn decide(asked: &Explain, json: bool) -> Result<u8, Failure> {
         .map_err(|error| Failure::BadInput(format!("--tier: {error}")))?;
     // As if a request had taken it: with --left 0 there is none.
     let invocation_left = Some(INLINE_BUDGET);
-    let situation = Situation { policies: policies.into(), workers: Vec::new() };
+    let situation = Situation { policies: policies.into(), ..Situation::default() };
     let (needs, conditions) = match (&asked.capability, asked.need.run) {
         (Some(capability), None) => {
             let submission = Submission {

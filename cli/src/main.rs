@@ -2,6 +2,7 @@
 
 mod args;
 mod batch;
+mod brakes;
 mod client;
 mod cost;
 mod exit;
@@ -58,6 +59,9 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Result { id } => show::result(&client()?, &id),
         Command::Cancel { id } => show::change(&client()?, &id, "cancel", json),
         Command::Retry { id } => show::change(&client()?, &id, "retry", json),
+        Command::Pause(pause) => brakes::pause(&client()?, &pause, json),
+        Command::Resume(scope) => brakes::resume(&client()?, &scope, json),
+        Command::Yard => brakes::yard(&client()?, json),
         Command::Capabilities { check: None } => show::capabilities(&client()?, json),
         Command::Capabilities { check: Some(folder) } | Command::Policies(Policies::Check { folder }) => {
             policies::check(&folder)

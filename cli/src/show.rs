@@ -101,8 +101,8 @@ fn detail(job: &JobView) -> String {
         format!("capability  {}", job.capability),
         format!("state       {}", job.state),
     ];
-    if let Some(waits) = &job.waits {
-        lines.push(format!("why         {waits}"));
+    if let Some(why) = &job.why {
+        lines.push(format!("why         {}", one_line(why, 600)));
     }
     lines.push(format!("venue       {} (epoch {})", job.venue, job.epoch));
     for verdict in &job.verdicts {

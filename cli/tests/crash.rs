@@ -220,7 +220,7 @@ fn storm(yard: &mut Yard, seed: u64, kills: u64, jobs: u64) -> (Vec<Accepted>, W
 fn drained(client: &Client) -> BTreeMap<String, Value> {
     let began = Instant::now();
     loop {
-        let waiting: Vec<Value> = ["delayed", "dispatched", "running"]
+        let waiting: Vec<Value> = ["delayed", "held", "dispatched", "running"]
             .into_iter()
             .flat_map(|state| client.jobs(&format!("&state={state}")).into_values())
             .collect();
@@ -234,7 +234,7 @@ fn drained(client: &Client) -> BTreeMap<String, Value> {
                 .map(|job| {
                     format!(
                         "{} {} {} epoch {}: {}",
-                        job["id"], job["capability"], job["state"], job["epoch"], job["waits"]
+                        job["id"], job["capability"], job["state"], job["epoch"], job["why"]
                     )
                 })
                 .collect();

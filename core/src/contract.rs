@@ -19,6 +19,8 @@
 //! contract_suite!(on_memory);
 //! ```
 
+mod brakes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -31,6 +33,8 @@ use futures_lite::future::{yield_now, zip};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use self::brakes::*;
+use crate::brake::Brake;
 use crate::catalog::Catalog;
 use crate::dispatch::{self, commit};
 use crate::execute::{self, Holding, Ran, Runs};
@@ -38,8 +42,9 @@ use crate::intake::{self, Prepared, Rejected, Sender, Taken, Taking};
 use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, State, StopCause, Tier};
 use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
-    Acceptance, Assignment, Beat, Body, Claim, Claimed, Desk, Executor, Lane, LogLine, LogSink, Message, NewJob, Order,
-    Outcome, Query, Received, Refusal, Report, Reported, Room, Saved, Spend, Stream, Voucher, Yard,
+    Acceptance, Assignment, Beat, Body, Claim, Claimed, Depths, Desk, Executor, Lane, LogLine, LogSink, Message,
+    NewJob, Order, Outcome, Query, Received, Refusal, Report, Reported, Room, Saved, Spend, Stream, TierDepth, Voucher,
+    Yard,
 };
 use crate::reap::{self, Fact};
 use crate::route::{Limits, Place, Venue};
@@ -98,6 +103,15 @@ macro_rules! contract_suite {
             only_what_settled_long_ago_and_owes_nothing_is_forgettable
             what_is_forgotten_leaves_nothing_and_frees_its_id
             what_is_remembered_of_schedules_is_kept_replaced_and_forgotten
+            // Permits, pauses, quotas.
+            a_permit_is_held_by_one_job_at_a_time
+            of_many_writers_of_one_permit_one_succeeds
+            held_jobs_come_highest_tier_first_then_oldest
+            a_pause_is_in_force_until_it_is_lifted
+            depths_say_what_waits_and_what_ended
+            open_jobs_are_the_caller_s_own_that_have_not_ended
+            each_caller_draws_from_its_own_bucket
+            a_caller_over_its_quota_hears_which_and_when_to_come_again
             // The lanes.
             a_rung_job_is_heard_in_its_own_lane_only
             what_one_receiver_has_another_does_not_get
@@ -131,6 +145,11 @@ macro_rules! contract_suite {
             an_announced_settlement_owes_nothing_in_the_end
             a_key_is_free_again_after_its_retention
             a_missed_tick_becomes_one_job_however_often_it_is_run
+            a_limit_is_reached_and_never_exceeded
+            what_a_crash_left_held_is_sent_on_by_the_next_round
+            a_paused_job_is_held_at_the_door_and_at_its_claim_until_it_is_resumed
+            a_job_whose_capability_left_the_catalog_waits_until_it_is_back
+            a_changed_limit_holds_for_what_starts_from_now_on
         }
     };
 }
@@ -147,9 +166,8 @@ pub fn named(name: &str) -> Case {
     found.map_or_else(|| panic!("there is no case `{name}`"), |(_, case)| case)
 }
 
-/// The same doors under the suite's own rules, so that no case depends on what the home's operator wrote.
-fn ruled(yard: &Yard) -> Yard {
-    let text = r#"
+/// What the suite's yards may run.
+const CAPABILITIES: &str = r#"
 version: 1
 capabilities:
   - name: greet
@@ -162,8 +180,16 @@ capabilities:
     summary: Tries again at once
     run: { command: [echo] }
     retry: { attempts: 2, backoff_seconds: 0 }
+  - name: guarded
+    summary: Two at once
+    run: { command: [echo] }
+    retry: { attempts: 2, backoff_seconds: 60 }
+    limits: { concurrent: 2 }
 "#;
-    let catalog = Catalog::parse("contract", text, &[], &BTreeMap::new()).expect("the suite's own catalog");
+
+/// The same doors under the suite's own rules, so that no case depends on what the home's operator wrote.
+fn ruled(yard: &Yard) -> Yard {
+    let catalog = Catalog::parse("contract", CAPABILITIES, &[], &BTreeMap::new()).expect("the suite's own catalog");
     // Every second day: a case that looks back that far meets one tick, or two.
     let text = "version: 1\nschedules:\n  - { name: rarely, rate_minutes: 2880, capability: knock }\n";
     let schedules = Schedules::parse("contract", text).expect("the suite's own schedules");
@@ -176,16 +202,25 @@ fn today(yard: &Yard) -> Timestamp {
     Timestamp::from_millisecond(yard.ambient.now().as_millisecond()).expect("a time between -9999 and 9999")
 }
 
+/// The suite's rules, with nothing paused.
+fn rules(yard: &Yard) -> Situation {
+    Situation { policies: yard.policies(), ..Situation::default() }
+}
+
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
 /// The submission `body`, prepared at `now`.
 fn submission(yard: &Yard, key: Option<&str>, body: &Value, now: Timestamp) -> Prepared {
+    submission_under(yard, &rules(yard), key, body, now)
+}
+
+/// The same under rules that may hold it.
+fn submission_under(yard: &Yard, situation: &Situation, key: Option<&str>, body: &Value, now: Timestamp) -> Prepared {
     let (submission, digest) = intake::read(body.to_string().as_bytes()).expect("the suite's own submission");
     let sender = Sender { caller: "contract", key };
-    let situation = Situation { policies: yard.policies(), workers: Vec::new() };
-    intake::prepare(&submission, digest, sender, &situation, Taking::default(), now, yard.ambient.random())
+    intake::prepare(&submission, digest, sender, situation, Taking::default(), now, yard.ambient.random())
         .expect("the suite's own submission")
 }
 
@@ -207,7 +242,7 @@ async fn put(yard: &Yard, jobs: impl IntoIterator<Item = NewJob>) -> Vec<Job> {
 
 /// Takes one submission through the door: accepted, and its doorbell rung.
 async fn submit(yard: &Yard, key: &str, body: &Value) -> Job {
-    let prepared = submission(yard, Some(key), body, today(yard));
+    let prepared = submission_under(yard, &yard.situation().await, Some(key), body, today(yard));
     let taken = intake::accept(yard, vec![prepared]).await.expect("accept").pop().expect("one answer");
     let Taken { job, fresh } = taken.expect("accepted");
     assert!(fresh, "a new key is a new job");
@@ -247,7 +282,7 @@ fn voucher(job: &Job, n: u8) -> Voucher {
 }
 
 async fn win(yard: &Yard, claim: &Claim, now: Timestamp) -> Job {
-    match yard.ledger.claim(claim, now).await.expect("claim") {
+    match yard.ledger.claim(claim, &rules(yard), now).await.expect("claim") {
         Claimed::Won(job, _) => *job,
         Claimed::Lost(refusal) => panic!("the claim of {} was refused: {refusal:?}", claim.holder),
     }
@@ -371,7 +406,7 @@ async fn nothing_is_known_of_a_job_that_never_was(yard: &Yard) {
     assert_eq!(yard.ledger.result(job.id, Epoch(1)).await.expect("result"), None);
     assert_eq!(yard.ledger.watch(job.id, 0, Duration::ZERO).await.expect("watch"), None);
     assert_eq!(yard.ledger.last_beat(&holder(1)).await.expect("last beat"), None);
-    let claimed = yard.ledger.claim(&claim_of(&job, 1), today(yard)).await.expect("claim");
+    let claimed = yard.ledger.claim(&claim_of(&job, 1), &rules(yard), today(yard)).await.expect("claim");
     assert_eq!(claimed, Claimed::Lost(Refusal::Unknown));
     assert_eq!(yard.ledger.save(job.stamped(Nonce(9)), None).await.expect("save"), Saved::Refused(None));
 }
@@ -425,9 +460,10 @@ async fn a_result_is_kept_by_its_epoch(yard: &Yard) {
 async fn of_many_claimers_at_once_one_wins(yard: &Yard) {
     let now = today(yard);
     let job = put(yard, [greeting(yard, "race", now)]).await.remove(0);
+    let rules = &rules(yard);
     let claims: Vec<Claim> = (0..32).map(|n| claim_of(&job, n)).collect();
     let claimers =
-        claims.iter().map(|claim| async move { (claim, yard.ledger.claim(claim, now).await.expect("claim")) });
+        claims.iter().map(|claim| async move { (claim, yard.ledger.claim(claim, rules, now).await.expect("claim")) });
     let mut winner = None;
     for (claim, claimed) in together(claimers).await {
         match claimed {
@@ -455,10 +491,10 @@ async fn a_claim_repeated_with_its_token_wins_again_and_writes_nothing(yard: &Ya
 
 /// Jobs in every state a claim can meet, each with a key of its own.
 fn standing(yard: &Yard, name: &str, now: Timestamp) -> Vec<(&'static str, NewJob, Vec<Job>)> {
-    let limits = &Situation { policies: yard.policies(), workers: Vec::new() };
+    let limits = &rules(yard);
     let fresh = |what: &str| greeting(yard, &format!("{name}-{what}"), now);
     let told = |outcome| settle::Told { epoch: Epoch(1), token: None, outcome };
-    let run = |job: &Job| execute::claim(job, &claim_of(job, 1), now).expect("it waits");
+    let run = |job: &Job| execute::claim(job, &claim_of(job, 1), limits, now).expect("it waits");
     let mut all = vec![("waiting", fresh("waiting"), vec![])];
     let held = fresh("held");
     let running = run(&held.job);
@@ -481,6 +517,12 @@ fn standing(yard: &Yard, name: &str, now: Timestamp) -> Vec<(&'static str, NewJo
     let mut expired = fresh("expired");
     expired.job.work.start_deadline = Some(now);
     all.push(("too late", expired, vec![]));
+    let braked = fresh("braked");
+    let held = dispatch::hold(braked.job.clone(), Brake::Unlisted, now, "unlisted", "").job;
+    all.push(("under a brake", braked, vec![held]));
+    let mut unknown = fresh("unknown");
+    unknown.job.work.capability = "gone".to_owned();
+    all.push(("of a capability that is gone", unknown, vec![]));
     all
 }
 
@@ -508,9 +550,9 @@ async fn a_claim_decides_as_the_pure_decision_does(yard: &Yard) {
                     job = save(yard, Job { revision: job.revision, ..step }).await;
                 }
                 let claim = Claim { epoch, at_most, room, ..claim_of(&job, who) };
-                let claimed = yard.ledger.claim(&claim, now).await.expect("claim");
+                let claimed = yard.ledger.claim(&claim, &rules(yard), now).await.expect("claim");
                 let place = format!("a job {what}, claimed at epoch {epoch} by {who} for {at_most:?} in {room:?}");
-                match (execute::claim(&job, &claim, now), claimed) {
+                match (execute::claim(&job, &claim, &rules(yard), now), claimed) {
                     (Ok(decided), Claimed::Won(won, _)) => {
                         assert_eq!(unstamped(&won), unstamped(&decided), "{place}");
                         let risen = u64::from(decided != job);
@@ -531,7 +573,7 @@ async fn a_claim_decides_as_the_pure_decision_does(yard: &Yard) {
         }
     }
     let met: Vec<&str> = refusals.iter().map(String::as_str).collect();
-    let all = ["Held", "Newer", "NoRoom", "NotNow", "Settled"];
+    let all = ["Braked", "Held", "Newer", "NoRoom", "NotNow", "Settled"];
     assert_eq!(met, all, "the table meets every refusal of a job that is there");
     assert!(wins > 8, "and enough wins");
 }
@@ -543,7 +585,8 @@ async fn a_claim_brings_the_payload(yard: &Yard) {
     large.payload = Body::Blob(yard.blobs.put(large.job.id, "payload-1", "\"large\"").await.expect("put"));
     put(yard, [small.clone(), large.clone()]).await;
     for NewJob { job, payload } in [small, large] {
-        let Claimed::Won(_, brought) = yard.ledger.claim(&claim_of(&job, 1), now).await.expect("claim") else {
+        let Claimed::Won(_, brought) = yard.ledger.claim(&claim_of(&job, 1), &rules(yard), now).await.expect("claim")
+        else {
             panic!("a waiting job is won")
         };
         assert_eq!(brought, payload);
@@ -1097,7 +1140,7 @@ async fn a_delayed_job_is_dispatched_when_its_moment_comes(yard: &Yard) {
     let job = submit(yard, "delayed", &body).await;
     let State::Delayed { until } = job.state else { panic!("it waits for its moment: {:?}", job.state) };
     assert_eq!(drain(yard, &dispatch::lane(&job)).await, [], "nobody is called before");
-    let claimed = yard.ledger.claim(&claim_of(&job, 1), until).await.expect("claim");
+    let claimed = yard.ledger.claim(&claim_of(&job, 1), &rules(yard), until).await.expect("claim");
     assert_eq!(claimed, Claimed::Lost(Refusal::NotNow), "nor can anybody take it");
     assert_eq!(yard.ledger.due(until, 10).await.expect("due"), [job.id]);
     let early = reap::look(job.clone(), &Fact::Nothing, &yard.situation().await, until - seconds(1));

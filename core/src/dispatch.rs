@@ -3,12 +3,14 @@
 //! **Save, then act.** [`commit`] is the only place where the two meet. An act that fails or that a crash swallows
 //! is made good by the reaper, because the record's `due` was written first.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::{debug, warn};
 
-use crate::job::{Ending, Failure, Job, JobId, Owed, ResultRef, Settlement, State, Step, TokenHash};
+use crate::brake::{self, Brake};
+use crate::job::{Ending, Failure, Job, JobId, Owed, ResultRef, Settlement, State, Step, Tier, TokenHash};
 use crate::policies::Situation;
 use crate::ports::{Body, Lane, LaunchFailed, LaunchFailure, Message, PortError, Saved, Yard, backoff, persist};
 use crate::route::{Conditions, Venue, route};
@@ -23,6 +25,9 @@ const SAVES: u32 = 3;
 /// The wait after a first failed launch; doubled by each further one.
 pub const LAUNCH_BACKOFF: Duration = Duration::from_secs(5);
 
+/// When the reaper looks at a held job at the latest: the last resort behind admissions and sweeps, which have moved
+/// it long before.
+pub const HELD_LOOK: Duration = Duration::from_secs(3600);
 /// When the reaper pays what a crash left owing.
 pub const PAY_AGAIN: Duration = Duration::from_secs(30);
 /// How often a write that somebody else overtook is decided anew. Each round means that another writer succeeded.
@@ -39,6 +44,8 @@ pub enum Act {
     Launch(Venue, Message),
     /// Do what is owed.
     Pay(Owed),
+    /// Look for the next held job of this capability: a permit came back, or a job was held.
+    Admit(String),
 }
 
 /// A decision: the record as it shall be, and what to do once it is.
@@ -53,13 +60,15 @@ pub struct Decided {
 /// What a record asks to be done, read off the record alone: for a new dispatch, and for what is owed.
 pub fn acts(job: &Job) -> Vec<Act> {
     let mut acts: Vec<Act> = job.owed.iter().cloned().map(Act::Pay).collect();
-    if let State::Dispatched { .. } = job.state {
-        let message = Message { id: job.id, epoch: job.epoch };
-        acts.push(match job.route.venue() {
+    let message = Message { id: job.id, epoch: job.epoch };
+    match job.state {
+        State::Dispatched { .. } => acts.push(match job.route.venue() {
             Venue::Inline => Act::RunHere(message),
             venue @ (Venue::Function | Venue::Fargate) => Act::Launch(venue, message),
             Venue::Fleet => Act::Ring(lane(job), message),
-        });
+        }),
+        State::Held { .. } => acts.push(Act::Admit(job.work.capability.clone())),
+        State::Delayed { .. } | State::Running(_) | State::Settled(_) => {}
     }
     acts
 }
@@ -69,9 +78,18 @@ pub fn lane(job: &Job) -> Lane {
     Lane { pool: job.pool(), tier: job.work.tier.raised(job.aged) }
 }
 
-/// When the reaper first looks at a job dispatched now: never after its start deadline.
-pub fn first_look(job: &Job, now: Timestamp) -> Timestamp {
-    due_in(job, now, FIRST_LOOK)
+/// When the reaper first looks at a job dispatched now: never after its start deadline, nor after the moment at which
+/// it rises a tier.
+pub fn first_look(job: &Job, situation: &Situation, now: Timestamp) -> Timestamp {
+    let due = due_in(job, now, FIRST_LOOK);
+    rises_at(job, situation, now).map_or(due, |rises| due.min(rises))
+}
+
+/// When a job that waits in the fleet since then rises a tier; never, unless the rules say so.
+pub(crate) fn rises_at(job: &Job, situation: &Situation, since: Timestamp) -> Option<Timestamp> {
+    let waits = situation.policies.ageing?;
+    let rises = job.route.venue() == Venue::Fleet && lane(job).tier != Tier::Synchronous;
+    rises.then(|| since + waits)
 }
 
 /// The moment `wait` from now, or the start deadline if that comes first.
@@ -93,10 +111,17 @@ pub fn conditions(job: &Job, situation: &Situation, now: Timestamp) -> Condition
     }
 }
 
-/// Sends a job on its way again: a new epoch at whatever venue will do now; or its end, where none will.
+/// Sends a job on its way again: a new epoch at whatever venue will do now; held, where a brake is on it; or its end,
+/// where no venue will do. A permit that it has goes along.
 ///
 /// The caller has checked that the step is legal from where the job stands.
 pub fn again(mut job: Job, situation: &Situation, now: Timestamp, reason: &str, detail: &str) -> Decided {
+    if let Some(brake) = situation.brake(&job) {
+        return hold(job, brake, now, reason, detail);
+    }
+    if !situation.is_limited(&job.work.capability) {
+        job.permit = None;
+    }
     let conditions = conditions(&job, situation, now);
     match route(&job.work.needs, &conditions, situation.limits()) {
         Ok(chosen) => {
@@ -104,7 +129,7 @@ pub fn again(mut job: Job, situation: &Situation, now: Timestamp, reason: &str, 
             job.route = chosen;
             let detail = if detail.is_empty() { place.to_string() } else { format!("{detail}; {place}") };
             job.take(Step::Dispatch, State::Dispatched { at: now, looks: 0 }, now, reason, detail);
-            job.due = Some(first_look(&job, now));
+            job.due = Some(first_look(&job, situation, now));
             let acts = acts(&job);
             Decided { job, acts }
         }
@@ -139,6 +164,27 @@ pub(crate) fn end(
         job.owed.push(Owed::Announce(job.epoch));
     }
     job.due = if job.owed.is_empty() { None } else { Some(now + PAY_AGAIN) };
+    let freed = give_up(&mut job);
+    let acts = acts(&job).into_iter().chain(freed).collect();
+    Decided { job, acts }
+}
+
+/// Takes the job's permit from it: the next held job may have it.
+fn give_up(job: &mut Job) -> Option<Act> {
+    job.permit.take().map(|_| Act::Admit(job.work.capability.clone()))
+}
+
+/// Holds a job back until somebody admits it; it gives up its permit, and how far it had risen.
+pub fn hold(mut job: Job, brake: Brake<'_>, now: Timestamp, reason: &str, detail: &str) -> Decided {
+    (job.permit, job.aged) = (None, 0);
+    match job.state {
+        State::Held { .. } => {}
+        State::Delayed { .. } | State::Dispatched { .. } | State::Running(_) | State::Settled(_) => {
+            let detail = if detail.is_empty() { brake.to_string() } else { format!("{detail}; {brake}") };
+            job.take(Step::Hold, State::Held { since: now }, now, reason, detail);
+        }
+    }
+    job.due = Some(due_in(&job, now, HELD_LOOK));
     let acts = acts(&job);
     Decided { job, acts }
 }
@@ -147,7 +193,8 @@ pub(crate) fn end(
 pub fn delay(mut job: Job, until: Timestamp, now: Timestamp, reason: &str, detail: &str) -> Decided {
     job.take(Step::Delay, State::Delayed { until }, now, reason, detail);
     job.due = Some(due_in(&job, until, Duration::ZERO));
-    let acts = acts(&job);
+    let freed = give_up(&mut job);
+    let acts = acts(&job).into_iter().chain(freed).collect();
     Decided { job, acts }
 }
 
@@ -178,21 +225,34 @@ pub fn launch_failed(
 pub async fn commit(yard: &Yard, decided: Decided, result: Option<Body>) -> Result<Saved, PortError> {
     let Decided { job, acts } = decided;
     let job = job.stamped(yard.ambient.nonce());
-    // The very same write again: whoever decided anew would meet its own decision and take it for another's.
-    let save = || yard.ledger.save(job.clone(), result.clone());
-    let saved = match persist(&*yard.ambient, "save", SAVES, save).await? {
-        // Our own nonce: the write took effect, its answer was lost on the way.
-        Saved::Refused(Some(current)) if current.nonce == job.nonce => Saved::Saved,
-        saved => saved,
-    };
+    let saved = keep(yard, &job, result).await?;
     if saved == Saved::Saved {
         carry_out(yard, job, acts).await;
     }
     Ok(saved)
 }
 
+/// Writes a stamped record, as often as it takes to hear the answer.
+pub(crate) async fn keep(yard: &Yard, job: &Job, result: Option<Body>) -> Result<Saved, PortError> {
+    // The very same write again: whoever decided anew would meet its own decision and take it for another's.
+    let save = || yard.ledger.save(job.clone(), result.clone());
+    Ok(match persist(&*yard.ambient, "save", SAVES, save).await? {
+        // Our own nonce: the write took effect, its answer was lost on the way.
+        Saved::Refused(Some(current)) if current.nonce == job.nonce => Saved::Saved,
+        saved => saved,
+    })
+}
+
 /// Does what a saved record asks for. Nothing that fails here is lost: the record says what is due.
 pub async fn carry_out(yard: &Yard, job: Job, acts: Vec<Act>) {
+    let freed = act(yard, job, acts).await;
+    brake::admit_all(yard, freed).await;
+}
+
+/// Does them all but the admissions, and answers for which capabilities somebody must admit: an admission leads to
+/// other jobs' acts, and whoever does those must not be inside this one's.
+pub(crate) async fn act(yard: &Yard, job: Job, acts: Vec<Act>) -> BTreeSet<String> {
+    let mut freed = BTreeSet::new();
     for act in acts {
         match act {
             // The caller of `accept` runs it; on any other way here no invocation is at hand, and none is routed so.
@@ -211,9 +271,15 @@ pub async fn carry_out(yard: &Yard, job: Job, acts: Vec<Act>) {
                 Err(failed) => {
                     let (now, chance) = (yard.ambient.now(), yard.ambient.chance());
                     let decided = launch_failed(job.clone(), &failed, &yard.situation().await, now, chance);
-                    // The next decision acts for itself; boxed, because it may lead to a launch again.
-                    if let Err(error) = Box::pin(commit(yard, decided, None)).await {
-                        warn!(job.id = %job.id, %error, "failed launch not recorded; the reaper launches again");
+                    let Decided { job: next, acts } = decided;
+                    let next = next.stamped(yard.ambient.nonce());
+                    match keep(yard, &next, None).await {
+                        // Boxed, because it may lead to a launch again.
+                        Ok(Saved::Saved) => freed.extend(Box::pin(self::act(yard, next, acts)).await),
+                        Ok(Saved::Refused(_) | Saved::PermitTaken) => {}
+                        Err(error) => {
+                            warn!(job.id = %job.id, %error, "failed launch not recorded; the reaper launches again");
+                        }
                     }
                 }
             },
@@ -222,8 +288,10 @@ pub async fn carry_out(yard: &Yard, job: Job, acts: Vec<Act>) {
                     warn!(job.id = %job.id, %error, "not paid yet; the reaper tries again");
                 }
             }
+            Act::Admit(capability) => drop(freed.insert(capability)),
         }
     }
+    freed
 }
 
 /// Does what is owed, then strikes it out. A crash in between does it twice, which is harmless.
@@ -294,6 +362,36 @@ mod tests {
         assert_eq!(decided.job.route.venue(), Venue::Fleet);
         assert_eq!(decided.job.attempts_spent, 0, "a failed launch spends no attempt");
         assert!(matches!(decided.acts[..], [Act::Ring(..)]));
+    }
+
+    /// Where a permit goes: it stays through whatever is no end, and comes back with every end, delay and hold.
+    #[test]
+    fn a_permit_stays_until_the_job_ends_is_delayed_or_held() {
+        let limited = crate::testing::limited(Some(2));
+        let mut job = crate::testing::a_running_job(Venue::Fleet, 1);
+        job.permit = Some(1);
+        let back = Act::Admit("file-digest".into());
+        let kept = again(job.clone(), &limited, at(1), "interrupted", "");
+        assert_eq!((kept.job.phase(), kept.job.permit), (Phase::Dispatched, Some(1)));
+        assert!(matches!(kept.acts[..], [Act::Ring(..)]));
+        let ended = end(job.clone(), Ending::Succeeded, None, None, None, at(1), "succeeded");
+        assert_eq!((ended.job.permit, ended.acts), (None, vec![back.clone()]));
+        let delayed = delay(job.clone(), at(9), at(1), "attempt_failed", "");
+        assert_eq!((delayed.job.permit, delayed.acts), (None, vec![back.clone()]));
+        // Its number is above a limit that was lowered: the next number is below it, if there is one.
+        let lowered = again(job.clone(), &crate::testing::limited(Some(1)), at(1), "interrupted", "");
+        assert_eq!((lowered.job.phase(), lowered.job.permit), (Phase::Held, None));
+        assert_eq!(lowered.acts, [back]);
+        job.permit = None;
+        let ended = end(job.clone(), Ending::Succeeded, None, None, None, at(1), "succeeded");
+        assert_eq!(ended.acts, [], "without a limit nobody is asked");
+        let held = again(job, &limited, at(1), "interrupted", "").job;
+        assert_eq!((held.phase(), held.due), (Phase::Held, Some(at(1) + HELD_LOOK)));
+        let last = held.timeline.last().unwrap();
+        assert_eq!(
+            (last.reason.as_str(), last.detail.as_str()),
+            ("interrupted", "its capability's limit is 2 at once")
+        );
     }
 
     #[test]

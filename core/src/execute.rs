@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use crate::job::{ClaimToken, Failure, Holder, Job, Run, State, Step, StopCause, Watch};
+use crate::policies::Situation;
 use crate::ports::{
     Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LogLine, LogSink, Message, Outcome,
     PortError, Refusal, Report, Reported, Room, StopSignal, Voucher, persist,
@@ -36,12 +37,12 @@ pub const FORCE_AFTER: Duration = Duration::from_secs(60);
 /// is full for a moment must not cost a run that has ended.
 const TRIES: u32 = 8;
 
-/// Decides a claim.
+/// Decides a claim. A job under a brake is not given: whoever asked the ledger holds it back.
 ///
 /// # Errors
 ///
 /// The [`Refusal`] says what the claimer makes of its doorbell.
-pub fn claim(job: &Job, claim: &Claim, now: Timestamp) -> Result<Job, Refusal> {
+pub fn claim(job: &Job, claim: &Claim, situation: &Situation, now: Timestamp) -> Result<Job, Refusal> {
     if job.is_settled() {
         return Err(Refusal::Settled);
     }
@@ -56,10 +57,13 @@ pub fn claim(job: &Job, claim: &Claim, now: Timestamp) -> Result<Job, Refusal> {
         // Our own token: this very claim took effect and its answer was lost. Say so again.
         State::Running(run) if run.token == claim.token => Ok(job.clone()),
         State::Running(_) => Err(Refusal::Held),
-        State::Delayed { .. } | State::Held { .. } | State::Settled(_) => Err(Refusal::NotNow),
+        State::Delayed { .. } | State::Settled(_) => Err(Refusal::NotNow),
+        State::Held { .. } => Err(Refusal::Braked),
         State::Dispatched { .. } if job.work.start_deadline.is_some_and(|deadline| deadline <= now) => {
             Err(Refusal::NotNow)
         }
+        // What may not start needs no room.
+        State::Dispatched { .. } if situation.brake(job).is_some() => Err(Refusal::Braked),
         State::Dispatched { .. } if claim.room.is_some_and(|room| !Room::of(&job.work.needs).fits_in(room)) => {
             Err(Refusal::NoRoom(Room::of(&job.work.needs)))
         }
@@ -383,15 +387,23 @@ mod tests {
     use crate::job::{Epoch, Phase, StopCause};
     use crate::testing::{a_claim, a_job, at};
 
+    fn here() -> Situation {
+        crate::testing::limited(None)
+    }
+
     #[test]
     fn the_first_claim_wins_and_its_repeat_wins_again() {
         let job = a_job(Venue::Fleet);
         let mine = a_claim(&job, 1);
-        let claimed = claim(&job, &mine, at(5)).unwrap();
+        let claimed = claim(&job, &mine, &here(), at(5)).unwrap();
         assert_eq!(claimed.phase(), Phase::Running);
         assert_eq!(claimed.due, Some(at(5) + LEASE));
-        assert_eq!(claim(&claimed, &mine, at(9)).as_ref(), Ok(&claimed), "the answer was lost, the claim is repeated");
-        assert_eq!(claim(&claimed, &a_claim(&job, 2), at(9)), Err(Refusal::Held));
+        assert_eq!(
+            claim(&claimed, &mine, &here(), at(9)).as_ref(),
+            Ok(&claimed),
+            "the answer was lost, the claim is repeated"
+        );
+        assert_eq!(claim(&claimed, &a_claim(&job, 2), &here(), at(9)), Err(Refusal::Held));
     }
 
     #[test]
@@ -399,19 +411,32 @@ mod tests {
         let job = a_job(Venue::Fleet);
         let mine = a_claim(&job, 1);
         let newer = Job { epoch: Epoch(2), ..job.clone() };
-        assert_eq!(claim(&newer, &mine, at(5)), Err(Refusal::Newer));
+        assert_eq!(claim(&newer, &mine, &here(), at(5)), Err(Refusal::Newer));
         let restored = Job { epoch: Epoch(0), ..job.clone() };
-        assert_eq!(claim(&restored, &mine, at(5)), Err(Refusal::NotNow));
+        assert_eq!(claim(&restored, &mine, &here(), at(5)), Err(Refusal::NotNow));
         let mut late = job;
         late.work.start_deadline = Some(at(5));
-        assert_eq!(claim(&late, &mine, at(5)), Err(Refusal::NotNow));
+        assert_eq!(claim(&late, &mine, &here(), at(5)), Err(Refusal::NotNow));
+    }
+
+    #[test]
+    fn a_job_under_a_brake_is_given_to_nobody_and_its_doorbell_is_done() {
+        let job = a_job(Venue::Fleet);
+        let limited = crate::testing::limited(Some(1));
+        assert_eq!(claim(&job, &a_claim(&job, 1), &limited, at(5)), Err(Refusal::Braked));
+        assert!(Refusal::Braked.is_final(), "its next dispatch rings anew");
+        let allowed = Job { permit: Some(0), ..job.clone() };
+        let running = claim(&allowed, &a_claim(&job, 1), &limited, at(5)).unwrap();
+        assert_eq!(running.permit, Some(0));
+        let held = crate::dispatch::hold(job.clone(), crate::brake::Brake::Unlisted, at(1), "unlisted", "").job;
+        assert_eq!(claim(&held, &a_claim(&job, 1), &here(), at(5)), Err(Refusal::Braked));
     }
 
     #[test]
     fn a_claim_without_room_hears_what_the_job_needs() {
         let job = a_job(Venue::Fleet);
         let needs = Room::of(&job.work.needs);
-        let offered = |room| claim(&job, &Claim { room: Some(room), ..a_claim(&job, 1) }, at(0));
+        let offered = |room| claim(&job, &Claim { room: Some(room), ..a_claim(&job, 1) }, &here(), at(0));
         assert!(offered(needs).is_ok());
         for short in [
             Room { slots: 0, ..needs },
@@ -426,7 +451,7 @@ mod tests {
     fn a_claim_takes_no_more_time_than_the_claimer_has() {
         let job = a_job(Venue::Inline);
         let mine = Claim { at_most: Some(Duration::from_secs(10)), ..a_claim(&job, 1) };
-        let State::Running(run) = claim(&job, &mine, at(0)).unwrap().state else { panic!("not running") };
+        let State::Running(run) = claim(&job, &mine, &here(), at(0)).unwrap().state else { panic!("not running") };
         assert_eq!(run.deadline, at(10));
     }
 
@@ -434,7 +459,9 @@ mod tests {
     fn a_function_has_900_seconds_however_long_its_job_may_run() {
         let job = a_job(Venue::Function);
         assert_eq!(job.work.run_timeout, Duration::from_secs(3600));
-        let State::Running(run) = claim(&job, &a_claim(&job, 1), at(0)).unwrap().state else { panic!("not running") };
+        let State::Running(run) = claim(&job, &a_claim(&job, 1), &here(), at(0)).unwrap().state else {
+            panic!("not running")
+        };
         assert_eq!(run.deadline, at(900));
     }
 

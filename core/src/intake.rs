@@ -1,6 +1,6 @@
 //! Room 1: a submission becomes a [`Job`], accepted and routed in one durable write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::brake;
 use crate::catalog::{BadPayload, Capability};
 use crate::dispatch::{self, Act};
 use crate::finding::{Finding, Severity};
-use crate::job::{Entry, Epoch, Job, JobId, Nonce, State, Tier, Work, one_line};
+use crate::job::{Epoch, Job, JobId, Nonce, State, Tier, Work, one_line};
 use crate::policies::Situation;
 use crate::ports::{Acceptance, Body, NewJob, PortError, Yard};
 use crate::route::{Conditions, Needs, Refused, Route, route};
@@ -357,7 +358,7 @@ pub fn prepare(
         announce: submission.announce,
         needs,
     };
-    Ok(Prepared { job: born(id, work, chosen, delay, now, nonce), payload })
+    Ok(Prepared { job: born(id, work, chosen, delay, situation, now, nonce), payload })
 }
 
 /// Reads the body of a request for an explanation: a submission, and beside it `conditions` in place of the real ones.
@@ -400,8 +401,16 @@ pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<Vec<(Str
     Ok(labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
-/// The record of a new job: waiting for its moment, or dispatched at epoch 1.
-fn born(id: JobId, work: Work, route: Route, delay: Option<Duration>, now: Timestamp, nonce: Nonce) -> Job {
+/// The record of a new job: waiting for its moment, held, or dispatched at epoch 1.
+fn born(
+    id: JobId,
+    work: Work,
+    route: Route,
+    delay: Option<Duration>,
+    situation: &Situation,
+    now: Timestamp,
+    nonce: Nonce,
+) -> Job {
     let attempts_allowed = work.attempts;
     let (state, epoch) = match delay {
         Some(delay) => (State::Delayed { until: now + delay }, Epoch(0)),
@@ -428,20 +437,20 @@ fn born(id: JobId, work: Work, route: Route, delay: Option<Duration>, now: Times
         revision: 1,
         nonce,
     };
-    let phase = job.phase();
-    job.timeline.push(Entry {
-        at: now,
-        step: None,
-        phase,
-        epoch,
-        reason: "accepted".to_owned(),
-        detail: if delay.is_some() { String::new() } else { job.route.place.to_string() },
-    });
+    let detail = match (delay, situation.brake(&job)) {
+        (Some(_), _) => String::new(),
+        (None, None) => job.route.place.to_string(),
+        // Inline ones too: whoever submitted it hears that it waits.
+        (None, Some(brake)) => {
+            (job.state, job.epoch) = (State::Held { since: now }, Epoch(0));
+            brake.to_string()
+        }
+    };
+    job.note(None, now, "accepted", detail);
     job.due = Some(match job.state {
         State::Delayed { until } => until,
-        State::Held { .. } | State::Dispatched { .. } | State::Running(_) | State::Settled(_) => {
-            dispatch::first_look(&job, now)
-        }
+        State::Held { .. } => dispatch::due_in(&job, now, dispatch::HELD_LOOK),
+        State::Dispatched { .. } | State::Running(_) | State::Settled(_) => dispatch::first_look(&job, situation, now),
     });
     job
 }
@@ -492,17 +501,20 @@ pub async fn accept(yard: &Yard, prepared: Vec<Prepared>) -> Result<Vec<Result<T
     let jobs: Vec<Job> = new.iter().map(|new| new.job.clone()).collect();
     let acceptances = yard.ledger.accept(new).await?;
     let mut taken = Vec::with_capacity(jobs.len());
+    // One admission for a whole batch of held jobs.
+    let mut held = BTreeSet::new();
     for (job, acceptance) in jobs.into_iter().zip(acceptances) {
         taken.push(match judge(job, acceptance) {
             Ok(taken) => {
                 if taken.fresh {
-                    dispatch::carry_out(yard, taken.job.clone(), dispatch::acts(&taken.job)).await;
+                    held.extend(dispatch::act(yard, taken.job.clone(), dispatch::acts(&taken.job)).await);
                 }
                 Ok(taken)
             }
             Err(rejected) => Err(rejected),
         });
     }
+    brake::admit_all(yard, held).await;
     Ok(taken)
 }
 
@@ -535,7 +547,7 @@ mod tests {
         let (submission, digest) = read(body.as_bytes())?;
         let sender = Sender { caller: "local", key };
         let policies = Policies { catalog: catalog(), limits: Limits::one_machine(1024), ..Policies::default() };
-        let situation = Situation { policies: policies.into(), workers: vec![] };
+        let situation = Situation { policies: policies.into(), ..Situation::default() };
         prepare(&submission, digest, sender, &situation, Taking::default(), Timestamp::UNIX_EPOCH, [3; 32])
     }
 
@@ -556,6 +568,28 @@ mod tests {
             try_prepare(r#"{"capability":"greet","payload":{"name":"Ada"},"delay_seconds":90}"#, None).unwrap().job;
         assert_eq!(job.state, State::Delayed { until: Timestamp::from_second(90).unwrap() });
         assert_eq!((job.epoch, job.due), (Epoch(0), Some(Timestamp::from_second(90).unwrap())));
+    }
+
+    #[test]
+    fn a_job_under_a_brake_is_held_at_the_door_also_where_it_would_run_inline() {
+        let text = "version: 1\ncapabilities:\n  - name: greet\n    summary: says hello\n    run: { builtin: greet }\n    needs: { expected_seconds: 1 }\n    limits: { concurrent: 1 }\n";
+        let catalog = Catalog::parse("c.yaml", text, &["greet"], &BTreeMap::new()).unwrap();
+        let policies = Policies { catalog, limits: Limits::one_machine(1024), ..Policies::default() };
+        let situation = Situation { policies: policies.into(), ..Situation::default() };
+        let (submission, digest) = read(br#"{"capability":"greet","start_within_seconds":900}"#).unwrap();
+        let sender = Sender { caller: "local", key: None };
+        let taking = Taking { invocation_left: Some(Duration::from_secs(29)), companions: 0 };
+        let now = Timestamp::UNIX_EPOCH;
+        let job = prepare(&submission, digest, sender, &situation, taking, now, [3; 32]).unwrap().job;
+        assert_eq!(
+            (job.route.venue(), job.state.clone(), job.epoch),
+            (Venue::Inline, State::Held { since: now }, Epoch(0))
+        );
+        assert_eq!(job.due, Some(now + Duration::from_secs(900)), "its start deadline comes before its last resort");
+        assert_eq!(job.timeline[0].detail, "its capability's limit is 1 at once");
+        let taken = Taken { job, fresh: true };
+        assert!(!taken.runs_here(), "whoever took it answers that it waits");
+        assert_eq!(dispatch::acts(&taken.job), [Act::Admit("greet".into())]);
     }
 
     #[test]

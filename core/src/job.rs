@@ -338,7 +338,8 @@ impl Job {
         if next(from, step) != Some(state.phase()) {
             return Err(IllegalStep { id: self.id, from, step });
         }
-        if step == Step::Dispatch {
+        // Retried by hand it is another life, also when it is held at first: no two ends are of one epoch.
+        if step == Step::Dispatch || from.is_settled() {
             self.epoch = Epoch(self.epoch.0.saturating_add(1));
         }
         self.state = state;

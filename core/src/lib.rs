@@ -10,6 +10,8 @@
 //! 6. [`reap`]: the night watch. Whatever is overdue goes through the same rooms again.
 //! 7. [`shift`]: a worker's day. Which tier it asks next, what it has room for, when it goes home.
 //!
+//! Between rooms 3 and 4 a job may have to wait: [`brake`] says what holds it, and when it may go on.
+//!
 //! Beside the rooms, [`schedule`] says which ticks are due; each goes through [`intake`] like any submission.
 //!
 //! In a room a short async function loads, calls a pure decision, saves, and acts; the decision is a plain function
@@ -21,6 +23,7 @@ pub mod job;
 pub mod intake;
 pub mod route;
 pub mod dispatch;
+pub mod brake;
 pub mod execute;
 pub mod settle;
 pub mod reap;
@@ -30,6 +33,8 @@ pub mod schedule;
 pub mod cost;
 pub mod catalog;
 pub mod policies;
+pub mod quota;
+pub mod why;
 pub mod finding;
 pub mod ports;
 pub mod wire;
@@ -41,5 +46,7 @@ pub mod memory;
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod model_limits;
 #[cfg(test)]
 mod testing;

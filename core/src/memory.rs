@@ -3,7 +3,7 @@
 //! It keeps what it is given and forgets everything with itself. Its faults are chosen by the test: [`Memory::lose`]
 //! lets the next writes take effect and loses their answers, as a network does.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,15 +12,18 @@ use async_trait::async_trait;
 use event_listener::Event;
 use jiff::Timestamp;
 
+use crate::brake::{Pause, Pauses, Scope};
 use crate::catalog::Catalog;
+use crate::dispatch;
 use crate::execute;
-use crate::job::{Epoch, Holder, Job, JobId, Phase, State};
-use crate::policies::{Policies, Shelf};
+use crate::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
+use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
-    Acceptance, Ambient, Beat, BlobRef, Blobs, Body, Claim, Claimed, Herald, Lane, Lanes, LaunchFailed, Launcher,
-    Ledger, LogLine, LogPage, Logs, Message, NewJob, PortError, Query, Received, Refusal, Saved, Spend, TaskState,
-    Worker, Workers, Yard,
+    Acceptance, Ambient, Beat, BlobRef, Blobs, Body, Claim, Claimed, Depths, Herald, Lane, Lanes, LaunchFailed,
+    Launcher, Ledger, LogLine, LogPage, Logs, Message, NewJob, PortError, Query, Received, Refusal, Saved, Spend,
+    TaskState, TierDepth, Worker, Workers, Yard,
 };
+use crate::quota::{Buckets, Drawn, Rate};
 use crate::route::{Limits, Venue};
 use crate::schedule::Ticked;
 
@@ -60,6 +63,18 @@ struct Kept {
     announced: Vec<JobId>,
     workers: Vec<Worker>,
     ticked: BTreeMap<String, Ticked>,
+    pauses: Arc<Pauses>,
+    buckets: Buckets,
+}
+
+impl Kept {
+    /// Whether another job holds the permit that this record names.
+    fn permit_taken(&self, job: &Job) -> bool {
+        let of_another = |other: &Job| {
+            other.id != job.id && other.work.capability == job.work.capability && other.permit == job.permit
+        };
+        job.permit.is_some() && self.jobs.values().any(of_another)
+    }
 }
 
 impl Memory {
@@ -83,6 +98,7 @@ impl Memory {
             ambient: Arc::new(self.clone()),
             workers: Arc::new(self.clone()),
             shelf: Arc::new(Shelf::new(Policies { catalog, limits, ..Policies::default() })),
+            turnstile: Arc::default(),
             retention: Duration::from_secs(7 * 24 * 3600),
         }
     }
@@ -204,6 +220,7 @@ impl Ledger for Memory {
     async fn save(&self, job: Job, result: Option<Body>) -> Result<Saved, PortError> {
         let mut kept = self.kept();
         let saved = match kept.jobs.get(&job.id) {
+            Some(current) if current.revision + 1 == job.revision && kept.permit_taken(&job) => Saved::PermitTaken,
             Some(current) if current.revision + 1 == job.revision => {
                 if let Some(result) = result {
                     kept.results.insert((job.id, job.epoch), result);
@@ -217,10 +234,11 @@ impl Ledger for Memory {
         self.answer("save", saved)
     }
 
-    async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed, PortError> {
+    async fn claim(&self, claim: &Claim, situation: &Situation, now: Timestamp) -> Result<Claimed, PortError> {
         let nonce = (self as &dyn Ambient).nonce();
         let mut kept = self.kept();
-        let claimed = match kept.jobs.get(&claim.id).map(|job| (job.clone(), execute::claim(job, claim, now))) {
+        let decide = |job: &Job| (job.clone(), execute::claim(job, claim, situation, now));
+        let claimed = match kept.jobs.get(&claim.id).map(decide) {
             None => Claimed::Lost(Refusal::Unknown),
             Some((_, Err(refusal))) => Claimed::Lost(refusal),
             Some((before, Ok(job))) => {
@@ -286,6 +304,96 @@ impl Ledger for Memory {
         let mut spent: Vec<Spend> = spent.into_iter().map(spend).collect();
         spent.sort_by_key(|spend| std::cmp::Reverse(spend.nanodollars));
         Ok(spent)
+    }
+
+    async fn permits(&self, capability: &str) -> Result<Vec<u16>, PortError> {
+        let kept = self.kept();
+        let mut permits: Vec<u16> =
+            kept.jobs.values().filter(|job| job.work.capability == capability).filter_map(|job| job.permit).collect();
+        permits.sort_unstable();
+        Ok(permits)
+    }
+
+    async fn held(&self, capability: &str, tiers: &[Tier], limit: usize) -> Result<Vec<Job>, PortError> {
+        let kept = self.kept();
+        let mut held: Vec<&Job> = kept
+            .jobs
+            .values()
+            .filter(|job| job.phase() == Phase::Held && job.work.capability == capability)
+            .filter(|job| tiers.contains(&job.work.tier))
+            .collect();
+        held.sort_by_key(|job| (job.work.tier, job.created, job.id));
+        Ok(held.into_iter().take(limit).cloned().collect())
+    }
+
+    async fn holding(&self) -> Result<Vec<String>, PortError> {
+        let kept = self.kept();
+        let held = kept.jobs.values().filter(|job| job.phase() == Phase::Held);
+        let names: BTreeSet<&String> = held.map(|job| &job.work.capability).collect();
+        Ok(names.into_iter().cloned().collect())
+    }
+
+    async fn pauses(&self) -> Result<Arc<Pauses>, PortError> {
+        Ok(Arc::clone(&self.kept().pauses))
+    }
+
+    async fn set_pause(&self, scope: &Scope, pause: Option<&Pause>) -> Result<(), PortError> {
+        let mut kept = self.kept();
+        let pauses = Arc::make_mut(&mut kept.pauses);
+        match pause {
+            Some(pause) => pauses.set(pause.clone()),
+            None => drop(pauses.lift(scope)),
+        }
+        Ok(())
+    }
+
+    async fn depths(&self, since: Timestamp) -> Result<Depths, PortError> {
+        let kept = self.kept();
+        let (mut open, mut ended) = (BTreeMap::<Phase, u64>::new(), BTreeMap::<Phase, u64>::new());
+        let mut tiers: BTreeMap<Tier, TierDepth> = BTreeMap::new();
+        let mut capabilities: BTreeMap<&String, (u64, u64)> = BTreeMap::new();
+        for job in kept.jobs.values() {
+            let mut waits = |tier, oldest, waiting, held| {
+                let depth = tiers.entry(tier).or_insert(TierDepth { tier, waiting: 0, held: 0, oldest });
+                depth.oldest = depth.oldest.min(oldest);
+                (depth.waiting, depth.held) = (depth.waiting + waiting, depth.held + held);
+            };
+            match &job.state {
+                State::Held { since } => waits(job.work.tier, *since, 0, 1),
+                State::Dispatched { at, .. } if job.route.venue() == Venue::Fleet => {
+                    waits(dispatch::lane(job).tier, *at, 1, 0);
+                }
+                State::Dispatched { .. } | State::Delayed { .. } | State::Running(_) => {}
+                State::Settled(settlement) => {
+                    if settlement.at >= since && job.due.is_none() {
+                        *ended.entry(job.phase()).or_default() += 1;
+                    }
+                    continue;
+                }
+            }
+            *open.entry(job.phase()).or_default() += 1;
+            let held = job.phase() == Phase::Held;
+            if held || job.permit.is_some() {
+                let (permits, waiting) = capabilities.entry(&job.work.capability).or_default();
+                (*permits, *waiting) = (*permits + u64::from(!held), *waiting + u64::from(held));
+            }
+        }
+        Ok(Depths {
+            open: open.into_iter().collect(),
+            tiers: tiers.into_values().collect(),
+            capabilities: capabilities.into_iter().map(|(name, (used, held))| (name.clone(), used, held)).collect(),
+            ended: ended.into_iter().collect(),
+        })
+    }
+
+    async fn open_jobs(&self, caller: &str, most: u64) -> Result<u64, PortError> {
+        let kept = self.kept();
+        let open = kept.jobs.values().filter(|job| job.work.caller == caller && !job.is_settled());
+        Ok((open.count() as u64).min(most))
+    }
+
+    async fn draw(&self, caller: &str, n: u32, rate: Rate, now: Timestamp) -> Result<Drawn, PortError> {
+        Ok(self.kept().buckets.draw(caller, n, rate, now))
     }
 
     async fn watch(&self, id: JobId, seen: u64, patience: Duration) -> Result<Option<Job>, PortError> {

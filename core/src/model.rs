@@ -23,6 +23,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -249,9 +250,8 @@ impl fmt::Display for Step {
     }
 }
 
-fn situation() -> Situation {
-    Limits::one_machine(8192).into()
-}
+/// Made once: a search asks for it millions of times.
+static SITUATION: LazyLock<Situation> = LazyLock::new(|| Limits::one_machine(8192).into());
 
 fn hash(token: u8) -> TokenHash {
     TokenHash([token; 32])
@@ -261,7 +261,9 @@ fn hash(token: u8) -> TokenHash {
 fn rings(acts: &[Act]) -> bool {
     acts.iter().any(|act| match act {
         Act::Ring(..) => true,
-        Act::RunHere(_) | Act::Launch(..) | Act::Pay(_) => unreachable!("{act:?} for a job of the fleet"),
+        Act::RunHere(_) | Act::Launch(..) | Act::Pay(_) | Act::Admit(_) => {
+            unreachable!("{act:?} for a job of the fleet")
+        }
     })
 }
 
@@ -326,7 +328,7 @@ impl World {
             at_most: None,
             room: None,
         };
-        execute::claim(&self.record, &claim, self.now)
+        execute::claim(&self.record, &claim, &SITUATION, self.now)
     }
 
     /// Writes a decision, holds it to what is promised of every write, and answers whether it rings.
@@ -398,7 +400,7 @@ impl World {
     fn report(&mut self, entry: Entry, end: End, by: Ghost, protocol: Protocol) -> Result<Option<bool>, &'static str> {
         let outcome = end.outcome();
         let told = Told { epoch: Epoch(entry.epoch), token: Some(hash(entry.token)), outcome: &outcome };
-        match settle::report((*self.record).clone(), told, &situation(), self.now, 0) {
+        match settle::report((*self.record).clone(), told, &SITUATION, self.now, 0) {
             Ok(decided) => {
                 if by != self.newest {
                     return Err("a stale result won: the report of an older run was taken for the newest one's");
@@ -441,7 +443,7 @@ impl World {
     fn look(&mut self, fact: &Fact, rings: bool, protocol: Protocol) -> Result<(), &'static str> {
         self.now = self.now.max(self.record.due.unwrap_or(self.now));
         let (runner, losses) = (self.runner(), self.record.losses);
-        if let Some(decided) = reap::look((*self.record).clone(), fact, &situation(), self.now)
+        if let Some(decided) = reap::look((*self.record).clone(), fact, &SITUATION, self.now)
             && self.write(decided, false, protocol)?
             && rings
         {
@@ -507,7 +509,7 @@ impl World {
             });
         }
         if self.retries > 0
-            && let Ok(decided) = settle::retry((*self.record).clone(), &situation(), self.now, "user")
+            && let Ok(decided) = settle::retry((*self.record).clone(), &SITUATION, self.now, "user")
         {
             for (label, actor) in [(Step::UserRetries, Actor::Chance), (Step::UserCrashes, Actor::Fault)] {
                 step(label, actor, &mut |world| {
@@ -684,7 +686,7 @@ impl World {
     fn answers(&self, entry: &Entry) -> bool {
         let outcome = Outcome::Succeeded(None);
         let told = Told { epoch: Epoch(entry.epoch), token: Some(hash(entry.token)), outcome: &outcome };
-        settle::report((*self.record).clone(), told, &situation(), self.now, 0).is_ok()
+        settle::report((*self.record).clone(), told, &SITUATION, self.now, 0).is_ok()
     }
 
     /// Everything that what comes next depends on, and nothing else.

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use event_listener::{Event, EventListener};
 use jiff::Timestamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::brake::{Brake, Pauses, brake};
 use crate::catalog::Catalog;
+use crate::job::Job;
 use crate::ports::Worker;
-use crate::route::{Limits, Needs, PoolName};
+use crate::quota::Quotas;
+use crate::route::{Limits, Needs, PoolName, Routing};
 use crate::schedule::Schedules;
 
 mod document;
@@ -46,6 +50,10 @@ pub struct Policies {
     /// SHA-256 of the files they were read from, in hexadecimal: the same files, the same digest. Empty where there
     /// were none.
     pub digest: String,
+    /// How much each caller may submit.
+    pub quotas: Quotas,
+    /// How long a job waits in a tier of the fleet before it rises one; `None`: tiers are strict for ever.
+    pub ageing: Option<Duration>,
 }
 
 /// The machine that a yard has for itself.
@@ -89,30 +97,33 @@ impl Policies {
         {
             keep(violations);
         }
-        let limits = limits(files, machine).map_err(&mut keep).ok();
+        let Routing { limits, quotas, ageing } = routing(files, machine).map_err(&mut keep).unwrap_or_default();
         let read = Self {
             catalog: catalog.unwrap_or_default(),
-            limits: limits.unwrap_or_default(),
+            limits,
             schedules: schedules.unwrap_or_default(),
             digest: digest(files),
+            quotas,
+            ageing,
         };
         wrong.or(read)
     }
 }
 
 /// What the venues can do, where the yard runs.
-fn limits(files: &Files, machine: Option<Machine>) -> Result<Limits, Violations> {
-    let limits = match (files.get(ROUTING_FILE), files.get(PRICES_FILE)) {
-        (Some(routing), Some(prices)) => Limits::parse(ROUTING_FILE, routing, PRICES_FILE, prices)?,
+fn routing(files: &Files, machine: Option<Machine>) -> Result<Routing, Violations> {
+    let routing = match (files.get(ROUTING_FILE), files.get(PRICES_FILE)) {
+        (Some(routing), Some(prices)) => Routing::parse(ROUTING_FILE, routing, PRICES_FILE, prices)?,
         // A task decides nothing, and is given neither.
-        (None, None) => Limits::default(),
+        (None, None) => Routing::default(),
         (None, Some(_)) => return Err(whole(ROUTING_FILE, "there is no such file beside prices.yaml").into()),
         (Some(_), None) => return Err(whole(PRICES_FILE, "there is no such file beside routing.yaml").into()),
     };
-    Ok(match machine {
-        Some(Machine { memory_mib, milli_vcpu }) => limits.on_one_machine(memory_mib, milli_vcpu),
-        None => limits,
-    })
+    let limits = match machine {
+        Some(Machine { memory_mib, milli_vcpu }) => routing.limits.on_one_machine(memory_mib, milli_vcpu),
+        None => routing.limits,
+    };
+    Ok(Routing { limits, ..routing })
 }
 
 fn whole(file: &str, message: &str) -> PolicyError {
@@ -210,12 +221,24 @@ pub struct Situation {
     pub policies: Arc<Policies>,
     /// Who works.
     pub workers: Vec<Worker>,
+    /// The pauses in force.
+    pub pauses: Arc<Pauses>,
 }
 
 impl Situation {
     /// What the venues can do.
     pub fn limits(&self) -> &Limits {
         &self.policies.limits
+    }
+
+    /// Whether a capability's jobs need permits.
+    pub fn is_limited(&self, capability: &str) -> bool {
+        self.policies.catalog.get(capability).is_some_and(|listed| listed.concurrent.is_some())
+    }
+
+    /// What keeps this job from starting now.
+    pub fn brake(&self, job: &Job) -> Option<Brake<'_>> {
+        brake(job, &self.pauses, &self.policies.catalog)
     }
 
     /// The pools with a worker that has room for such a job now.
@@ -225,13 +248,6 @@ impl Situation {
         free.sort_unstable();
         free.dedup();
         free
-    }
-}
-
-impl From<Limits> for Situation {
-    /// No workers, no catalog: these limits alone.
-    fn from(limits: Limits) -> Self {
-        Self { policies: Arc::new(Policies { limits, ..Policies::default() }), workers: Vec::new() }
     }
 }
 

@@ -18,8 +18,10 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::call::persist;
 pub use self::call::{PortError, backoff, describe};
+use crate::brake::{Pause, Pauses, Scope, Turnstile};
 use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, StopCause, Tier, TokenHash};
 use crate::policies::{Policies, Shelf, Situation};
+use crate::quota::{Drawn, Rate};
 use crate::route::{Needs, PoolName, Venue};
 use crate::schedule::Ticked;
 
@@ -45,6 +47,8 @@ pub struct Yard {
     pub workers: Arc<dyn Workers>,
     /// The rules in force.
     pub shelf: Arc<Shelf>,
+    /// Who admits held jobs of which capability just now.
+    pub turnstile: Arc<Turnstile>,
     /// How long a settled job, and so its idempotency key, is kept.
     pub retention: Duration,
 }
@@ -62,7 +66,21 @@ impl Yard {
             tracing::warn!(error = %describe(&error), "who works is not known; routing as to a cold fleet");
             Vec::new()
         });
-        Situation { policies: self.policies(), workers }
+        let pauses = self.ledger.pauses().await.unwrap_or_else(|error| {
+            // The claim asks again, and is refused while nobody can tell.
+            tracing::warn!(error = %describe(&error), "what is paused is not known; a claim asks again");
+            Arc::default()
+        });
+        Situation { policies: self.policies(), workers, pauses }
+    }
+
+    /// What is in force, without asking who works: what a claim must know.
+    ///
+    /// # Errors
+    ///
+    /// The ledger cannot say what is paused.
+    pub async fn rules(&self) -> Result<Situation, PortError> {
+        Ok(Situation { policies: self.policies(), workers: Vec::new(), pauses: self.ledger.pauses().await? })
     }
 }
 
@@ -126,6 +144,8 @@ pub enum Saved {
     Saved,
     /// Somebody else wrote first; this is the record now. `None`: there is no such record.
     Refused(Option<Box<Job>>),
+    /// The permit that the record names is another job's: nothing was written, and the record is as it was.
+    PermitTaken,
 }
 
 /// What a claimer says.
@@ -170,13 +190,15 @@ pub enum Refusal {
     NotNow,
     /// It needs so much, and that is more than it was offered.
     NoRoom(Room),
+    /// The job is held: when it may go on, another doorbell rings for it.
+    Braked,
 }
 
 impl Refusal {
     /// Whether the doorbell says nothing any more and can be deleted; else it is left for whoever comes next.
     pub fn is_final(self) -> bool {
         match self {
-            Self::Unknown | Self::Settled | Self::Newer | Self::Held => true,
+            Self::Unknown | Self::Settled | Self::Newer | Self::Held | Self::Braked => true,
             Self::NotNow | Self::NoRoom(_) => false,
         }
     }
@@ -213,6 +235,32 @@ pub struct Spend {
     pub nanodollars: u64,
 }
 
+/// How much stands where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Depths {
+    /// Jobs that have not ended, by phase; phases without any are left out.
+    pub open: Vec<(Phase, u64)>,
+    /// What waits in each tier that something waits in: in the lanes of the fleet, and held.
+    pub tiers: Vec<TierDepth>,
+    /// Capabilities of which a permit is held or a job is held back: permits, held jobs.
+    pub capabilities: Vec<(String, u64, u64)>,
+    /// Jobs that ended since the moment asked for and owe nothing, by phase.
+    pub ended: Vec<(Phase, u64)>,
+}
+
+/// What waits in one tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TierDepth {
+    /// The tier: of what waits in a lane that lane's, of what is held its own.
+    pub tier: Tier,
+    /// Jobs that wait for a worker.
+    pub waiting: u64,
+    /// Jobs that are held.
+    pub held: u64,
+    /// Since when the oldest of them all waits.
+    pub oldest: Timestamp,
+}
+
 /// Job records. Every write is durable when its call returns, and conditional.
 #[async_trait]
 pub trait Ledger: Send + Sync {
@@ -220,10 +268,11 @@ pub trait Ledger: Send + Sync {
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<Acceptance>, PortError>;
     /// The record, as last written.
     async fn load(&self, id: JobId) -> Result<Option<Job>, PortError>;
-    /// Writes `job` if the record's revision is one less, and with it the result that its settlement names.
+    /// Writes `job` if the record's revision is one less, and with it the result that its settlement names. A permit
+    /// that it names is put if free, in the same write.
     async fn save(&self, job: Job, result: Option<Body>) -> Result<Saved, PortError>;
     /// Decides a claim as [`crate::execute::claim`] does, in one conditional write.
-    async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed, PortError>;
+    async fn claim(&self, claim: &Claim, situation: &Situation, now: Timestamp) -> Result<Claimed, PortError>;
     /// The payload of a job.
     async fn payload(&self, id: JobId) -> Result<Option<Body>, PortError>;
     /// The result that a run at `epoch` made.
@@ -234,6 +283,22 @@ pub trait Ledger: Send + Sync {
     async fn list(&self, query: &Query) -> Result<Vec<Job>, PortError>;
     /// How many jobs stand in each phase; phases without jobs are left out.
     async fn count(&self) -> Result<Vec<(Phase, u64)>, PortError>;
+    /// The permits of a capability that are held, lowest first.
+    async fn permits(&self, capability: &str) -> Result<Vec<u16>, PortError>;
+    /// Held jobs of a capability in these tiers: the highest tier first, then the oldest; at most `limit`.
+    async fn held(&self, capability: &str, tiers: &[Tier], limit: usize) -> Result<Vec<Job>, PortError>;
+    /// The capabilities with held jobs.
+    async fn holding(&self) -> Result<Vec<String>, PortError>;
+    /// The pauses in force. Asked at every claim: a home keeps them where that costs nothing.
+    async fn pauses(&self) -> Result<Arc<Pauses>, PortError>;
+    /// Puts a pause into force in the place of the scope's earlier one, or lifts that; durable before it answers.
+    async fn set_pause(&self, scope: &Scope, pause: Option<&Pause>) -> Result<(), PortError>;
+    /// What stands where at this moment, and what ended since that one. It may read every open record.
+    async fn depths(&self, since: Timestamp) -> Result<Depths, PortError>;
+    /// How many jobs of a caller have not ended, counted no further than `most`.
+    async fn open_jobs(&self, caller: &str, most: u64) -> Result<u64, PortError>;
+    /// Draws `n` jobs from the caller's bucket, as [`crate::quota::draw`] decides.
+    async fn draw(&self, caller: &str, n: u32, rate: Rate, now: Timestamp) -> Result<Drawn, PortError>;
     /// Waits until the record's revision is above `seen` or `patience` ends, and answers the record as it is then.
     async fn watch(&self, id: JobId, seen: u64, patience: Duration) -> Result<Option<Job>, PortError>;
     /// What the jobs that settled at or after `since` have cost, by capability and by the venue of their last run; the

@@ -9,9 +9,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
+use crate::brake;
 use crate::dispatch::{self, Act, Decided, commit, due_in};
 use crate::execute::{FORCE_AFTER, LEASE};
-use crate::job::{Ending, Failure, Holder, Job, JobId, Run, State, Stop, StopCause};
+use crate::job::{Ending, Failure, Holder, Job, JobId, Run, State, Step, Stop, StopCause};
 use crate::policies::Situation;
 use crate::ports::{Beat, Lane, Message, PortError, Saved, TaskState, Yard, describe};
 use crate::route::Venue;
@@ -86,6 +87,7 @@ pub fn look(job: Job, fact: &Fact, situation: &Situation, now: Timestamp) -> Opt
             let acts = job.owed.iter().cloned().map(Act::Pay).collect();
             Some(Decided { job: Job { due: Some(due_in(&job, until, Duration::ZERO)), ..job }, acts })
         }
+        // A held one stays so while its brake is on; asked whether it may go all the same.
         State::Delayed { .. } | State::Held { .. } => Some(dispatch::again(job, situation, now, "due", "")),
         State::Dispatched { at, looks } => Some(look_at_waiting(job, fact, at, looks + 1, situation, now)),
         State::Running(run) => Some(look_at_running(job, run, fact, situation, now)),
@@ -105,6 +107,13 @@ fn look_at_waiting(
     situation: &Situation,
     now: Timestamp,
 ) -> Decided {
+    if let Some(brake) = situation.brake(&job) {
+        return dispatch::hold(job, brake, now, brake.code(), "");
+    }
+    let rises = dispatch::rises_at(&job, situation, at);
+    if rises.is_some_and(|rises| rises <= now) {
+        return rise(job, at, situation, now);
+    }
     let mut acts: Vec<Act> = job.owed.iter().cloned().map(Act::Pay).collect();
     let message = Message { id: job.id, epoch: job.epoch };
     match job.route.venue() {
@@ -125,8 +134,20 @@ fn look_at_waiting(
     }
     // Doubled from look to look, an hour at most: a long queue is not a reason to ask every minute.
     let wait = dispatch::FIRST_LOOK.saturating_mul(1_u32.checked_shl(looks).unwrap_or(u32::MAX));
-    job.due = Some(due_in(&job, now, wait.min(Duration::from_secs(3600))));
+    let due = due_in(&job, now, wait.min(Duration::from_secs(3600)));
+    job.due = Some(rises.map_or(due, |rises| due.min(rises)));
     job.state = State::Dispatched { at, looks };
+    Decided { job, acts }
+}
+
+/// A job that waited so long that the rules let it rise: it rings in the next higher tier, at a new epoch.
+fn rise(mut job: Job, since: Timestamp, situation: &Situation, now: Timestamp) -> Decided {
+    job.aged += 1;
+    let waited = now.duration_since(since).as_secs();
+    let detail = format!("waited {waited} s; {} tier", dispatch::lane(&job).tier);
+    job.take(Step::Dispatch, State::Dispatched { at: now, looks: 0 }, now, "aged", detail);
+    job.due = Some(dispatch::first_look(&job, situation, now));
+    let acts = dispatch::acts(&job);
     Decided { job, acts }
 }
 
@@ -208,9 +229,12 @@ pub struct Counts {
     pub errors: u64,
     /// Settled jobs removed after their retention.
     pub forgotten: u64,
+    /// Held jobs sent on although nobody had just made room for them: what a crash or a change of the rules left.
+    pub admitted: u64,
 }
 
-/// One round: every overdue job is looked at once, each for itself, and what was kept long enough is forgotten.
+/// One round: every overdue job is looked at once, each for itself; what was kept long enough is forgotten, and what
+/// is held and may go is sent on.
 ///
 /// # Errors
 ///
@@ -229,9 +253,10 @@ pub async fn round(yard: &Yard) -> Result<Counts, PortError> {
         }
     }
     counts.forgotten = forget(yard).await?;
+    counts.admitted = brake::sweep(yard).await?;
     if counts != Counts::default() {
-        let Counts { found, done, already_done, errors, forgotten } = counts;
-        info!(found, done, already_done, errors, forgotten, "reaped");
+        let Counts { found, done, already_done, errors, forgotten, admitted } = counts;
+        info!(found, done, already_done, errors, forgotten, admitted, "reaped");
     }
     Ok(counts)
 }
@@ -288,6 +313,7 @@ pub async fn after_restart(yard: &Yard, unsettled: Vec<JobId>) -> Result<Counts,
         commit(yard, decided, None).await?;
         counts.done += 1;
     }
+    counts.admitted = brake::sweep(yard).await?;
     Ok(counts)
 }
 
@@ -424,6 +450,65 @@ mod tests {
         let absent = look(job.clone(), &Fact::Task(TaskState::Absent), &here(), at(60)).unwrap();
         assert_eq!(absent.acts, [Act::Launch(Venue::Fargate, message)]);
         assert_eq!(look(job, &Fact::Task(TaskState::Alive), &here(), at(60)).unwrap().acts, []);
+    }
+
+    fn ageing(after: Option<Duration>) -> Situation {
+        let mut situation = here();
+        let policies = crate::policies::Policies { ageing: after, ..(*situation.policies).clone() };
+        situation.policies = policies.into();
+        situation
+    }
+
+    #[test]
+    fn where_ageing_is_on_a_waiting_job_rises_tier_by_tier_to_the_highest() {
+        let situation = ageing(Some(Duration::from_secs(100)));
+        let mut job = dispatch::again(a_running_job(Venue::Fleet, 1), &situation, at(0), "interrupted", "").job;
+        let mut told = vec![];
+        let mut now = at(0);
+        while now < at(400) {
+            now = job.due.unwrap();
+            let decided = look(job, &Fact::Visible(0), &situation, now).unwrap();
+            let [Act::Ring(lane, message)] = &decided.acts[..] else { panic!("{:?}", decided.acts) };
+            told.push((now.duration_since(at(0)).as_secs(), lane.tier, message.epoch.0));
+            job = decided.job;
+        }
+        use crate::job::Tier::{Priority, Standard, Synchronous};
+        let first = [(60, Standard, 2), (100, Priority, 3), (160, Priority, 3), (200, Synchronous, 4)];
+        assert_eq!(told[..4], first, "never later than it rises");
+        assert!(told[4..].iter().all(|(_, tier, epoch)| (*tier, *epoch) == (Synchronous, 4)), "{told:?}");
+        assert_eq!((job.aged, job.work.tier), (2, Standard), "its own tier stays what was asked for");
+        let tasks = look(Job { due: Some(at(500)), ..a_job(Venue::Fargate) }, &Fact::Nothing, &situation, at(500));
+        assert_eq!(tasks.unwrap().job.aged, 0, "only the fleet has tiers");
+    }
+
+    #[test]
+    fn a_waiting_job_that_was_paused_is_held_and_rings_nowhere() {
+        let pause = brake::Pause { scope: brake::Scope::All, by: "ana".into(), at: at(0), reason: String::new() };
+        let situation = Situation { pauses: std::sync::Arc::new([pause].into_iter().collect()), ..here() };
+        for venue in [Venue::Fleet, Venue::Fargate, Venue::Inline] {
+            let mut job = a_job(venue);
+            job.due = Some(at(60));
+            let fact = if venue == Venue::Fargate { Fact::Task(TaskState::Absent) } else { Fact::Visible(0) };
+            let held = look(job, &fact, &situation, at(60)).unwrap();
+            assert_eq!((held.job.phase(), held.job.epoch), (Phase::Held, Epoch(1)));
+            assert_eq!(held.acts, [Act::Admit("file-digest".into())], "no bell, no launch");
+            let again = look(held.job.clone(), &Fact::Nothing, &situation, held.job.due.unwrap()).unwrap().job;
+            assert_eq!((again.state.clone(), again.timeline.len()), (held.job.state, held.job.timeline.len()));
+        }
+    }
+
+    proptest::proptest! {
+        /// Ageing is off by default, and then tiers are strict: however long a job waits, it never rises.
+        #[test]
+        fn without_ageing_no_job_ever_rises(looks in proptest::collection::vec((0_u64..100_000, 0_u64..3), 1..40)) {
+            let situation = ageing(None);
+            let mut job = a_job(Venue::Fleet);
+            for (later, visible) in looks {
+                let now = job.due.unwrap() + Duration::from_secs(later);
+                job = look(job, &Fact::Visible(visible), &situation, now).unwrap().job;
+                proptest::prop_assert_eq!((job.aged, dispatch::lane(&job).tier), (0, job.work.tier));
+            }
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod verdict;
 use std::time::Duration;
 
 pub use self::explain::{Explained, explain, reason_in, starting};
+pub use self::file::Routing;
 pub use self::limits::{FUNCTION_TIME, Limits, POOLS, Pool};
 pub use self::place::{NotAPoolName, Packaging, Pin, Place, PoolName, Venue};
 pub use self::verdict::{Choice, Refused, Route, Rule, Verdict, Verdicts};

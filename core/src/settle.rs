@@ -8,13 +8,14 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tracing::info;
 
+use crate::brake;
 use crate::cost;
 use crate::dispatch::{self, Decided, ROUNDS, commit, end, overtaken};
-use crate::job::{Ending, Epoch, Failure, Job, JobId, Owed, ResultRef, Run, State, Stop, StopCause, TokenHash};
+use crate::job::{Ending, Epoch, Failure, Job, JobId, Owed, Phase, ResultRef, Run, State, Stop, StopCause, TokenHash};
 use crate::policies::Situation;
 use crate::ports::{
-    Beat, Body, Claim, Claimed, Desk, LaunchFailed, LaunchFailure, LogLine, Message, Order, Outcome, PortError, Report,
-    Reported, Saved, Voucher, Yard, backoff,
+    Beat, Body, Claim, Claimed, Desk, LaunchFailed, LaunchFailure, LogLine, Message, Order, Outcome, PortError,
+    Refusal, Report, Reported, Saved, Voucher, Yard, backoff,
 };
 use crate::route::{Venue, route};
 
@@ -302,6 +303,7 @@ pub fn retry(job: Job, situation: &Situation, now: Timestamp, by: &str) -> Resul
             (again.interruptions, again.losses, again.launch_failures) = (0, 0, 0);
             // The old deadline has passed or means nothing now: whoever retries by hand wants it to run.
             again.work.start_deadline = None;
+            again.aged = 0;
             // Pinned to inline, or the yard has become smaller: an ended job cannot fail once more.
             match route(&again.work.needs, &dispatch::conditions(&again, situation, now), situation.limits()) {
                 Ok(_) => Ok(dispatch::again(again, situation, now, "retried", by)),
@@ -465,7 +467,25 @@ pub struct YardDesk(pub Yard);
 #[async_trait]
 impl Desk for YardDesk {
     async fn claim(&self, claim: &Claim) -> Result<Claimed, PortError> {
-        self.0.ledger.claim(claim, self.0.ambient.now()).await
+        let yard = &self.0;
+        for _ in 0..ROUNDS {
+            let rules = yard.rules().await?;
+            match yard.ledger.claim(claim, &rules, yard.ambient.now()).await? {
+                Claimed::Lost(Refusal::Braked) => {}
+                claimed @ (Claimed::Won(..) | Claimed::Lost(_)) => return Ok(claimed),
+            }
+            let Some(job) = yard.ledger.load(claim.id).await? else { return Ok(Claimed::Lost(Refusal::Unknown)) };
+            if job.phase() == Phase::Held {
+                return Ok(Claimed::Lost(Refusal::Braked));
+            }
+            // Held before its doorbell is given up: nothing else would bring it back before its next look.
+            if let Some(decided) = brake::hold_back(job, &rules, yard.ambient.now())
+                && commit(yard, decided, None).await? == Saved::Saved
+            {
+                return Ok(Claimed::Lost(Refusal::Braked));
+            }
+        }
+        Err(overtaken("claim", claim.id))
     }
 
     async fn beat(&self, beat: &Beat, _patience: Duration) -> Result<Vec<Order>, PortError> {
@@ -517,7 +537,6 @@ pub(crate) fn order(run: Message, holder: &crate::job::Holder, job: Option<&Job>
 mod tests {
     use super::*;
     use crate::dispatch::Act;
-    use crate::job::Phase;
     use crate::route::{Limits, Pin};
     use crate::testing::{a_job, a_running_job, at};
 
@@ -660,7 +679,7 @@ mod tests {
         inline.work.needs.packaging = crate::route::Packaging::Builtin;
         inline.work.needs.expected = Some(Duration::from_secs(5));
         let ask = Claim { at_most: Some(Duration::from_secs(29)), ..crate::testing::a_claim(&inline, 1) };
-        let inline = crate::execute::claim(&inline, &ask, at(0)).unwrap();
+        let inline = crate::execute::claim(&inline, &ask, &Limits::one_machine(8192).into(), at(0)).unwrap();
         tell_of("the rest of an invocation", &on(&inline, &Outcome::TimedOut));
         tell_of("its own limit", &on(&built_in(Venue::Fleet), &Outcome::TimedOut));
         insta::assert_snapshot!(told);

@@ -1,12 +1,16 @@
 //! Values that tests of several rooms start from.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::catalog::Catalog;
 use crate::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, State, Work};
+use crate::policies::{Policies, Situation};
 use crate::ports::Claim;
-use crate::route::{Choice, Needs, Packaging, Place, PoolName, Route, Venue, Verdicts};
+use crate::route::{Choice, Limits, Needs, Packaging, Place, PoolName, Route, Venue, Verdicts};
 
 /// The moment `seconds` after the start of time.
 pub(crate) fn at(seconds: i64) -> Timestamp {
@@ -21,6 +25,29 @@ pub(crate) fn place_of(venue: Venue) -> Place {
         Venue::Fargate => Place::Fargate,
         Venue::Fleet => Place::Fleet(PoolName::STANDARD),
     }
+}
+
+/// A catalog with the capability of [`a_job`], and what it may have at once.
+fn catalog(concurrent: Option<u16>) -> Catalog {
+    let limits = concurrent.map(|most| format!("    limits: {{ concurrent: {most} }}\n")).unwrap_or_default();
+    let text = format!(
+        "version: 1\ncapabilities:\n  - name: file-digest\n    summary: a test's\n    run: {{ command: [echo] }}\n{limits}"
+    );
+    Catalog::parse("tests.yaml", &text, &[], &BTreeMap::new()).unwrap()
+}
+
+impl From<Limits> for Situation {
+    /// No workers, no pauses, the capability of [`a_job`] without a limit, and these limits of the venues.
+    fn from(limits: Limits) -> Self {
+        let policies = Policies { catalog: catalog(None), limits, ..Policies::default() };
+        Self { policies: Arc::new(policies), ..Self::default() }
+    }
+}
+
+/// One machine on which the capability of [`a_job`] may have so many at once.
+pub(crate) fn limited(concurrent: Option<u16>) -> Situation {
+    let policies = Policies { catalog: catalog(concurrent), limits: Limits::one_machine(8192), ..Policies::default() };
+    Situation { policies: Arc::new(policies), ..Situation::default() }
 }
 
 /// A job of a command, dispatched to `venue` at epoch 1.
@@ -91,5 +118,5 @@ pub(crate) fn a_claim(job: &Job, n: u8) -> Claim {
 /// The same job, claimed by holder `n`.
 pub(crate) fn a_running_job(venue: Venue, n: u8) -> Job {
     let job = a_job(venue);
-    crate::execute::claim(&job, &a_claim(&job, n), at(0)).unwrap()
+    crate::execute::claim(&job, &a_claim(&job, n), &limited(None), at(0)).unwrap()
 }

@@ -3,6 +3,7 @@
 //!
 //! A reader ignores fields it does not know and refuses versions it does not know.
 
+mod brakes;
 mod desk;
 mod record;
 #[cfg(feature = "openapi")]
@@ -14,6 +15,7 @@ mod workers;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::brakes::{LimitView, PauseView, ScopeView, StateCount, TierView, YardView, decode_pause, encode_pause};
 pub use self::desk::{DeskAnswer, DeskCall, decode_answer, decode_call, encode_answer, encode_call};
 pub use self::record::{RECORD_VERSION, decode, encode};
 pub use self::ticked::{decode_ticked, encode_ticked};
@@ -195,7 +197,8 @@ mod tests {
     use crate::route::Limits;
     use crate::route::Venue;
     use crate::settle;
-    use crate::testing::{a_claim, a_job, a_running_job, at};
+    use crate::testing::{a_claim, a_job, a_running_job, at, limited};
+    use crate::why::Facts;
 
     /// One job in every state, with everything optional set at least once.
     fn jobs() -> Vec<Job> {
@@ -264,7 +267,7 @@ mod tests {
 
     #[test]
     fn the_view_shows_what_a_reader_needs_and_no_token() {
-        let views: Vec<_> = jobs().iter().map(JobView::from).collect();
+        let views: Vec<_> = jobs().iter().map(|job| JobView::of(job, &limited(None), &Facts::default())).collect();
         let text = serde_json::to_string_pretty(&views).unwrap();
         assert!(!text.contains("token"), "a token's hash is nobody's business");
         insta::assert_snapshot!(text);

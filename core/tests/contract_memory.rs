@@ -43,7 +43,7 @@ fn prepared(yard: &Yard) -> Prepared {
     let (submission, digest) = intake::read(body.to_string().as_bytes()).unwrap();
     let sender = Sender { caller: "tests", key: Some("one") };
     let (now, random) = (yard.ambient.now(), yard.ambient.random());
-    let situation = Situation { policies: yard.policies(), workers: vec![] };
+    let situation = Situation { policies: yard.policies(), ..Situation::default() };
     intake::prepare(&submission, digest, sender, &situation, Taking::default(), now, random).unwrap()
 }
 
@@ -220,7 +220,7 @@ fn a_cancellation_ends_as_if_every_answer_had_come() {
                         at_most: None,
                         room: None,
                     };
-                    yard.ledger.claim(&claim, yard.ambient.now()).await.unwrap();
+                    yard.ledger.claim(&claim, &yard.situation().await, yard.ambient.now()).await.unwrap();
                 }
                 home.lose(lost);
                 let answered = settle::cancel_job(&yard, job.id, "tests").await.unwrap();

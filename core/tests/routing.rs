@@ -59,7 +59,7 @@ fn with(file: &str, from: &str, to: &str) -> String {
 }
 
 /// Files that the schema refuses as the parser does: (file, what stands there, what is put there).
-const BROKEN: [(&str, &str, &str); 38] = [
+const BROKEN: [(&str, &str, &str); 41] = [
     ("routing.yaml", "version: 1", "version: 2"),
     ("routing.yaml", "version: 1\n", ""),
     ("routing.yaml", "unknown_seconds: 30", "unknown: 30"),
@@ -84,6 +84,9 @@ const BROKEN: [(&str, &str, &str); 38] = [
     ("routing.yaml", "    vcpu: 2", "    vcpu: 0.01"),
     ("routing.yaml", "    vcpu: 2", "    vcpu: 2\n    gpus: 1"),
     ("routing.yaml", "    boot_seconds: 75", "    boot_seconds: 90000"),
+    ("routing.yaml", "# ageing_seconds: 1800", "ageing_seconds: 0"),
+    ("routing.yaml", "# ageing_seconds: 1800", "quotas: { every: { burst: 5 } }"),
+    ("routing.yaml", "# ageing_seconds: 1800", "quotas: { callers: { ci: { jobs_per_minute: 0 } } }"),
     ("prices.yaml", "version: 1", "version: 3"),
     ("prices.yaml", "region: us-east-1", "region: US East"),
     ("prices.yaml", "region: us-east-1\n", ""),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use switchyard_core::brake;
 use switchyard_core::job::Nonce;
 use switchyard_core::policies::{Files, Shelf};
 use switchyard_core::ports::{Ambient, Desk, PortError, Workers, Yard};
@@ -113,6 +114,7 @@ impl Home {
         let store = Arc::new(Store::open(&folder.database())?);
         let ledger = SqliteLedger::new(store, Arc::clone(&ambient));
         let id = ledger.yard_id().await?;
+        ledger.read_pauses()?;
         // Before any job is looked at: none may run twice because its first run was still alive.
         let swept = sweep(&format!("{id}:")).map_err(HomeError::Orphans)?;
         let strays = sweep_folder(&folder.scratch()).map_err(HomeError::Orphans)?;
@@ -133,6 +135,7 @@ impl Home {
             ambient,
             workers: Arc::clone(&roster) as Arc<dyn Workers>,
             shelf: setup.shelf,
+            turnstile: Arc::default(),
             retention: setup.retention,
         };
         let desk: Arc<dyn Desk> = Arc::new(LocalDesk::new(YardDesk(yard.clone()), ledger.clone()));
@@ -177,8 +180,9 @@ async fn night_watch(yard: Yard, ledger: SqliteLedger) {
     loop {
         // Armed for ever first: whatever is saved while the next moment is looked up rings the bell.
         ledger.bells.arm(None);
-        let next = match ledger.next_due(yard.retention) {
-            Ok(next) => next,
+        let looked = ledger.next_due(yard.retention).and_then(|next| Ok((next, ledger.holds_any()?)));
+        let (next, held) = match looked {
+            Ok(looked) => looked,
             Err(error) => {
                 failures += 1;
                 warn!(%error, "the night watch cannot see what is due");
@@ -186,8 +190,12 @@ async fn night_watch(yard: Yard, ledger: SqliteLedger) {
                 continue;
             }
         };
+        let now = yard.ambient.now();
+        // While jobs are held, somebody looks whether they may go: what made room may have ended before it said so.
+        let sweep = held.then(|| now + brake::SWEEP);
+        let next = next.into_iter().chain(sweep).min();
         ledger.bells.arm(next);
-        let wait = next.map(|next| Duration::try_from(next.duration_since(yard.ambient.now())).unwrap_or_default());
+        let wait = next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default());
         tokio::select! {
             () = sleep(wait) => {}
             () = ledger.bells.due.notified() => continue,

@@ -8,17 +8,26 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+use switchyard_core::brake::{Pause, Pauses, Scope};
 use switchyard_core::execute;
 use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
+use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
-    Acceptance, Ambient, Beat, Body, Claim, Claimed, Lane, Ledger, NewJob, PortError, Query, Refusal, Saved, Spend,
+    Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Lane, Ledger, NewJob, PortError, Query, Refusal, Saved,
+    Spend,
 };
+use switchyard_core::quota::{Buckets, Drawn, Rate};
 use switchyard_core::route::Venue;
 use switchyard_core::schedule::Ticked;
 use switchyard_core::wire;
 use tokio::sync::Notify;
 
+use crate::depths_sqlite::depths;
 use crate::store::{Store, StoreError};
+
+/// How long after a job was held the night watch must have swept.
+#[expect(clippy::cast_possible_truncation, reason = "half a minute")]
+const SWEEP_MS: i64 = switchyard_core::brake::SWEEP.as_millis() as i64;
 
 /// The ledger. Clones are the same ledger.
 #[derive(Clone)]
@@ -27,6 +36,10 @@ pub struct SqliteLedger {
     /// What waits for commits.
     pub bells: Arc<Bells>,
     beats: Arc<Mutex<HashMap<Holder, Beat>>>,
+    /// What the table `yard` says of pauses: read at every claim, replaced after the commit that changes one.
+    pub(crate) pauses: Arc<Mutex<Arc<Pauses>>>,
+    /// One process takes all jobs: what callers drew need not outlive it.
+    buckets: Arc<Mutex<Buckets>>,
     ambient: Arc<dyn Ambient>,
 }
 
@@ -80,7 +93,10 @@ impl Bells {
             drop(rung);
             self.lanes.notify_waiters();
         }
-        if columns.due.is_some_and(|due| due < self.armed.load(Ordering::SeqCst)) {
+        // What is held is swept long before it is due.
+        let swept =
+            if columns.phase == Phase::Held { columns.rang.map(|since| since.saturating_add(SWEEP_MS)) } else { None };
+        if columns.due.into_iter().chain(swept).min().is_some_and(|due| due < self.armed.load(Ordering::SeqCst)) {
             self.due.notify_one();
         }
         if columns.may_stop {
@@ -117,7 +133,7 @@ impl Drop for Watched {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic in between leaves a map without half-done entries.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -146,11 +162,8 @@ impl Columns {
             State::Dispatched { at, .. } if job.route.venue() == Venue::Fleet => {
                 (Some(lane_name(&switchyard_core::dispatch::lane(job))), Some(at.as_millisecond()))
             }
-            State::Dispatched { .. }
-            | State::Delayed { .. }
-            | State::Held { .. }
-            | State::Running(_)
-            | State::Settled(_) => (None, None),
+            State::Held { since } => (None, Some(since.as_millisecond())),
+            State::Dispatched { .. } | State::Delayed { .. } | State::Running(_) | State::Settled(_) => (None, None),
         };
         Self {
             id: job.id,
@@ -172,8 +185,8 @@ impl Columns {
                 State::Running(run) => run.stop.is_some(),
                 State::Settled(settlement) => settlement.token.is_none(),
                 // After a run that was buried, its old holder must hear of it.
-                State::Dispatched { .. } => job.losses > 0,
-                State::Delayed { .. } | State::Held { .. } => false,
+                State::Dispatched { .. } | State::Held { .. } => job.losses > 0,
+                State::Delayed { .. } => false,
             },
             record: wire::encode(job),
         }
@@ -187,7 +200,7 @@ pub(crate) fn lane_name(lane: &Lane) -> String {
 }
 
 /// A tier as the indexes know it.
-fn rank(tier: Tier) -> u8 {
+pub(crate) fn rank(tier: Tier) -> u8 {
     match tier {
         Tier::Synchronous => 0,
         Tier::Priority => 1,
@@ -196,17 +209,17 @@ fn rank(tier: Tier) -> u8 {
 }
 
 /// Reads on a thread that nobody else waits for.
-async fn aside<T: Send + 'static>(
+pub(crate) async fn aside<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| Err(StoreError::closed()))
 }
 
-fn unreadable(error: wire::WireError) -> rusqlite::Error {
+pub(crate) fn unreadable(error: wire::WireError) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
 }
 
-fn job_of(row: &Row<'_>) -> rusqlite::Result<Job> {
+pub(crate) fn job_of(row: &Row<'_>) -> rusqlite::Result<Job> {
     wire::decode(row.get_ref(0)?.as_str()?).map_err(unreadable)
 }
 
@@ -285,7 +298,12 @@ fn update(connection: &Connection, columns: &Columns, result: Option<&str>) -> r
         venue.as_str(),
         cost
     ];
-    if connection.prepare_cached(sql)?.execute(values)? == 1 {
+    let written = match connection.prepare_cached(sql)?.execute(values) {
+        // The index of permits is the only one that an update can offend.
+        Err(error) if is_taken(&error) => return Ok(Saved::PermitTaken),
+        written => written?,
+    };
+    if written == 1 {
         if let Some(result) = result {
             let sql = "INSERT OR REPLACE INTO bodies (job, epoch, body)
                        SELECT seq, ?2, ?3 FROM jobs WHERE id = ?1";
@@ -296,10 +314,21 @@ fn update(connection: &Connection, columns: &Columns, result: Option<&str>) -> r
     Ok(Saved::Refused(load(connection, *id)?.map(Box::new)))
 }
 
+fn is_taken(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE)
+}
+
 impl SqliteLedger {
     /// The ledger in `store`.
     pub fn new(store: Arc<Store>, ambient: Arc<dyn Ambient>) -> Self {
-        Self { store, bells: Arc::default(), beats: Arc::default(), ambient }
+        Self {
+            store,
+            bells: Arc::default(),
+            beats: Arc::default(),
+            pauses: Arc::default(),
+            buckets: Arc::default(),
+            ambient,
+        }
     }
 
     /// The next moment at which the reaper has something to do: what is due, or what may be forgotten.
@@ -411,12 +440,12 @@ impl Ledger for SqliteLedger {
         written.map(|(saved, _)| saved).map_err(|error| error.at("save", format!("job {id}")))
     }
 
-    async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed, PortError> {
+    async fn claim(&self, claim: &Claim, situation: &Situation, now: Timestamp) -> Result<Claimed, PortError> {
         // Decided on what a reader sees, written on condition that it is still so: the writer's thread does no work
         // that another can do.
         loop {
             let Some(job) = self.load_now(claim.id)? else { return Ok(Claimed::Lost(Refusal::Unknown)) };
-            let claimed = match execute::claim(&job, claim, now) {
+            let claimed = match execute::claim(&job, claim, situation, now) {
                 Err(refusal) => return Ok(Claimed::Lost(refusal)),
                 Ok(claimed) => claimed,
             };
@@ -426,7 +455,7 @@ impl Ledger for SqliteLedger {
                 let claimed = claimed.stamped(self.ambient.nonce());
                 match self.save(claimed.clone(), None).await? {
                     Saved::Saved => Some(claimed),
-                    Saved::Refused(_) => None,
+                    Saved::Refused(_) | Saved::PermitTaken => None,
                 }
             };
             if let Some(job) = won {
@@ -552,6 +581,40 @@ impl Ledger for SqliteLedger {
             Some(Spend { capability, venue, jobs: whole(jobs), nanodollars: whole(nanodollars) })
         };
         Ok(spent.into_iter().filter_map(spend).collect())
+    }
+
+    async fn permits(&self, capability: &str) -> Result<Vec<u16>, PortError> {
+        self.permits_of(capability)
+    }
+
+    async fn held(&self, capability: &str, tiers: &[Tier], limit: usize) -> Result<Vec<Job>, PortError> {
+        self.held_of(capability, tiers, limit)
+    }
+
+    async fn holding(&self) -> Result<Vec<String>, PortError> {
+        self.capabilities_held()
+    }
+
+    async fn pauses(&self) -> Result<Arc<Pauses>, PortError> {
+        Ok(Arc::clone(&lock(&self.pauses)))
+    }
+
+    async fn set_pause(&self, scope: &Scope, pause: Option<&Pause>) -> Result<(), PortError> {
+        self.keep_pause(scope, pause).await
+    }
+
+    async fn depths(&self, since: Timestamp) -> Result<Depths, PortError> {
+        let store = Arc::clone(&self.store);
+        let read = move || store.scan(|connection| depths(connection, since));
+        aside(read).await.map_err(|error| error.at("count", "what waits"))
+    }
+
+    async fn open_jobs(&self, caller: &str, most: u64) -> Result<u64, PortError> {
+        self.open_jobs_of(caller, most).await
+    }
+
+    async fn draw(&self, caller: &str, n: u32, rate: Rate, now: Timestamp) -> Result<Drawn, PortError> {
+        Ok(lock(&self.buckets).draw(caller, n, rate, now))
     }
 
     async fn watch(&self, id: JobId, seen: u64, patience: Duration) -> Result<Option<Job>, PortError> {

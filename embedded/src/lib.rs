@@ -8,6 +8,8 @@ mod alarm;
 pub mod folder;
 pub mod store;
 pub mod ledger_sqlite;
+mod brakes_sqlite;
+mod depths_sqlite;
 pub mod lanes_sqlite;
 pub mod launcher_process;
 mod places;

@@ -39,6 +39,7 @@ fn on_sqlite(case: Case) {
             ambient,
             workers: Arc::new(Roster::default()),
             shelf: Arc::default(),
+            turnstile: Arc::default(),
             retention: Duration::from_secs(3600),
         };
         case(&yard).await;

@@ -104,7 +104,7 @@ async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
     let catalog = Catalog::parse("catalog.yaml", CATALOG, &[], &BTreeMap::new()).unwrap();
     let policies = Policies { catalog, limits: Limits::one_machine(4096), ..Policies::default() };
     let shelf = Arc::new(Shelf::new(policies));
-    let shelf_situation = Situation { policies: shelf.policies(), workers: vec![] };
+    let shelf_situation = Situation { policies: shelf.policies(), ..Situation::default() };
     let scratch = tempfile::tempdir().unwrap();
     let body = json!({ "capability": capability, "payload": payload }).to_string();
     let (submission, digest) = intake::read(body.as_bytes()).unwrap();
@@ -126,7 +126,7 @@ async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
         at_most: None,
         room: None,
     };
-    let job = execute::claim(&prepared.job, &claim, System.now()).unwrap();
+    let job = execute::claim(&prepared.job, &claim, &shelf_situation, System.now()).unwrap();
     let deadline = System.now() + job.work.run_timeout;
     let assignment = Assignment { job, payload: prepared.payload, deadline, stop };
     let executor = LocalExecutor {

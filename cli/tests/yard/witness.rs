@@ -16,7 +16,7 @@ note() { echo "$1 $epoch" >> "$dir/pids/$id"; }
 # Nothing of an earlier run may be alive. A number alone could be another process's by now: its mark cannot.
 if [ -e "$dir/pids/$id" ]; then
     while read -r pid earlier; do
-        if tr '\0' '\n' < "/proc/$pid/environ" | grep -q "^SWITCHYARD_RUN=.*:$id:$earlier\$"; then
+        if tr '\0' '\n' < "/proc/$pid/environ" | grep -q "^SWITCHYARD_RUN=.*:$id:$earlier:\$"; then
             say "overlap $pid"
         fi
     done < "$dir/pids/$id"
@@ -34,6 +34,19 @@ slow)
     setsid sleep 300 > /dev/null 2>&1 &
     note $!
     sleep 0.3 ;;
+limited)
+    # Entered before counting: of any that run at once, the last to enter sees them all.
+    : > "$dir/live/$$ $id $epoch"
+    count=0
+    for run in "$dir"/live/*; do
+        set -- ${run##*/}
+        if tr '\0' '\n' < "/proc/$1/environ" | grep -q "^SWITCHYARD_RUN=.*:$2:$3:\$"; then
+            count=$((count + 1))
+        fi
+    done 2> /dev/null
+    say with $count
+    sleep 0.3
+    rm -f "$dir/live/$$ $id $epoch" ;;
 hold)
     setsid sleep 300 > /dev/null 2>&1 &
     note $!
@@ -59,13 +72,14 @@ pub(crate) fn write_catalog(folder: &Path) {
     add("flaky", "flaky", "    retry: { attempts: 3, backoff_seconds: 1 }\n");
     add("slow", "slow", "");
     add("hold", "hold", "");
+    add("limited", "limited", "    limits: { concurrent: 3 }\n");
     add("task", "quick", task);
     add("hold-task", "hold", task);
     catalog.push_str(
         "  - name: finding-triage\n    summary: Inline\n    run: { builtin: finding-triage }\n    needs: { \
          expected_seconds: 1, timeout_seconds: 60, memory_mib: 128 }\n    retry: { attempts: 1 }\n",
     );
-    for part in ["pids", "marks"] {
+    for part in ["pids", "marks", "live"] {
         fs::create_dir_all(folder.join(part)).unwrap();
     }
     fs::write(folder.join("capabilities.yaml"), catalog).unwrap();
@@ -80,6 +94,8 @@ pub(crate) struct Run {
     pub(crate) ends: u32,
     /// Processes of earlier runs that were alive when it began.
     pub(crate) overlaps: u32,
+    /// Of a capability with a limit: its runs that were alive when this one began, with itself.
+    pub(crate) at_once: u32,
 }
 
 /// What the jobs of a yard wrote down.
@@ -111,6 +127,7 @@ impl Witness {
                 "fail" => run.failures += 1,
                 "end" => run.ends += 1,
                 "overlap" => run.overlaps += 1,
+                "with" => run.at_once = words.next().and_then(|count| count.parse().ok()).expect("a count"),
                 "held" => {}
                 other => panic!("the witness says `{other}`"),
             }

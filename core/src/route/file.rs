@@ -12,6 +12,7 @@ use super::{FUNCTION_TIME, Limits, POOLS, Pool, PoolName, Venue};
 use crate::cost::Prices;
 use crate::job::one_line;
 use crate::policies::{PolicyError, check_version, read_yaml};
+use crate::quota::{Quota, Quotas, Rate};
 
 /// The longest a start target, an estimate or an idle time may be: a day. Whatever takes longer is a mistake of units.
 const SECONDS_MAX: u64 = 24 * 3600;
@@ -31,6 +32,29 @@ struct RoutingFile {
     function: Spanned<FunctionEntry>,
     fargate: Spanned<FargateEntry>,
     pools: Vec<Spanned<PoolEntry>>,
+    /// Off where it is left out.
+    #[serde(default)]
+    ageing_seconds: Option<Spanned<u64>>,
+    /// None where they are left out.
+    #[serde(default)]
+    quotas: Option<Spanned<QuotasEntry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuotasEntry {
+    #[serde(default)]
+    every: QuotaEntry,
+    #[serde(default)]
+    callers: BTreeMap<String, QuotaEntry>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct QuotaEntry {
+    jobs_per_minute: Option<u64>,
+    burst: Option<u64>,
+    open_jobs: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -127,7 +151,34 @@ struct Hourly {
 
 type Instances = BTreeMap<String, Hourly>;
 
+/// What policies/routing.yaml says, with the prices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// What the venues can do, and what they cost.
+    pub limits: Limits,
+    /// How much each caller may submit.
+    pub quotas: Quotas,
+    /// How long a job waits in a tier of the fleet before it rises one.
+    pub ageing: Option<Duration>,
+}
+
 impl Limits {
+    /// [`Routing::parse`] without what is no matter of the venues.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn parse(
+        routing_file: &str,
+        routing_text: &str,
+        prices_file: &str,
+        prices_text: &str,
+    ) -> Result<Self, PolicyError> {
+        Routing::parse(routing_file, routing_text, prices_file, prices_text).map(|routing| routing.limits)
+    }
+}
+
+impl Routing {
     /// Reads what the venues can do and what they cost. The files' names are for errors.
     ///
     /// # Errors
@@ -196,7 +247,18 @@ impl Limits {
         }
         // By name: the order in the file decides nothing.
         pools.sort_by_key(|pool| pool.name);
-        Ok(Self {
+        let ageing = match file.ageing_seconds {
+            None => None,
+            Some(after) => Some(within("ageing_seconds", after.value, 1..=SECONDS_MAX).map_err(at(place(&after), ""))?),
+        };
+        let quotas = match file.quotas {
+            None => Quotas::default(),
+            Some(entry) => {
+                let wrong = at(place(&entry), "quotas.");
+                entry.value.into_quotas().map_err(wrong)?
+            }
+        };
+        let limits = Limits {
             start_targets: start_targets.map(Duration::from_secs),
             unknown: Duration::from_secs(unknown),
             images: true,
@@ -212,7 +274,41 @@ impl Limits {
             fargate_billed_start: Duration::from_secs(fargate_billed),
             pools,
             prices,
-        })
+        };
+        Ok(Self { limits, quotas, ageing: ageing.map(Duration::from_secs) })
+    }
+}
+
+impl QuotasEntry {
+    fn into_quotas(self) -> Result<Quotas, String> {
+        let every = self.every.into_quota().map_err(|what| format!("every.{what}"))?;
+        let named = |(name, entry): (String, QuotaEntry)| match entry.into_quota() {
+            Ok(quota) => Ok((name, quota)),
+            Err(what) => Err(format!("callers.{}.{what}", one_line(&name, 64))),
+        };
+        Ok(Quotas { every, callers: self.callers.into_iter().map(named).collect::<Result<_, String>>()? })
+    }
+}
+
+impl QuotaEntry {
+    fn into_quota(self) -> Result<Quota, String> {
+        let number = |field: &str, value: u64| {
+            let most = u64::from(u32::MAX);
+            within(field, value, 1..=most).map(|value| u32::try_from(value).unwrap_or(u32::MAX))
+        };
+        let rate = match (self.jobs_per_minute, self.burst) {
+            (None, None) => None,
+            (None, Some(_)) => return Err("burst: goes with jobs_per_minute".to_owned()),
+            (Some(jobs), burst) => {
+                let jobs_per_minute = number("jobs_per_minute", jobs)?;
+                Some(Rate {
+                    jobs_per_minute,
+                    burst: burst.map_or(Ok(jobs_per_minute), |burst| number("burst", burst))?,
+                })
+            }
+        };
+        let open_jobs = self.open_jobs.map(|jobs| within("open_jobs", jobs, 1..=u64::from(u32::MAX))).transpose()?;
+        Ok(Quota { rate, open_jobs })
     }
 }
 

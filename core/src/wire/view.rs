@@ -8,8 +8,10 @@ use sha2::{Digest, Sha256};
 
 use super::{FailureWire, hex, shown};
 use crate::job::{Entry, Epoch, Job, JobId, Phase, State, Tier};
+use crate::policies::Situation;
 use crate::ports::{LogLine, Stream};
 use crate::route::{Choice, Conditions, Explained, PoolName, Route, Rule, Venue, Verdict, reason_in};
+use crate::why::{Facts, why};
 
 /// A job as the API shows it. Times are RFC 3339; fields that do not apply are left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,9 +53,9 @@ pub struct JobView {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_at: Option<String>,
-    /// What it waits for, in a sentence; while it has not ended.
+    /// Why it is where it is, in a sentence; none where it succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waits: Option<String>,
+    pub why: Option<String>,
     /// What went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<FailureWire>,
@@ -72,8 +74,9 @@ pub struct JobView {
     pub verdicts: Vec<VerdictView>,
 }
 
-impl From<&Job> for JobView {
-    fn from(job: &Job) -> Self {
+impl JobView {
+    /// The view of a job under these rules, with what was counted for it. An ended job is shown by its record alone.
+    pub fn of(job: &Job, situation: &Situation, facts: &Facts) -> Self {
         let settlement = match &job.state {
             State::Settled(settlement) => Some(settlement),
             State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Running(_) => None,
@@ -98,7 +101,7 @@ impl From<&Job> for JobView {
                 State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Settled(_) => None,
             },
             settled_at: settlement.map(|settlement| shown(settlement.at)),
-            waits: waits(job),
+            why: why(job, situation, facts),
             error: settlement.and_then(|settlement| settlement.error.as_ref()).map(FailureWire::from),
             result_bytes: settlement.and_then(|settlement| settlement.result).map(|result| result.bytes),
             estimated_nanodollars: job.route.estimate(),
@@ -229,29 +232,6 @@ impl Supposed {
     }
 }
 
-/// Why a job that has not ended is where it is, in a sentence.
-fn waits(job: &Job) -> Option<String> {
-    match &job.state {
-        State::Delayed { until } => Some(match job.timeline.last().map(|entry| entry.reason.as_str()) {
-            Some("attempt_failed") => format!("next attempt at {}", shown(*until)),
-            Some("launch_failed") => format!("next launch at {}", shown(*until)),
-            Some(_) | None => format!("starts at {}", shown(*until)),
-        }),
-        State::Held { since } => Some(format!("held since {}", shown(*since))),
-        State::Dispatched { at, .. } => Some(match job.route.venue() {
-            Venue::Fleet => format!("waiting for a slot in the {} tier since {}", job.work.tier, shown(*at)),
-            venue @ (Venue::Inline | Venue::Function | Venue::Fargate) => {
-                format!("starting on {venue} since {}", shown(*at))
-            }
-        }),
-        State::Running(run) => Some(match &run.stop {
-            Some(stop) => format!("asked to end at {}; forced a minute later", shown(stop.at)),
-            None => format!("running on {} until {} at the latest", run.holder, shown(run.deadline)),
-        }),
-        State::Settled(_) => None,
-    }
-}
-
 /// One line of a job's history as the API shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Entry))]
@@ -304,7 +284,8 @@ pub struct LogView {
 
 /// A settlement as it is announced, in the envelope of an EventBridge event.
 pub fn completion_event(job: &Job) -> String {
-    let view = JobView::from(job);
+    // It has ended: no rule or count says more of it than its record.
+    let view = JobView::of(job, &Situation::default(), &Facts::default());
     // Derived from what it announces: an announcement made twice can be told by its id.
     let id = hex(&Sha256::digest(format!("{}:{}", job.id, job.epoch))[..16]);
     serde_json::json!({
