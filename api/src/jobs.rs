@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use switchyard_core::catalog::Capability;
 use switchyard_core::intake::{self, Prepared, Rejected, Sender, Taken, Taking};
 use switchyard_core::job::{Job, JobId, Phase, State as JobState, one_line};
 use switchyard_core::policies::Situation;
@@ -389,6 +390,10 @@ pub(crate) async fn retry(State(api): State<Arc<Api>>, Id(id): Id) -> Result<Res
 /// GET /v1/capabilities
 pub(crate) async fn capabilities(State(api): State<Arc<Api>>) -> Json<Value> {
     let policies = api.yard.policies();
+    let observed = |capability: &Capability| {
+        let observed = api.yard.shelf.observed().of(&capability.name)?;
+        Some(observed.view(&capability.needs, &policies.limits))
+    };
     let capabilities: Vec<Value> = policies
         .catalog
         .iter()
@@ -400,6 +405,7 @@ pub(crate) async fn capabilities(State(api): State<Arc<Api>>) -> Json<Value> {
                 "timeout_seconds": capability.timeout.as_secs(),
                 "expected_seconds": capability.needs.expected.map(|expected| expected.as_secs()),
                 "attempts": capability.retry.attempts,
+                "observed": observed(capability),
             })
         })
         .collect();

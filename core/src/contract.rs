@@ -39,7 +39,7 @@ use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, S
 use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
     Acceptance, Assignment, Beat, Body, Claim, Claimed, Desk, Executor, Lane, LogLine, LogSink, Message, NewJob, Order,
-    Outcome, Query, Received, Refusal, Report, Reported, Saved, Spend, Stream, Voucher, Yard,
+    Outcome, Query, Received, Refusal, Report, Reported, Saved, Spend, Stream, Usage, Voucher, Yard,
 };
 use crate::reap::{self, Fact};
 use crate::route::{Limits, Place, Venue};
@@ -177,7 +177,7 @@ fn seconds(seconds: u64) -> Duration {
 fn submission(yard: &Yard, key: Option<&str>, body: &Value, now: Timestamp) -> Prepared {
     let (submission, digest) = intake::read(body.to_string().as_bytes()).expect("the suite's own submission");
     let sender = Sender { caller: "contract", key };
-    let situation = Situation { policies: yard.policies(), workers: Vec::new() };
+    let situation = Situation { policies: yard.policies(), ..Situation::default() };
     intake::prepare(&submission, digest, sender, &situation, Taking::default(), now, yard.ambient.random())
         .expect("the suite's own submission")
 }
@@ -247,7 +247,7 @@ async fn win(yard: &Yard, claim: &Claim, now: Timestamp) -> Job {
 }
 
 async fn report(yard: &Yard, job: &Job, n: u8, outcome: Outcome) -> Reported {
-    let report = Report { voucher: voucher(job, n), outcome };
+    let report = Report { voucher: voucher(job, n), outcome, usage: Usage::default() };
     YardDesk(yard.clone()).settle(&report).await.expect("settle")
 }
 
@@ -448,7 +448,7 @@ async fn a_claim_repeated_with_its_token_wins_again_and_writes_nothing(yard: &Ya
 
 /// Jobs in every state a claim can meet, each with a key of its own.
 fn standing(yard: &Yard, name: &str, now: Timestamp) -> Vec<(&'static str, NewJob, Vec<Job>)> {
-    let limits = &Situation { policies: yard.policies(), workers: Vec::new() };
+    let limits = &Situation { policies: yard.policies(), ..Situation::default() };
     let fresh = |what: &str| greeting(yard, &format!("{name}-{what}"), now);
     let told = |outcome| settle::Told { epoch: Epoch(1), token: None, outcome };
     let run = |job: &Job| execute::claim(job, &claim_of(job, 1), now).expect("it waits");

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::job::{ClaimToken, Failure, Holder, Job, Run, State, Step, StopCause, Watch};
 use crate::ports::{
     Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LogLine, LogSink, Message, Outcome,
-    PortError, Refusal, Report, Reported, StopSignal, Voucher, persist,
+    PortError, Refusal, Report, Reported, StopSignal, Usage, Voucher, persist,
 };
 use crate::route::{FUNCTION_TIME, Venue};
 
@@ -218,6 +218,7 @@ pub async fn run(holding: &Holding<'_>, bell: Message, at_most: Option<Duration>
         Claimed::Lost(refusal) => return Ok(Ran::Refused(refusal)),
         Claimed::Won(job, payload) => (*job, payload),
     };
+    let mut usage = Usage::default();
     let outcome = match fetch(holding, payload).await {
         Ok(payload) => {
             let deadline = match &job.state {
@@ -226,15 +227,17 @@ pub async fn run(holding: &Holding<'_>, bell: Message, at_most: Option<Duration>
                     holding.ambient.now()
                 }
             };
-            let log = DeskLog { desk: holding.desk, voucher: &voucher };
+            let log = DeskLog { desk: holding.desk, voucher: &voucher, usage: Mutex::default() };
             let assignment = Assignment { job, payload, deadline, stop: entered.signal.clone() };
-            holding.executor.run(&assignment, &log).await
+            let outcome = holding.executor.run(&assignment, &log).await;
+            usage = log.usage.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+            outcome
         }
         Err(error) if error.retryable => Outcome::Interrupted(format!("its payload could not be read: {error}")),
         // Given back, it would come again at once, and for ever.
         Err(error) => Outcome::Failed { failure: Failure::new("payload_lost", error.to_string()), permanent: true },
     };
-    let report = Report { voucher, outcome };
+    let report = Report { voucher, outcome, usage };
     let reported = persist(holding.ambient, "settle", TRIES, || holding.desk.settle(&report)).await?;
     info!(job.id = %bell.id, job.epoch = %bell.epoch, holder = %holding.holder, reported = ?reported, "run ended");
     Ok(Ran::Done(reported))
@@ -253,10 +256,15 @@ async fn fetch(holding: &Holding<'_>, payload: Body) -> Result<String, PortError
 struct DeskLog<'a> {
     desk: &'a dyn Desk,
     voucher: &'a Voucher,
+    usage: Mutex<Usage>,
 }
 
 #[async_trait]
 impl LogSink for DeskLog<'_> {
+    fn used(&self, usage: Usage) {
+        *self.usage.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = usage;
+    }
+
     async fn write(&self, lines: Vec<LogLine>) {
         if let Err(error) = self.desk.log(self.voucher, &lines).await {
             warn!(job.id = %self.voucher.id, %error, lines = lines.len(), "log lines lost");

@@ -27,6 +27,7 @@ pub mod schedule;
 
 pub mod cost;
 pub mod catalog;
+pub mod observe;
 pub mod policies;
 pub mod finding;
 pub mod ports;

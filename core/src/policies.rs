@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::catalog::Catalog;
+use crate::observe::Observations;
 use crate::ports::Worker;
 use crate::route::{Limits, Needs, PoolName};
 
@@ -18,23 +19,31 @@ pub struct Policies {
 /// Where the rules in force lie. Whoever decides takes them once, and decides by those: a reload in the middle of a
 /// decision changes nothing of it.
 #[derive(Debug, Default)]
-pub struct Shelf(RwLock<Arc<Policies>>);
+pub struct Shelf {
+    policies: RwLock<Arc<Policies>>,
+    observed: Arc<Observations>,
+}
 
 impl Shelf {
     /// A shelf with these rules on it.
     pub fn new(policies: Policies) -> Self {
-        Self(RwLock::new(Arc::new(policies)))
+        Self { policies: RwLock::new(Arc::new(policies)), observed: Arc::default() }
     }
 
     /// The rules in force now.
     pub fn policies(&self) -> Arc<Policies> {
         // A panic while the lock was held leaves one value or the other.
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.policies.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What runs have shown of their needs, beside what the rules declare.
+    pub fn observed(&self) -> &Arc<Observations> {
+        &self.observed
     }
 
     /// Puts other rules into force.
     pub fn replace(&self, policies: Policies) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policies);
+        *self.policies.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policies);
     }
 }
 
@@ -45,6 +54,8 @@ pub struct Situation {
     pub policies: Arc<Policies>,
     /// Who works.
     pub workers: Vec<Worker>,
+    /// What runs have shown of their needs.
+    pub observed: Arc<Observations>,
 }
 
 impl Situation {
@@ -66,6 +77,6 @@ impl Situation {
 impl From<Limits> for Situation {
     /// No workers, no catalog: these limits alone.
     fn from(limits: Limits) -> Self {
-        Self { policies: Arc::new(Policies { limits, ..Policies::default() }), workers: Vec::new() }
+        Self { policies: Arc::new(Policies { limits, ..Policies::default() }), ..Self::default() }
     }
 }

@@ -60,7 +60,7 @@ impl Yard {
             tracing::warn!(error = %describe(&error), "who works is not known; routing as to a cold fleet");
             Vec::new()
         });
-        Situation { policies: self.policies(), workers }
+        Situation { policies: self.policies(), workers, observed: Arc::clone(self.shelf.observed()) }
     }
 }
 
@@ -518,6 +518,15 @@ pub struct Report {
     pub voucher: Voucher,
     /// How it ended.
     pub outcome: Outcome,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// What a run used, as far as whoever ran it could tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The most memory it had at once, in MiB.
+    pub max_rss_mib: Option<u32>,
 }
 
 /// What became of a report.
@@ -562,6 +571,8 @@ pub struct Assignment {
 pub trait LogSink: Send + Sync {
     /// Adds lines. A log that cannot be written does not fail a run.
     async fn write(&self, lines: Vec<LogLine>);
+    /// Hears what the run used, once it is known. Who only keeps lines need not listen.
+    fn used(&self, _usage: Usage) {}
 }
 
 /// Runs one job, by whatever it is packaged as.

@@ -18,7 +18,7 @@ use switchyard_core::memory::Memory;
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
     Assignment, Beat, Body, Claim, Claimed, Desk, Executor, LaunchFailed, LaunchFailure, LogLine, LogSink, Message,
-    Order, Outcome, PortError, Report, Reported, Voucher, Yard,
+    Order, Outcome, PortError, Report, Reported, Usage, Voucher, Yard,
 };
 use switchyard_core::reap;
 use switchyard_core::route::{Limits, Place, Venue};
@@ -43,7 +43,7 @@ fn prepared(yard: &Yard) -> Prepared {
     let (submission, digest) = intake::read(body.to_string().as_bytes()).unwrap();
     let sender = Sender { caller: "tests", key: Some("one") };
     let (now, random) = (yard.ambient.now(), yard.ambient.random());
-    let situation = Situation { policies: yard.policies(), workers: vec![] };
+    let situation = Situation { policies: yard.policies(), ..Situation::default() };
     intake::prepare(&submission, digest, sender, &situation, Taking::default(), now, random).unwrap()
 }
 
@@ -232,7 +232,10 @@ fn a_cancellation_ends_as_if_every_answer_had_come() {
                     home.lose(lost);
                     let outcome = Outcome::Stopped(orders[0].cause);
                     let voucher = Voucher { id: job.id, epoch: job.epoch, token };
-                    assert_eq!(desk.settle(&Report { voucher, outcome }).await.unwrap(), Reported::Recorded);
+                    assert_eq!(
+                        desk.settle(&Report { voucher, outcome, usage: Usage::default() }).await.unwrap(),
+                        Reported::Recorded
+                    );
                 }
                 ends.push(seen(&home, &yard, &job).await);
             }

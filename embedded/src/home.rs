@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchyard_core::job::Nonce;
+use switchyard_core::observe::Observed;
 use switchyard_core::policies::Shelf;
 use switchyard_core::ports::{Ambient, Desk, PortError, Workers, Yard};
 use switchyard_core::reap::{self, Counts};
@@ -88,6 +89,7 @@ pub struct Home {
     pub taken_up: Counts,
     launcher: ProcessLauncher,
     reaper: JoinHandle<()>,
+    observer: JoinHandle<()>,
     _lock: Lock,
 }
 
@@ -134,13 +136,24 @@ impl Home {
         let taken_up = reap::after_restart(&yard, ledger.unsettled()?).await?;
         info!(found = taken_up.found, done = taken_up.done, orphans = swept + strays, "the yard is open");
         let reaper = tokio::spawn(night_watch(yard.clone(), ledger.clone()));
-        Ok(Self { yard, ledger, desk, folder, id, boot, roster, taken_up, launcher, reaper, _lock: lock })
+        for (capability, text) in ledger.observed()? {
+            match Observed::decode(&text) {
+                Some(observed) => yard.shelf.observed().load(capability, observed),
+                None => warn!(capability, "what was observed of it cannot be read, and is observed anew"),
+            }
+        }
+        let observer = tokio::spawn(keep_observed(yard.clone(), ledger.clone()));
+        Ok(Self { yard, ledger, desk, folder, id, boot, roster, taken_up, launcher, reaper, observer, _lock: lock })
     }
 
     /// Closes the yard: tasks give their jobs back, and everything said is written.
     pub async fn close(self) {
         self.launcher.close().await;
         self.reaper.abort();
+        self.observer.abort();
+        if let Err(error) = self.ledger.keep_observed(self.yard.shelf.observed().take_changed()).await {
+            warn!(%error, "what was observed in the last minute is not kept");
+        }
         let store = Arc::clone(&self.ledger.store);
         // Joins a thread: not on one that others wait for.
         if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
@@ -196,6 +209,24 @@ async fn night_watch(yard: Yard, ledger: SqliteLedger) {
                 pause(&yard, failures).await;
             }
         }
+    }
+}
+
+/// How often what was observed is written at most: a crash costs the last minute of it, and a job nothing.
+const OBSERVED_EVERY: Duration = Duration::from_secs(60);
+
+/// Writes what runs showed, a while after they did. No clock ticks while nothing runs.
+async fn keep_observed(yard: Yard, ledger: SqliteLedger) {
+    let observed = yard.shelf.observed();
+    loop {
+        let changed = observed.changes();
+        let rows = observed.take_changed();
+        if rows.is_empty() {
+            changed.await;
+        } else if let Err(error) = ledger.keep_observed(rows).await {
+            warn!(%error, "what was observed is not kept; the next run of each capability brings it again");
+        }
+        tokio::time::sleep(OBSERVED_EVERY).await;
     }
 }
 

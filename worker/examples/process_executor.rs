@@ -62,7 +62,7 @@ async fn bench(jobs: usize, concurrency: usize) {
         let (executor, next, shelf) = (Arc::clone(&executor), Arc::clone(&next), Arc::clone(&shelf));
         running.spawn(async move {
             let (submission, digest) = intake::read(br#"{"capability":"noop"}"#).expect("it is JSON");
-            let situation = Situation { policies: shelf.policies(), workers: vec![] };
+            let situation = Situation { policies: shelf.policies(), ..Situation::default() };
             let sender = Sender { caller: "bench", key: None };
             let (now, random) = (System.now(), System.random());
             let prepared = intake::prepare(&submission, digest, sender, &situation, Taking::default(), now, random)
