@@ -349,6 +349,8 @@ fn capabilities_schema() -> Schema {
         }
         number
     };
+    let observed = ObjectBuilder::new().schema_type(SchemaType::Array(vec![Type::Object, Type::Null]));
+    let observed = observed.description(Some("What its runs have shown of their needs."));
     let capability = ObjectBuilder::new()
         .property("name", text())
         .property("summary", text())
@@ -356,6 +358,7 @@ fn capabilities_schema() -> Schema {
         .property("timeout_seconds", count(false))
         .property("expected_seconds", count(true))
         .property("attempts", count(false))
+        .property("observed", observed)
         .required("name")
         .required("summary")
         .required("timeout_seconds")

@@ -25,5 +25,7 @@ pub(crate) async fn answer(
     let taking = Taking { invocation_left: api.inline.left(), companions: 0 };
     let plan = intake::plan(&submission, &situation, taking)?;
     let explained = explain(&plan.needs, &supposed.over(plan.conditions), situation.limits());
-    Ok(Json(Explanation::from(&explained)))
+    let observed = situation.observed.of(&plan.capability.name);
+    let observed = observed.map(|observed| observed.view(&plan.capability.needs, situation.limits()));
+    Ok(Json(Explanation { observed, ..Explanation::from(&explained) }))
 }

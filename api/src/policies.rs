@@ -7,6 +7,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchyard_core::brake;
+use switchyard_core::catalog::Capability;
 use switchyard_core::policies::{InForce, NotReloaded, Reloaded};
 use utoipa::ToSchema;
 
@@ -51,6 +52,10 @@ impl From<NotReloaded> for Problem {
 /// GET /v1/capabilities
 pub(crate) async fn capabilities(State(api): State<Arc<Api>>, _: Params<Nothing>) -> Json<Value> {
     let InForce { policies, since, refused } = api.yard.shelf.in_force();
+    let observed = |capability: &Capability| {
+        let observed = api.yard.shelf.observed().of(&capability.name)?;
+        Some(observed.view(&capability.needs, &policies.limits))
+    };
     let capabilities: Vec<Value> = policies
         .catalog
         .iter()
@@ -62,6 +67,7 @@ pub(crate) async fn capabilities(State(api): State<Arc<Api>>, _: Params<Nothing>
                 "timeout_seconds": capability.timeout.as_secs(),
                 "expected_seconds": capability.needs.expected.map(|expected| expected.as_secs()),
                 "attempts": capability.retry.attempts,
+                "observed": observed(capability),
             })
         })
         .collect();

@@ -152,5 +152,12 @@ fn print(explanation: &Explanation, json: bool) -> Result<u8, Failure> {
         }
     }
     show::print(&table.trim_fmt())?;
+    if let Some(observed) = &explanation.observed {
+        let suggests = observed.suggests.as_ref().map(|what| format!("; suggests {what}")).unwrap_or_default();
+        let seconds = observed.p95_seconds.map(|seconds| format!(", 95 % within {seconds} s")).unwrap_or_default();
+        let memory = observed.p95_memory_mib.map(|mib| format!(", 95 % within {mib} MiB")).unwrap_or_default();
+        show::print("")?;
+        show::print(&format!("observed: {} runs{seconds}{memory}{suggests}", observed.runs))?;
+    }
     Ok(0)
 }

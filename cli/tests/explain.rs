@@ -121,6 +121,24 @@ fn a_yard_explains_by_its_own_conditions() {
 }
 
 #[test]
+fn what_runs_showed_stands_beside_what_is_declared() {
+    let home = Home::new();
+    let yard = home.start();
+    let explain = || Ended::of(home.switchyard().args(["explain", "sh", r#"{"script":"true"}"#])).stdout;
+    assert!(!explain().contains("observed"));
+    let jobs: Vec<String> = (0..20).map(|_| yard.submit("sh", "true")).collect();
+    jobs.iter().for_each(|id| drop(yard.settled(id)));
+    assert!(explain().contains("observed: 20 runs, 95 % within 1 s"), "{}", explain());
+    let listed = yard.get("/v1/capabilities").json();
+    let sh = listed["capabilities"].as_array().unwrap().iter().find(|capability| capability["name"] == "sh").unwrap();
+    assert_eq!((&sh["observed"]["runs"], &sh["observed"]["suggests"]), (&20.into(), &Value::Null), "{sh}");
+    assert_eq!(yard.stop(), Some(0));
+    let yard = home.start();
+    assert!(explain().contains("observed: 20 runs"), "it outlives the yard: {}", explain());
+    assert_eq!(yard.stop(), Some(0));
+}
+
+#[test]
 fn what_jobs_would_have_cost_is_added_up() {
     let home = Home::new();
     let yard = home.start();

@@ -43,8 +43,8 @@ use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, S
 use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
     Acceptance, Assignment, Beat, Body, Claim, Claimed, Depths, Desk, Executor, Lane, LogLine, LogSink, Message,
-    NewJob, Order, Outcome, Query, Received, Refusal, Report, Reported, Room, Saved, Spend, Stream, TierDepth, Voucher,
-    Yard,
+    NewJob, Order, Outcome, Query, Received, Refusal, Report, Reported, Room, Saved, Spend, Stream, TierDepth, Usage,
+    Voucher, Yard,
 };
 use crate::reap::{self, Fact};
 use crate::route::{Limits, Place, Venue};
@@ -289,7 +289,7 @@ async fn win(yard: &Yard, claim: &Claim, now: Timestamp) -> Job {
 }
 
 async fn report(yard: &Yard, job: &Job, n: u8, outcome: Outcome) -> Reported {
-    let report = Report { voucher: voucher(job, n), outcome };
+    let report = Report { voucher: voucher(job, n), outcome, usage: Usage::default() };
     YardDesk(yard.clone()).settle(&report).await.expect("settle")
 }
 

@@ -18,7 +18,7 @@ use crate::job::{ClaimToken, Failure, Holder, Job, Run, State, Step, StopCause, 
 use crate::policies::Situation;
 use crate::ports::{
     Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LogLine, LogSink, Message, Outcome,
-    PortError, Refusal, Report, Reported, Room, StopSignal, Voucher, persist,
+    PortError, Refusal, Report, Reported, Room, StopSignal, Usage, Voucher, persist,
 };
 use crate::route::{FUNCTION_TIME, Venue};
 
@@ -275,6 +275,7 @@ impl Held<'_> {
     pub async fn run(self) -> Result<Ran, PortError> {
         let Self { holding, entered, voucher, job, payload } = self;
         let (id, epoch) = (job.id, job.epoch);
+        let mut usage = Usage::default();
         let outcome = match fetch(holding, payload).await {
             Ok(payload) => {
                 let deadline = match &job.state {
@@ -283,15 +284,17 @@ impl Held<'_> {
                         holding.ambient.now()
                     }
                 };
-                let log = DeskLog { desk: holding.desk, voucher: &voucher };
+                let log = DeskLog { desk: holding.desk, voucher: &voucher, usage: Mutex::default() };
                 let assignment = Assignment { job: *job, payload, deadline, stop: entered.signal.clone() };
-                holding.executor.run(&assignment, &log).await
+                let outcome = holding.executor.run(&assignment, &log).await;
+                usage = log.usage.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+                outcome
             }
             Err(error) if error.retryable => Outcome::Interrupted(format!("its payload could not be read: {error}")),
             // Given back, it would come again at once, and for ever.
             Err(error) => Outcome::Failed { failure: Failure::new("payload_lost", error.to_string()), permanent: true },
         };
-        let report = Report { voucher, outcome };
+        let report = Report { voucher, outcome, usage };
         let reported = persist(holding.ambient, "settle", TRIES, || holding.desk.settle(&report)).await?;
         info!(job.id = %id, job.epoch = %epoch, holder = %holding.holder, reported = ?reported, "run ended");
         Ok(Ran::Done(reported))
@@ -311,10 +314,15 @@ async fn fetch(holding: &Holding<'_>, payload: Body) -> Result<String, PortError
 struct DeskLog<'a> {
     desk: &'a dyn Desk,
     voucher: &'a Voucher,
+    usage: Mutex<Usage>,
 }
 
 #[async_trait]
 impl LogSink for DeskLog<'_> {
+    fn used(&self, usage: Usage) {
+        *self.usage.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = usage;
+    }
+
     async fn write(&self, lines: Vec<LogLine>) {
         if let Err(error) = self.desk.log(self.voucher, &lines).await {
             warn!(job.id = %self.voucher.id, %error, lines = lines.len(), "log lines lost");

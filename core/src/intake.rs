@@ -301,15 +301,18 @@ pub fn plan<'a>(submission: &Submission, situation: &'a Situation, taking: Takin
     {
         return Err(field("start_within_seconds", "it would expire before its delay ends".to_owned()));
     }
-    let needs = capability.needs.clone();
     let conditions = Conditions {
         tier: submission.tier,
         start_within,
         invocation_left: if delay.is_some() { None } else { taking.invocation_left },
-        free: situation.free(&needs),
+        free: situation.free(&capability.needs),
         companions: taking.companions,
         ..Conditions::default()
     };
+    let learnt = situation.observed.needs(capability, situation.limits());
+    // What was learnt must not keep a job out that would be taken by what is declared.
+    let fits = learnt == capability.needs || route(&learnt, &conditions, situation.limits()).is_ok();
+    let needs = if fits { learnt } else { capability.needs.clone() };
     Ok(Plan { capability, needs, conditions, labels, payload, run_timeout, delay })
 }
 
@@ -560,6 +563,34 @@ mod tests {
         assert_eq!((job.epoch, job.revision, job.route.venue()), (Epoch(1), 1, Venue::Fleet));
         assert_eq!(job.work.labels, [("team".to_owned(), "blue".to_owned())]);
         assert!(job.due.is_some());
+    }
+
+    #[test]
+    fn what_was_learnt_raises_the_needs_where_the_catalog_says_so_and_a_place_has_that_much() {
+        let text = |learn: &str| {
+            format!(
+                "version: 1\ncapabilities:\n  - name: c\n    summary: s\n    run: {{ command: [a] }}\n    \
+                 needs: {{ memory_mib: 64, learn: {learn} }}\n"
+            )
+        };
+        let needs = |learn: &str, mib: u32| {
+            let catalog = Catalog::parse("c.yaml", &text(learn), &[], &BTreeMap::new()).unwrap();
+            let policies = Policies { catalog, limits: Limits::one_machine(1024), ..Policies::default() };
+            let situation = Situation { policies: policies.into(), ..Situation::default() };
+            for _ in 0..crate::observe::RUNS_LEAST {
+                let usage = crate::ports::Usage { max_rss_mib: Some(mib) };
+                situation.observed.note("c", Duration::from_secs(60), usage);
+            }
+            let (submission, _) = read(br#"{"capability":"c"}"#).unwrap();
+            let needs = plan(&submission, &situation, Taking::default()).unwrap().needs;
+            (needs.memory_mib, needs.expected.map(|expected| expected.as_secs()))
+        };
+        assert_eq!(needs("on", 500), (511, Some(62)));
+        assert_eq!(needs("on", 10), (64, Some(62)), "never lowered");
+        assert_eq!(needs("on", 2000), (64, None), "no place has that much: the declared needs stand");
+        for learn in ["off", "suggest"] {
+            assert_eq!(needs(learn, 500), (64, None));
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub mod schedule;
 
 pub mod cost;
 pub mod catalog;
+pub mod observe;
 pub mod policies;
 pub mod quota;
 pub mod why;

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::brake::{Brake, Pauses, brake};
 use crate::catalog::Catalog;
 use crate::job::Job;
+use crate::observe::Observations;
 use crate::ports::Worker;
 use crate::quota::Quotas;
 use crate::route::{Limits, Needs, PoolName, Routing};
@@ -176,13 +177,14 @@ pub struct InForce {
 pub struct Shelf {
     in_force: RwLock<InForce>,
     changed: Event,
+    observed: Arc<Observations>,
 }
 
 impl Shelf {
     /// A shelf with these rules on it.
     pub fn new(policies: Policies) -> Self {
         let in_force = InForce { policies: Arc::new(policies), since: None, refused: None };
-        Self { in_force: RwLock::new(in_force), changed: Event::new() }
+        Self { in_force: RwLock::new(in_force), changed: Event::new(), observed: Arc::default() }
     }
 
     /// The rules in force now.
@@ -194,6 +196,11 @@ impl Shelf {
     /// The rules in force now, and how they came to be.
     pub fn in_force(&self) -> InForce {
         self.in_force.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What runs have shown of their needs, beside what the rules declare.
+    pub fn observed(&self) -> &Arc<Observations> {
+        &self.observed
     }
 
     /// Puts other rules into force.
@@ -223,6 +230,8 @@ pub struct Situation {
     pub workers: Vec<Worker>,
     /// The pauses in force.
     pub pauses: Arc<Pauses>,
+    /// What runs have shown of their needs.
+    pub observed: Arc<Observations>,
 }
 
 impl Situation {

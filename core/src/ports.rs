@@ -71,7 +71,7 @@ impl Yard {
             tracing::warn!(error = %describe(&error), "what is paused is not known; a claim asks again");
             Arc::default()
         });
-        Situation { policies: self.policies(), workers, pauses }
+        Situation { policies: self.policies(), workers, pauses, observed: Arc::clone(self.shelf.observed()) }
     }
 
     /// What is in force, without asking who works: what a claim must know.
@@ -80,7 +80,8 @@ impl Yard {
     ///
     /// The ledger cannot say what is paused.
     pub async fn rules(&self) -> Result<Situation, PortError> {
-        Ok(Situation { policies: self.policies(), workers: Vec::new(), pauses: self.ledger.pauses().await? })
+        let pauses = self.ledger.pauses().await?;
+        Ok(Situation { policies: self.policies(), pauses, ..Situation::default() })
     }
 }
 
@@ -632,6 +633,15 @@ pub struct Report {
     pub voucher: Voucher,
     /// How it ended.
     pub outcome: Outcome,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// What a run used, as far as whoever ran it could tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The most memory it had at once, in MiB.
+    pub max_rss_mib: Option<u32>,
 }
 
 /// What became of a report.
@@ -676,6 +686,8 @@ pub struct Assignment {
 pub trait LogSink: Send + Sync {
     /// Adds lines. A log that cannot be written does not fail a run.
     async fn write(&self, lines: Vec<LogLine>);
+    /// Hears what the run used, once it is known. Who only keeps lines need not listen.
+    fn used(&self, _usage: Usage) {}
 }
 
 /// Runs one job, by whatever it is packaged as.

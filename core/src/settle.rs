@@ -2,6 +2,8 @@
 //!
 //! Cancelling and retrying by hand are here too: they are other ways to a final state or a next dispatch.
 
+mod raise;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,15 +11,17 @@ use jiff::Timestamp;
 use tracing::info;
 
 use crate::brake;
-use crate::cost;
 use crate::dispatch::{self, Decided, ROUNDS, commit, end, overtaken};
-use crate::job::{Ending, Epoch, Failure, Job, JobId, Owed, Phase, ResultRef, Run, State, Stop, StopCause, TokenHash};
+use crate::job::{Ending, Epoch, Failure, Job, JobId, Owed, Phase, ResultRef, State, Stop, StopCause, TokenHash};
 use crate::policies::Situation;
 use crate::ports::{
     Beat, Body, Claim, Claimed, Desk, LaunchFailed, LaunchFailure, LogLine, Message, Order, Outcome, PortError,
-    Refusal, Report, Reported, Saved, Voucher, Yard, backoff,
+    Refusal, Report, Reported, Saved, Usage, Voucher, Yard, backoff,
 };
 use crate::route::{Venue, route};
+
+pub(crate) use self::raise::charge;
+use self::raise::{out_of_memory, out_of_time};
 
 /// Losses without notice after which a job is taken for the reason of them.
 pub const LOSSES: u32 = 4;
@@ -135,73 +139,6 @@ fn attempt_failed(
     let before = job.attempts_allowed.saturating_sub(job.work.attempts);
     let pause = backoff(job.work.backoff, job.attempts_spent.saturating_sub(before), chance);
     dispatch::delay(job, now + pause, now, "attempt_failed", &failure.to_string())
-}
-
-/// It needed more memory than it had: an attempt is spent, and the next one has twice as much, wherever that is.
-fn out_of_memory(
-    job: Job,
-    failure: &Failure,
-    by: Option<TokenHash>,
-    situation: &Situation,
-    now: Timestamp,
-    chance: u64,
-) -> Decided {
-    // Twice what it had, which the place's sizes may have rounded up: less would be the same size again.
-    let had = cost::memory_mib(job.route.place, &job.work.needs, situation.limits());
-    let mut raised = job.clone();
-    raised.work.needs.memory_mib = had.saturating_mul(2);
-    if !fits(&raised, situation, now) {
-        // No attempt can help: it ends by what happened, and not by what no place has.
-        let ended = attempt_failed(job, failure, true, by, now, chance);
-        return reworded(ended, "out_of_memory", format!("{failure}; no place has more than the {had} MiB it had"));
-    }
-    let needs = raised.work.needs.memory_mib;
-    let detail = format!("{failure}; it had {had} MiB and needs {needs} MiB from now on");
-    let decided = attempt_failed(raised, failure, false, by, now, chance);
-    if decided.job.is_settled() { decided } else { reworded(decided, "out_of_memory", detail) }
-}
-
-/// A run met its deadline. Where that was the place's and not the job's own, it takes longer than was expected: the
-/// expectation doubles, and it goes where there is more time. That spends nothing: it had not had its time.
-fn out_of_time(job: Job, run: &Run, situation: &Situation, now: Timestamp) -> Decided {
-    let by = Some(run.token);
-    let had = Duration::try_from(run.deadline.duration_since(run.at)).unwrap_or(Duration::ZERO);
-    if had >= job.work.run_timeout {
-        return timed_out(job, by, now);
-    }
-    let (place, had_s) = (job.route.place, had.as_secs());
-    let expected = job.work.needs.expected.unwrap_or(situation.limits().unknown);
-    let longer = expected.saturating_mul(2).max(had).min(job.work.run_timeout);
-    let mut raised = job.clone();
-    raised.work.needs.expected = Some(longer);
-    if !fits(&raised, situation, now) {
-        let failure = format!("{place} had {had_s} s for it, and no place that can run it has more");
-        return end_timed_out(job, Failure::new("timed_out", failure), by, now);
-    }
-    let longer = longer.as_secs();
-    let detail = format!("{place} had {had_s} s for it; it is expected to take {longer} s from now on");
-    dispatch::again(raised, situation, now, "venue_limit", &detail)
-}
-
-/// Whether any place can run the job with the needs it has now.
-fn fits(job: &Job, situation: &Situation, now: Timestamp) -> bool {
-    route(&job.work.needs, &dispatch::conditions(job, situation, now), situation.limits()).is_ok()
-}
-
-/// The same decision, its newest line of the timeline in other words.
-fn reworded(mut decided: Decided, reason: &str, detail: String) -> Decided {
-    if let Some(entry) = decided.job.timeline.last_mut() {
-        (entry.reason, entry.detail) = (reason.to_owned(), detail);
-    }
-    decided
-}
-
-/// Adds the price of a run that ends now to what the job has cost. One that was lost is charged to its deadline at
-/// most: no place lets it run longer.
-pub(crate) fn charge(job: &mut Job, run: &Run, situation: &Situation, now: Timestamp) {
-    let ran = Duration::try_from(now.min(run.deadline).duration_since(run.at)).unwrap_or(Duration::ZERO);
-    let price = cost::actual(&job.route, ran, &job.work.needs, situation.limits());
-    job.spent_nanodollars = job.spent_nanodollars.saturating_add(price);
 }
 
 fn timed_out(job: Job, by: Option<TokenHash>, now: Timestamp) -> Decided {
@@ -410,10 +347,19 @@ async fn decide_and_save(
 ///
 /// The home failed; the same report can be made again.
 pub async fn settle(yard: &Yard, id: JobId, told: Told<'_>) -> Result<Reported, PortError> {
+    settle_used(yard, id, told, Usage::default()).await
+}
+
+/// The same, with what the run used.
+async fn settle_used(yard: &Yard, id: JobId, told: Told<'_>, usage: Usage) -> Result<Reported, PortError> {
     let mut result = None;
     for _ in 0..ROUNDS {
         let Some(job) = yard.ledger.load(id).await? else { return Ok(Reported::Stale) };
         let situation = yard.situation().await;
+        let run = match &job.state {
+            State::Running(run) => Some((job.work.capability.clone(), run.at)),
+            State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Settled(_) => None,
+        };
         let decided = match report(job, told, &situation, yard.ambient.now(), yard.ambient.chance()) {
             Err(Refused::Already) => return Ok(Reported::Recorded),
             Err(Refused::Stale) => {
@@ -426,6 +372,10 @@ pub async fn settle(yard: &Yard, id: JobId, told: Told<'_>) -> Result<Reported, 
             result = Some(keep(yard, id, told.epoch, text).await?);
         }
         if commit(yard, decided, result.clone()).await? == Saved::Saved {
+            if let (Some((capability, at)), Outcome::Succeeded(_)) = (run, told.outcome) {
+                let took = Duration::try_from(yard.ambient.now().duration_since(at)).unwrap_or(Duration::ZERO);
+                yard.shelf.observed().note(&capability, took, usage);
+            }
             return Ok(Reported::Recorded);
         }
     }
@@ -508,8 +458,9 @@ impl Desk for YardDesk {
     }
 
     async fn settle(&self, report: &Report) -> Result<Reported, PortError> {
-        let Report { voucher, outcome } = report;
-        settle(&self.0, voucher.id, Told { epoch: voucher.epoch, token: Some(voucher.token.hash()), outcome }).await
+        let Report { voucher, outcome, usage } = report;
+        let told = Told { epoch: voucher.epoch, token: Some(voucher.token.hash()), outcome };
+        settle_used(&self.0, voucher.id, told, *usage).await
     }
 }
 
@@ -631,80 +582,6 @@ mod tests {
         let dead = decide(&job, &failed(true)).job;
         let refused = retry(dead.clone(), &Limits::one_machine(8192).into(), at(200), "local");
         assert_eq!(refused, Err(Box::new(dead)));
-    }
-
-    /// What each escalation leads to, as the timeline tells it.
-    #[test]
-    fn a_run_that_needed_more_goes_where_there_is_more() {
-        let killed = || Outcome::OutOfMemory(Failure::new("out_of_memory", "the kernel ended it").with_exit(137));
-        let aws = Situation::from(Limits::default());
-        let on = |job: &Job, outcome: &Outcome| report(job.clone(), tell(job, outcome), &aws, at(900), 0).unwrap().job;
-        let built_in = |venue| {
-            let mut job = a_running_job(venue, 1);
-            job.work.needs.packaging = crate::route::Packaging::Builtin;
-            job
-        };
-        let mut told = String::new();
-        let mut tell_of = |case: &str, job: &Job| {
-            let needs = &job.work.needs;
-            let expected = needs.expected.map_or("unknown".to_owned(), |expected| format!("{} s", expected.as_secs()));
-            let entry = job.timeline.last().unwrap();
-            told.push_str(&format!(
-                "{case}: {} at epoch {}, attempts {}, needs {} MiB and {expected}\n    {}: {}\n",
-                job.phase(),
-                job.epoch,
-                job.attempts_spent,
-                needs.memory_mib,
-                entry.reason,
-                entry.detail,
-            ));
-        };
-        // The smallest task has 512 MiB, whatever less was asked for.
-        let mut small = built_in(Venue::Fargate);
-        small.work.needs.memory_mib = 64;
-        tell_of("out of memory in a task", &on(&small, &killed()));
-        let job = built_in(Venue::Fleet);
-        tell_of("out of memory on a worker", &on(&job, &killed()));
-        let mut last = job.clone();
-        last.attempts_spent = 2;
-        tell_of("out of memory for the last time", &on(&last, &killed()));
-        let mut vast = built_in(Venue::Fargate);
-        vast.work.needs.memory_mib = 100 * 1024;
-        tell_of("out of the most memory there is", &on(&vast, &killed()));
-        let mut pinned = built_in(Venue::Function);
-        pinned.work.needs.only = vec![Pin::Venue(Venue::Function)];
-        tell_of("a function's 900 s", &on(&built_in(Venue::Function), &Outcome::TimedOut));
-        tell_of("a function's 900 s, pinned to it", &on(&pinned, &Outcome::TimedOut));
-        let mut inline = a_job(Venue::Inline);
-        inline.work.needs.packaging = crate::route::Packaging::Builtin;
-        inline.work.needs.expected = Some(Duration::from_secs(5));
-        let ask = Claim { at_most: Some(Duration::from_secs(29)), ..crate::testing::a_claim(&inline, 1) };
-        let inline = crate::execute::claim(&inline, &ask, &Limits::one_machine(8192).into(), at(0)).unwrap();
-        tell_of("the rest of an invocation", &on(&inline, &Outcome::TimedOut));
-        tell_of("its own limit", &on(&built_in(Venue::Fleet), &Outcome::TimedOut));
-        insta::assert_snapshot!(told);
-    }
-
-    #[test]
-    fn every_run_is_charged_where_it_ran_however_it_ended() {
-        let aws = Situation::from(Limits::default());
-        let mut job = a_running_job(Venue::Fargate, 1);
-        job.spent_nanodollars = 7;
-        let price = cost::fargate(Duration::from_secs(100), &job.work.needs, aws.limits());
-        let outcomes = [Outcome::Succeeded(None), failed(false), Outcome::Interrupted("drained".into())];
-        for outcome in outcomes {
-            let told = tell(&job, &outcome);
-            assert_eq!(report(job.clone(), told, &aws, at(100), 0).unwrap().job.spent_nanodollars, 7 + price);
-        }
-        assert_eq!(lost(job.clone(), &aws, at(100), "no beat").job.spent_nanodollars, 7 + price);
-        // A slot costs its share, and what waking its worker was to cost.
-        let mut job = a_running_job(Venue::Fleet, 1);
-        let slot = |seconds| cost::slot(Duration::from_secs(seconds), &job.work.needs, &aws.limits().pools[0]);
-        let verdict =
-            crate::route::Verdict { place: job.route.place, rejected: None, start_ms: 0, nanodollars: slot(30) + 5 };
-        let wanted = slot(100) + 5;
-        job.route.verdicts.push(verdict);
-        assert_eq!(lost(job, &aws, at(100), "no beat").job.spent_nanodollars, wanted);
     }
 
     #[test]

@@ -295,7 +295,8 @@ mod tests {
             DeskCall::Beat(beat, Duration::from_millis(1500)),
             DeskCall::Log(voucher.clone(), vec![line]),
         ];
-        calls.extend(outcomes.map(|outcome| DeskCall::Settle(Report { voucher: voucher.clone(), outcome })));
+        let usage = crate::ports::Usage { max_rss_mib: Some(7) };
+        calls.extend(outcomes.map(|outcome| DeskCall::Settle(Report { voucher: voucher.clone(), outcome, usage })));
         for call in calls {
             let text = encode_call(&call);
             assert!(!text.contains('\n'));
@@ -320,6 +321,16 @@ mod tests {
             assert!(!text.contains('\n'));
             assert_eq!(decode_answer(&text).unwrap(), answer);
         }
+    }
+
+    #[test]
+    fn a_report_of_a_child_that_says_nothing_of_its_use_is_read() {
+        let job = a_running_job(Venue::Fargate, 1);
+        let voucher = Voucher { id: job.id, epoch: job.epoch, token: ClaimToken::new([3; 32]) };
+        let report = Report { voucher, outcome: Outcome::TimedOut, usage: crate::ports::Usage::default() };
+        let text = encode_call(&DeskCall::Settle(report.clone()));
+        assert!(!text.contains("max_rss_mib"), "{text}");
+        assert_eq!(decode_call(&text).unwrap(), DeskCall::Settle(report));
     }
 
     #[test]

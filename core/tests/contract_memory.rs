@@ -18,7 +18,7 @@ use switchyard_core::memory::Memory;
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
     Assignment, Beat, Body, Claim, Claimed, Desk, Executor, LaunchFailed, LaunchFailure, LogLine, LogSink, Message,
-    Order, Outcome, PortError, Report, Reported, Voucher, Yard,
+    Order, Outcome, PortError, Report, Reported, Usage, Voucher, Yard,
 };
 use switchyard_core::reap;
 use switchyard_core::route::{Limits, Place, Venue};
@@ -233,7 +233,10 @@ fn a_cancellation_ends_as_if_every_answer_had_come() {
                     home.lose(lost);
                     let outcome = Outcome::Stopped(orders[0].cause);
                     let voucher = Voucher { id: job.id, epoch: job.epoch, token };
-                    assert_eq!(desk.settle(&Report { voucher, outcome }).await.unwrap(), Reported::Recorded);
+                    assert_eq!(
+                        desk.settle(&Report { voucher, outcome, usage: Usage::default() }).await.unwrap(),
+                        Reported::Recorded
+                    );
                 }
                 ends.push(seen(&home, &yard, &job).await);
             }

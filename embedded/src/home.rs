@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use switchyard_core::brake;
 use switchyard_core::job::Nonce;
+use switchyard_core::observe::Observed;
 use switchyard_core::policies::{Files, Shelf};
 use switchyard_core::ports::{Ambient, Desk, PortError, Workers, Yard};
 use switchyard_core::reap::{self, Counts};
@@ -95,6 +96,7 @@ pub struct Home {
     launcher: ProcessLauncher,
     reaper: JoinHandle<()>,
     clock: JoinHandle<()>,
+    observer: JoinHandle<()>,
     _lock: Lock,
 }
 
@@ -143,8 +145,29 @@ impl Home {
         let taken_up = reap::after_restart(&yard, ledger.unsettled()?).await?;
         info!(found = taken_up.found, done = taken_up.done, orphans = swept + strays, "the yard is open");
         let reaper = tokio::spawn(night_watch(yard.clone(), ledger.clone()));
+        for (capability, text) in ledger.observed()? {
+            match Observed::decode(&text) {
+                Some(observed) => yard.shelf.observed().load(capability, observed),
+                None => warn!(capability, "what was observed of it cannot be read, and is observed anew"),
+            }
+        }
+        let observer = tokio::spawn(keep_observed(yard.clone(), ledger.clone()));
         let clock = tokio::spawn(clock(yard.clone(), Alarm::new().map_err(HomeError::Alarm)?));
-        Ok(Self { yard, ledger, desk, folder, id, boot, roster, taken_up, launcher, reaper, clock, _lock: lock })
+        Ok(Self {
+            yard,
+            ledger,
+            desk,
+            folder,
+            id,
+            boot,
+            roster,
+            taken_up,
+            launcher,
+            reaper,
+            clock,
+            observer,
+            _lock: lock,
+        })
     }
 
     /// Closes the yard: tasks give their jobs back, and everything said is written.
@@ -152,6 +175,10 @@ impl Home {
         self.launcher.close().await;
         self.reaper.abort();
         self.clock.abort();
+        self.observer.abort();
+        if let Err(error) = self.ledger.keep_observed(self.yard.shelf.observed().take_changed()).await {
+            warn!(%error, "what was observed in the last minute is not kept");
+        }
         let store = Arc::clone(&self.ledger.store);
         // Joins a thread: not on one that others wait for.
         if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
@@ -247,6 +274,24 @@ async fn clock(yard: Yard, alarm: Alarm) {
             },
             () = changed => {}
         }
+    }
+}
+
+/// How often what was observed is written at most: a crash costs the last minute of it, and a job nothing.
+const OBSERVED_EVERY: Duration = Duration::from_secs(60);
+
+/// Writes what runs showed, a while after they did. No clock ticks while nothing runs.
+async fn keep_observed(yard: Yard, ledger: SqliteLedger) {
+    let observed = yard.shelf.observed();
+    loop {
+        let changed = observed.changes();
+        let rows = observed.take_changed();
+        if rows.is_empty() {
+            changed.await;
+        } else if let Err(error) = ledger.keep_observed(rows).await {
+            warn!(%error, "what was observed is not kept; the next run of each capability brings it again");
+        }
+        tokio::time::sleep(OBSERVED_EVERY).await;
     }
 }
 

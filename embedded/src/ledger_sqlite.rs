@@ -380,6 +380,34 @@ impl SqliteLedger {
         self.store.write(write, |_| {}).await.map_err(|error| error.at("read", "the yard's id"))
     }
 
+    /// Keeps what runs showed of their capabilities' needs: names and values.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub async fn keep_observed(&self, observed: Vec<(String, String)>) -> Result<(), PortError> {
+        let write = move |connection: &Connection| {
+            for (capability, value) in observed {
+                let sql = "INSERT OR REPLACE INTO yard (name, value) VALUES ('observed/' || ?1, ?2)";
+                connection.prepare_cached(sql)?.execute([capability, value])?;
+            }
+            Ok(())
+        };
+        self.store.write(write, |()| {}).await.map_err(|error| error.at("keep", "what was observed"))
+    }
+
+    /// What [`SqliteLedger::keep_observed`] kept.
+    ///
+    /// # Errors
+    ///
+    /// The database failed.
+    pub fn observed(&self) -> Result<Vec<(String, String)>, PortError> {
+        let sql = "SELECT substr(name, 10), value FROM yard WHERE name LIKE 'observed/%'";
+        self.store
+            .read(|connection| connection.prepare(sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+            .map_err(|error| error.at("read", "what was observed"))
+    }
+
     /// Forgets the beats of a holder that has ended.
     pub fn forget_holder(&self, holder: &Holder) {
         lock(&self.beats).remove(holder);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use switchyard_core::job::{Failure, StopCause};
-use switchyard_core::ports::{Ambient, Assignment, Body, LogLine, LogSink, Message, Outcome, Stream};
+use switchyard_core::ports::{Ambient, Assignment, Body, LogLine, LogSink, Message, Outcome, Stream, Usage};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 
@@ -30,6 +30,11 @@ pub const ENVIRONMENT_BYTES: usize = 64 * 1024;
 /// How long output is awaited after the program ended and its group was killed. Only a process that left the group
 /// can hold the pipe still; it is swept then.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// How long a program runs before its memory is first looked at. Shorter ones are not: a look costs as much as they do.
+const FIRST_SAMPLE: Duration = Duration::from_millis(50);
+/// The longest between two looks. What a look finds is a high-water mark, so few of them miss little.
+const SAMPLES_APART: Duration = Duration::from_secs(5);
 
 /// What to run, and where.
 pub struct Command<'a> {
@@ -163,6 +168,9 @@ async fn watch(
     log: &dyn LogSink,
 ) -> (io::Result<ExitStatus>, Option<StopCause>) {
     let leader = child.id();
+    let mut usage = Usage::default();
+    let mut apart = FIRST_SAMPLE;
+    let sample = tokio::time::sleep(apart);
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
     let left = assignment.deadline.duration_since(command.ambient.now());
     let deadline = tokio::time::sleep(Duration::try_from(left).unwrap_or(Duration::ZERO));
@@ -170,7 +178,7 @@ async fn watch(
     let mut ended = None;
     {
         let pump = capture.pump(stdout.as_mut(), stderr.as_mut(), log);
-        tokio::pin!(pump, deadline);
+        tokio::pin!(pump, deadline, sample);
         let mut pumped = false;
         loop {
             tokio::select! {
@@ -186,6 +194,12 @@ async fn watch(
                 }
                 () = &mut pump, if !pumped => {
                     pumped = true;
+                    continue;
+                }
+                () = &mut sample => {
+                    usage.max_rss_mib = usage.max_rss_mib.max(leader.and_then(process::memory_mib));
+                    apart = (apart * 2).min(SAMPLES_APART);
+                    sample.as_mut().reset(tokio::time::Instant::now() + apart);
                     continue;
                 }
             }
@@ -218,6 +232,7 @@ async fn watch(
         Some(ended) => ended,
         None => child.wait().await,
     };
+    log.used(usage);
     if let Some(cause) = stopped {
         let how = match &ended {
             Ok(status) if status.signal() == Some(Signal::KILL.as_raw()) => "it ignored SIGTERM and was killed",

@@ -15,7 +15,7 @@ use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{ClaimToken, Holder, StopCause};
 use switchyard_core::policies::{Policies, Shelf, Situation};
 use switchyard_core::ports::{
-    Ambient, Assignment, Body, Claim, Executor, LogLine, LogSink, Outcome, StopSignal, Stream,
+    Ambient, Assignment, Body, Claim, Executor, LogLine, LogSink, Outcome, StopSignal, Stream, Usage,
 };
 use switchyard_core::route::Limits;
 use switchyard_core::wire;
@@ -56,12 +56,16 @@ capabilities:
 
 /// A log that is looked at afterwards.
 #[derive(Default)]
-struct Kept(Mutex<Vec<LogLine>>);
+struct Kept(Mutex<Vec<LogLine>>, Mutex<Usage>);
 
 #[async_trait]
 impl LogSink for Kept {
     async fn write(&self, lines: Vec<LogLine>) {
         self.0.lock().unwrap().extend(lines);
+    }
+
+    fn used(&self, usage: Usage) {
+        *self.1.lock().unwrap() = usage;
     }
 }
 
@@ -69,6 +73,7 @@ impl LogSink for Kept {
 struct Run {
     outcome: Outcome,
     log: Vec<LogLine>,
+    usage: Usage,
     took: Duration,
 }
 
@@ -144,7 +149,7 @@ async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
     assert_eq!(left, Vec::<u32>::new(), "processes of an ended run are left");
     let folders: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().collect();
     assert!(folders.is_empty(), "the run's folder is left: {folders:?}");
-    Run { outcome, log: log.0.into_inner().unwrap(), took }
+    Run { outcome, log: log.0.into_inner().unwrap(), usage: log.1.into_inner().unwrap(), took }
 }
 
 async fn sh(script: &str) -> Run {
@@ -208,6 +213,18 @@ async fn a_command_ended_by_a_sigkill_that_nobody_here_sent_was_out_of_memory() 
     // Another signal says nothing about memory.
     let other = sh("kill -SEGV $$").await;
     assert!(matches!(&other.outcome, Outcome::Failed { failure, .. } if failure.code == "killed"), "{}", other.told());
+}
+
+#[tokio::test]
+async fn the_memory_a_command_had_is_told_with_that_of_what_it_started() {
+    // A shell that keeps 48 MiB in a variable, beside one that waits for it.
+    let fill = "x=$(head -c 50331648 /dev/zero | tr '\\0' a); sleep 0.4; : \"$x\"";
+    let run = sh(&format!("sh -c '{}' & wait", fill.replace('\'', "'\\''"))).await;
+    assert_eq!(run.outcome, Outcome::Succeeded(None), "{}", run.told());
+    let mib = run.usage.max_rss_mib.expect("it ran long enough to be looked at");
+    assert!((48..400).contains(&mib), "{mib} MiB");
+    // What is over at once is not looked at: that would cost as much as the run.
+    assert_eq!(sh("true").await.usage, Usage::default());
 }
 
 #[tokio::test]

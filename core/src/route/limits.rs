@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Conditions, PoolName};
-use crate::cost::Prices;
+use crate::cost::{self, Prices};
 use crate::job::Tier;
 
 /// Pools a fleet has at most: a verdict on each is kept with every job.
@@ -149,7 +149,7 @@ impl Limits {
 
     /// A duration as verdicts have it.
     pub(super) fn millis(&self, duration: Duration) -> u64 {
-        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+        cost::millis(duration)
     }
 }
 

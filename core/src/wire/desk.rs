@@ -8,7 +8,9 @@ use super::{
     FailureWire, LineWire, WireError, bad, decode, decode_body, encode, encode_body, from_hex, from_ms, hex, ms,
 };
 use crate::job::{ClaimToken, Epoch, Holder, JobId, StopCause, TokenHash};
-use crate::ports::{Beat, Claim, Claimed, LogLine, Message, Order, Outcome, Refusal, Report, Reported, Room, Voucher};
+use crate::ports::{
+    Beat, Claim, Claimed, LogLine, Message, Order, Outcome, Refusal, Report, Reported, Room, Usage, Voucher,
+};
 
 /// What a child says to its yard, one JSON text a line.
 #[derive(Serialize, Deserialize)]
@@ -40,6 +42,9 @@ enum CallWire {
         epoch: Epoch,
         token: String,
         outcome: OutcomeWire,
+        /// A child of an earlier program does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_rss_mib: Option<u32>,
     },
 }
 
@@ -124,7 +129,7 @@ pub fn encode_call(call: &DeskCall) -> String {
                 .map(|line| LineWire { at: ms(line.at), s: line.stream, t: line.text.clone() })
                 .collect(),
         },
-        DeskCall::Settle(Report { voucher, outcome }) => CallWire::Settle {
+        DeskCall::Settle(Report { voucher, outcome, usage }) => CallWire::Settle {
             id: voucher.id,
             epoch: voucher.epoch,
             token: hex(voucher.token.reveal()),
@@ -136,6 +141,7 @@ pub fn encode_call(call: &DeskCall) -> String {
                 Outcome::Stopped(cause) => OutcomeWire::Stopped(*cause),
                 Outcome::Interrupted(why) => OutcomeWire::Interrupted(why.clone()),
             },
+            max_rss_mib: usage.max_rss_mib,
         },
     };
     serde_json::to_string(&wire).unwrap_or_else(|error| unreachable!("a call is always JSON: {error}"))
@@ -172,7 +178,7 @@ pub fn decode_call(text: &str) -> Result<DeskCall, WireError> {
             });
             DeskCall::Log(voucher(id, epoch, &token)?, lines.collect::<Result<_, WireError>>()?)
         }
-        CallWire::Settle { id, epoch, token, outcome } => DeskCall::Settle(Report {
+        CallWire::Settle { id, epoch, token, outcome, max_rss_mib } => DeskCall::Settle(Report {
             voucher: voucher(id, epoch, &token)?,
             outcome: match outcome {
                 OutcomeWire::Succeeded(result) => Outcome::Succeeded(result),
@@ -182,6 +188,7 @@ pub fn decode_call(text: &str) -> Result<DeskCall, WireError> {
                 OutcomeWire::Stopped(cause) => Outcome::Stopped(cause),
                 OutcomeWire::Interrupted(why) => Outcome::Interrupted(why),
             },
+            usage: Usage { max_rss_mib },
         }),
     })
 }

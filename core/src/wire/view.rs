@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{FailureWire, hex, shown};
 use crate::job::{Entry, Epoch, Job, JobId, Phase, State, Tier};
+use crate::observe::ObservedView;
 use crate::policies::Situation;
 use crate::ports::{LogLine, Stream};
 use crate::route::{Choice, Conditions, Explained, PoolName, Route, Rule, Venue, Verdict, reason_in};
@@ -173,6 +174,9 @@ pub struct Explanation {
     pub met: bool,
     /// What one run would cost there, in nano-dollars.
     pub estimated_nanodollars: u64,
+    /// What its capability's runs have shown of their needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<ObservedView>,
     /// What was found of every place.
     pub verdicts: Vec<VerdictView>,
 }
@@ -190,6 +194,7 @@ impl From<&Explained> for Explanation {
             start_target_ms: explained.start_target_ms,
             met: explained.met(),
             estimated_nanodollars: explained.best().map_or(0, |verdict| verdict.nanodollars),
+            observed: None,
             verdicts: explained.verdicts.iter().map(view).collect(),
         }
     }
