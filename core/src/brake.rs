@@ -325,7 +325,7 @@ pub async fn sweep(yard: &Yard) -> Result<u64, PortError> {
     }
 }
 
-/// Pauses: from the moment that this is answered, no claim of a job under the pause is granted.
+/// Pauses: no claim of a job under the pause is granted that is asked for after this was answered.
 ///
 /// # Errors
 ///

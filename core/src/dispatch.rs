@@ -184,7 +184,8 @@ pub fn hold(mut job: Job, brake: Brake<'_>, now: Timestamp, reason: &str, detail
             job.take(Step::Hold, State::Held { since: now }, now, reason, detail);
         }
     }
-    job.due = Some(due_in(&job, now, HELD_LOOK));
+    // A debt of an earlier run is not to wait as long as the job may.
+    job.due = Some(due_in(&job, now, if job.owed.is_empty() { HELD_LOOK } else { PAY_AGAIN }));
     let acts = acts(&job);
     Decided { job, acts }
 }
@@ -383,6 +384,9 @@ mod tests {
         assert_eq!((lowered.job.phase(), lowered.job.permit), (Phase::Held, None));
         assert_eq!(lowered.acts, [back]);
         job.permit = None;
+        let owed = vec![Owed::StopTask { venue: Venue::Fargate, epoch: Epoch(1) }];
+        let owing = again(Job { owed, ..job.clone() }, &limited, at(1), "holder_lost", "").job;
+        assert_eq!((owing.phase(), owing.due), (Phase::Held, Some(at(1) + PAY_AGAIN)), "a debt does not wait with it");
         let ended = end(job.clone(), Ending::Succeeded, None, None, None, at(1), "succeeded");
         assert_eq!(ended.acts, [], "without a limit nobody is asked");
         let held = again(job, &limited, at(1), "interrupted", "").job;

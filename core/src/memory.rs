@@ -344,6 +344,8 @@ impl Ledger for Memory {
             Some(pause) => pauses.set(pause.clone()),
             None => drop(pauses.lift(scope)),
         }
+        drop(kept);
+        self.0.changed.notify(usize::MAX);
         Ok(())
     }
 

@@ -293,6 +293,7 @@ pub trait Ledger: Send + Sync {
     /// The pauses in force. Asked at every claim: a home keeps them where that costs nothing.
     async fn pauses(&self) -> Result<Arc<Pauses>, PortError>;
     /// Puts a pause into force in the place of the scope's earlier one, or lifts that; durable before it answers.
+    /// Waiting receives of a home that can wake them look again.
     async fn set_pause(&self, scope: &Scope, pause: Option<&Pause>) -> Result<(), PortError>;
     /// What stands where at this moment, and what ended since that one. It may read every open record.
     async fn depths(&self, since: Timestamp) -> Result<Depths, PortError>;

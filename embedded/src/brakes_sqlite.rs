@@ -109,6 +109,7 @@ impl SqliteLedger {
             }
             None => connection.execute("DELETE FROM yard WHERE name = ?1", [name]).map(drop),
         };
+        let bells = Arc::clone(&self.bells);
         let (kept, changed, over) = (Arc::clone(&self.pauses), pause.cloned(), scope.clone());
         let after = move |(): &()| {
             let mut kept = lock(&kept);
@@ -117,6 +118,9 @@ impl SqliteLedger {
                 Some(pause) => pauses.set(pause),
                 None => drop(pauses.lift(&over)),
             }
+            drop(kept);
+            // Whoever passed a paused tier over looks there again.
+            bells.lanes.notify_waiters();
         };
         self.store.write(write, after).await.map_err(|error| error.at("pause or resume", scope))
     }
