@@ -41,6 +41,9 @@ RATIOS = [
 FSYNCS_PER_JOB = 0.1
 NS_PER_DECISION = 200
 ALLOCATIONS = 0
+# An idle yard starts a job after two commits, and 250 us for everything else.
+DISPATCH_FDATASYNCS = 2
+DISPATCH_ELSE_US = 250
 
 
 class Unavailable(Exception):
@@ -113,6 +116,7 @@ def arguments():
     parser.add_argument("--no-build", dest="build", action="store_false", help="use what is built already")
     parser.add_argument("--timeout", type=int, default=600, help="seconds one command may take")
     parser.add_argument("--jobs", type=int, default=20000, help="jobs of our queue benchmark")
+    parser.add_argument("--dispatch-jobs", type=int, default=1000, help="jobs of our dispatch benchmark")
     parser.add_argument("--apalis-jobs", type=int, default=5000)
     parser.add_argument("--celery-jobs", type=int, default=2000)
     parser.add_argument("--rq-jobs", type=int, default=200)
@@ -136,6 +140,7 @@ def commands(args):
     return [
         ("fdatasync", [os.path.join(PEERS, "fdatasync"), *sized(args.appends)]),
         ("throughput", [os.path.join(OURS, "throughput"), *sized(args.jobs)]),
+        ("dispatch", [os.path.join(OURS, "dispatch"), *sized(args.dispatch_jobs)]),
         ("apalis_sqlite", [os.path.join(PEERS, "apalis_sqlite"), *sized(args.apalis_jobs)]),
         ("celery_redis", [PYTHON, os.path.join(BENCH, "peers", "celery_redis.py"), *sized(args.celery_jobs)]),
         ("rq_forking", [PYTHON, os.path.join(BENCH, "peers", "rq_forking.py"), *sized(args.rq_jobs)]),
@@ -230,7 +235,8 @@ def medians(rounds):
         runs = [results[name] for results in rounds if name in results]
         entry = {"runs": len(runs), "jobs": runs[-1].get("jobs"), "notes": runs[-1].get("notes", ""),
                  "durability": runs[-1].get("durability", "")}
-        for field in ("jobs_per_second", "p50_us", "p99_us", "fsyncs", "fsyncs_per_job", "ns_per_decision", "allocations"):
+        for field in ("jobs_per_second", "p50_us", "p99_us", "accept_p50_us", "fdatasync_p50_us",
+                      "idle_switches_per_second", "fsyncs", "fsyncs_per_job", "ns_per_decision", "allocations"):
             values = [run[field] for run in runs if isinstance(run.get(field), (int, float))]
             if values:
                 entry[field] = spread(values)
@@ -254,6 +260,10 @@ def targets(rounds, skipped):
                                 ("decide, allocations", "allocations", ALLOCATIONS)):
         values = [results["decide"][field] for results in rounds if "decide" in results]
         found.append(judged(name, field, "at most", wanted, values, ["decide"] if "decide" in skipped else []))
+    dispatches = [(run["p50_us"] - DISPATCH_ELSE_US) / run["fdatasync_p50_us"]
+                  for run in (results["dispatch"] for results in rounds if "dispatch" in results)]
+    found.append(judged(f"dispatch, (p50 - {DISPATCH_ELSE_US} us) in fdatasyncs of its own run", "fdatasyncs", "at most",
+                        DISPATCH_FDATASYNCS, dispatches, ["dispatch"] if "dispatch" in skipped else []))
     return found
 
 
@@ -348,8 +358,10 @@ def markdown(result):
     for name, entry in result["medians"].items():
         rate = entry["jobs_per_second"]
         also = [f"{label} {number(entry[field]['median'])}" for field, label in (
-            ("p50_us", "p50 us"), ("p99_us", "p99 us"), ("fsyncs_per_job", "fsyncs a job"),
-            ("ns_per_decision", "ns a decision"), ("allocations", "allocations")) if field in entry]
+            ("p50_us", "p50 us"), ("p99_us", "p99 us"), ("accept_p50_us", "acceptance p50 us"),
+            ("fdatasync_p50_us", "fdatasync p50 us"), ("idle_switches_per_second", "idle switches a second"),
+            ("fsyncs_per_job", "fsyncs a job"), ("ns_per_decision", "ns a decision"),
+            ("allocations", "allocations")) if field in entry]
         text += row(name, entry["jobs"], number(rate["median"]), number(rate["min"]), number(rate["max"]),
                     ", ".join(also))
     text += "\n" + row("target", "wanted", "min", "median", "max", "verdict") + row(*["---"] * 6)

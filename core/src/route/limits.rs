@@ -128,6 +128,9 @@ impl Limits {
         };
         Self {
             images: false,
+            // Wherever it runs here, it runs in this machine's memory.
+            function_memory_mib: self.function_memory_mib.min(memory_mib),
+            fargate_memory_mib: self.fargate_memory_mib.min(memory_mib),
             // A process of one's own: fork, exec and a socket.
             function_start: Duration::from_millis(100),
             fargate_start: Duration::from_millis(100),
