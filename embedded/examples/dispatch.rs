@@ -107,7 +107,7 @@ impl Bench {
     async fn open(root: &Path) -> Self {
         let catalog = Catalog::parse("bench", CATALOG, &[], &BTreeMap::new()).expect("the catalog is sound");
         let setup = Setup {
-            shelf: Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(1024) })),
+            shelf: Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(1024), ..Policies::default() })),
             policies: None,
             task: TaskProgram { program: "/bin/false".into(), args: vec![] },
             tasks: 1,
