@@ -29,12 +29,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_lite::future::{yield_now, zip};
+use futures_lite::future::{or, yield_now, zip};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use self::brakes::*;
-use crate::brake::Brake;
+use crate::brake::{Brake, Pause, Scope};
 use crate::catalog::Catalog;
 use crate::dispatch::{self, commit};
 use crate::execute::{self, Holding, Ran, Runs};
@@ -120,6 +120,7 @@ macro_rules! contract_suite {
             a_receive_takes_no_more_than_it_may
             a_waiting_receive_is_woken_by_an_acceptance
             a_receive_that_is_dropped_hides_nothing
+            a_paused_tier_rings_for_nobody_until_it_is_resumed
             // Blobs, logs, the herald.
             blobs_are_kept_replaced_and_forgotten
             logs_are_read_in_order_from_a_cursor
@@ -916,6 +917,29 @@ async fn a_receive_takes_no_more_than_it_may(yard: &Yard) {
         heard += some.len();
     }
     assert_eq!(heard, 5);
+}
+
+async fn a_paused_tier_rings_for_nobody_until_it_is_resumed(yard: &Yard) {
+    let now = today(yard);
+    let [job] = &put(yard, [greeting(yard, "hushed", now)]).await[..] else { panic!("one job") };
+    ring(yard, job).await;
+    let lane = dispatch::lane(job);
+    let scope = Scope::Tier(lane.tier);
+    let pause = Pause { scope: scope.clone(), by: "contract".to_owned(), at: now, reason: String::new() };
+    yard.ledger.set_pause(&scope, Some(&pause)).await.expect("pause");
+    assert_eq!(yard.lanes.receive(&lane, 1, false).await.expect("receive"), [], "a queue that stands costs nothing");
+    let waiting = yard.lanes.receive(&lane, 1, true);
+    let resuming = async {
+        yard.ledger.set_pause(&scope, None).await.expect("resume");
+        std::future::pending::<()>().await;
+    };
+    let woken = or(async { Some(waiting.await) }, async {
+        resuming.await;
+        None
+    })
+    .await;
+    let heard = woken.expect("the receive ends first").expect("receive");
+    assert_eq!(heard.iter().map(|received| received.message.id).collect::<Vec<_>>(), [job.id]);
 }
 
 async fn a_waiting_receive_is_woken_by_an_acceptance(yard: &Yard) {

@@ -145,6 +145,9 @@ impl Memory {
     fn take(&self, lane: &Lane, max: usize) -> Vec<(Message, u64)> {
         let now = self.now();
         let mut kept = self.kept();
+        if kept.pauses.tier_paused(lane.tier) {
+            return Vec::new();
+        }
         let over = |(_, (_, _, until)): &(&u64, &(Lane, Message, Timestamp))| *until <= now;
         let back: Vec<u64> = kept.hidden.iter().filter(over).map(|(receipt, _)| *receipt).collect();
         for receipt in back {

@@ -73,7 +73,6 @@ pub struct Shift {
     free: Room,
     /// What the last job needed: how many more of its kind there is room for says how many to ask for.
     usual: Room,
-    paused: [bool; 3],
     /// The tiers of this sweep that have answered with nothing.
     asked: usize,
     hand: Option<Kept>,
@@ -88,7 +87,6 @@ impl Shift {
             capacity,
             free: capacity,
             usual: capacity.shared_by(capacity.slots),
-            paused: [false; 3],
             asked: 0,
             hand: None,
             mood: Mood::Works,
@@ -134,13 +132,8 @@ impl Shift {
         let places = self.places();
         // What is in hand goes before its own tier and all below.
         let above = self.hand.as_ref().map_or(Tier::ALL.len(), |kept| place(kept.received.lane.tier));
-        if places > 0 && !(self.is_idle() && self.mood == Mood::Works) {
-            while self.asked < above {
-                if !self.paused[self.asked] {
-                    return Next::Look(Tier::ALL[self.asked], places);
-                }
-                self.asked += 1;
-            }
+        if places > 0 && !(self.is_idle() && self.mood == Mood::Works) && self.asked < above {
+            return Next::Look(Tier::ALL[self.asked], places);
         }
         if let Some(kept) = &self.hand
             && kept.needs.fits_in(self.free)
@@ -150,8 +143,7 @@ impl Shift {
         if self.mood == Mood::Tired && self.is_idle() {
             return Next::Home;
         }
-        let open: ArrayVec<Tier, 3> =
-            Tier::ALL[..above].iter().copied().filter(|tier| !self.paused[place(*tier)]).collect();
+        let open: ArrayVec<Tier, 3> = Tier::ALL[..above].iter().copied().collect();
         if places > 0 && !open.is_empty() { Next::Wait(open, places) } else { Next::Rest }
     }
 
@@ -163,7 +155,7 @@ impl Shift {
         };
         self.asked = 0;
         let waits = self.hand.as_ref().is_some_and(|kept| kept.received.lane.tier <= highest);
-        let refused = waits || self.paused[place(highest)] || self.mood == Mood::Told;
+        let refused = waits || self.mood == Mood::Told;
         let places = if refused { 0 } else { self.places() };
         let offer = self.free.shared_by(places);
         let mut left = places;
@@ -195,7 +187,7 @@ impl Shift {
         }
         self.usual = needs;
         let goes_first = self.hand.as_ref().is_some_and(|kept| kept.received.lane.tier <= received.lane.tier);
-        if goes_first || self.paused[place(received.lane.tier)] || self.mood == Mood::Told {
+        if goes_first || self.mood == Mood::Told {
             return vec![Act::Release(received)];
         }
         self.asked = 0;
@@ -214,14 +206,6 @@ impl Shift {
             self.asked = 0;
         }
         again
-    }
-
-    /// Tells which tiers are paused, highest first: they are not asked, and what is in hand of one goes back.
-    pub fn pause(&mut self, paused: [bool; 3]) -> Option<Received> {
-        self.paused = paused;
-        self.asked = 0;
-        let goes = self.hand.as_ref().is_some_and(|kept| paused[place(kept.received.lane.tier)]);
-        if goes { self.hand.take().map(|kept| kept.received) } else { None }
     }
 
     /// Tells that nothing came for as long as it may wait idle: it sweeps once more, and goes home if nothing comes.

@@ -20,6 +20,11 @@ fn pause_name(scope: &Scope) -> String {
 }
 
 impl SqliteLedger {
+    /// Whether a whole tier is paused.
+    pub(crate) fn is_paused(&self, tier: Tier) -> bool {
+        lock(&self.pauses).tier_paused(tier)
+    }
+
     /// Reads the pauses that an earlier process was told of. A home does this once, before anything may start.
     ///
     /// # Errors

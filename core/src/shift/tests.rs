@@ -96,18 +96,6 @@ fn a_large_job_of_a_higher_tier_takes_the_hand_and_one_larger_than_the_worker_is
 }
 
 #[test]
-fn paused_tiers_are_not_asked() {
-    let mut shift = Shift::new(room(1, 1000, 100));
-    assert_eq!(shift.pause([false, true, false]), None);
-    assert_eq!(shift.next(), wait(&[Tier::Synchronous, Tier::Standard], 1));
-    assert_eq!(shift.heard(vec![bell(Tier::Priority, 1)]), [Act::Release(bell(Tier::Priority, 1))]);
-    shift.pause([true; 3]);
-    assert_eq!(shift.next(), Next::Rest);
-    shift.pause([false; 3]);
-    assert_eq!(shift.next(), wait(&Tier::ALL, 1));
-}
-
-#[test]
 fn a_tired_worker_sweeps_once_more_and_goes_home_unless_something_comes() {
     let mut shift = Shift::new(room(1, 1000, 100));
     shift.tire();
