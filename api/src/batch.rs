@@ -97,8 +97,7 @@ fn read(body: &[u8]) -> Result<Vec<&RawValue>, Problem> {
 
 /// A submission with its key taken out: what is left is the body of POST /v1/jobs, and so is its digest.
 fn read_item(item: &RawValue) -> Result<(Submission, [u8; 32], Option<String>), Rejected> {
-    let mut value: Value =
-        serde_json::from_str(item.get()).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
+    let mut value = intake::read_json(item.get().as_bytes())?;
     let field = |path: &str, message: &str| Rejected::Field { path: path.to_owned(), message: message.to_owned() };
     let fields = value.as_object_mut().ok_or_else(|| field("", "a submission must be a JSON object"))?;
     let key = match fields.remove("idempotency_key") {

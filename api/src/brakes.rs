@@ -7,9 +7,8 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use switchyard_core::brake::{self, Pause, Scope};
-use switchyard_core::intake::Rejected;
+use switchyard_core::intake;
 use switchyard_core::job::one_line;
 use switchyard_core::wire::{ScopeView, YardView};
 use utoipa::ToSchema;
@@ -47,11 +46,7 @@ pub(crate) struct ResumeBody {
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let value: Value =
-        serde_json::from_slice(body).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
-    let wrong =
-        |error: serde_json::Error| Rejected::Field { path: String::new(), message: one_line(&error.to_string(), 300) };
-    Ok(serde_json::from_value(value).map_err(wrong)?)
+    Ok(intake::read_fields(intake::read_json(body)?)?)
 }
 
 async fn glance(api: &Api) -> Result<Json<YardView>, Problem> {
@@ -113,7 +108,7 @@ pub(crate) async fn resume(
 mod tests {
     use axum::http::{HeaderMap, HeaderValue, StatusCode};
     use axum::response::{IntoResponse, Response};
-    use serde_json::json;
+    use serde_json::{Value, json};
     use switchyard_core::catalog::Catalog;
     use switchyard_core::job::Phase;
     use switchyard_core::policies::Policies;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::http::Method;
+use axum::extract::{Query, Request, State};
+use axum::http::{Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::problem::{Code, Problem};
@@ -99,16 +100,21 @@ impl Default for Edge {
     }
 }
 
-/// How long a request asks to wait. What is wrong with it is for its handler to say.
-fn asked_wait(query: Option<&str>) -> Duration {
-    let seconds = query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| pair.strip_prefix("wait="));
-    Duration::from_secs(seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(0).min(WAIT_SECONDS))
+/// How long a request asks to wait, read as its handler reads it: written in another way it is the same wait. What is
+/// wrong with it is for the handler to say.
+fn asked_wait(uri: &Uri) -> Duration {
+    #[derive(Deserialize)]
+    struct Asked {
+        wait: Option<String>,
+    }
+    let asked = Query::<Asked>::try_from_uri(uri).ok().and_then(|Query(asked)| asked.wait);
+    Duration::from_secs(asked.and_then(|seconds| seconds.parse().ok()).unwrap_or(0).min(WAIT_SECONDS))
 }
 
 /// Gives a request its place, or sends it away; and ends its wait for an answer.
 pub(crate) async fn bound(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let Edge { limits, in_flight, waiting, .. } = &api.edge;
-    let wait = asked_wait(request.uri().query());
+    let wait = asked_wait(request.uri());
     let (places, doing) = if wait.is_zero() { (in_flight, "are under way") } else { (waiting, "wait") };
     let Ok(_place) = places.try_acquire() else {
         return Problem::new(Code::Busy, format!("as many requests as the yard takes {doing}")).into_response();
@@ -131,12 +137,13 @@ mod tests {
 
     #[test]
     fn what_a_request_asks_to_wait_is_read_from_its_query() {
-        let seconds = |query| asked_wait(query).as_secs();
-        assert_eq!(seconds(None), 0);
-        assert_eq!(seconds(Some("state=failed")), 0);
-        assert_eq!(seconds(Some("cursor=1.0&wait=7")), 7);
-        assert_eq!(seconds(Some("wait=soon")), 0);
-        assert_eq!(seconds(Some("wait=9999")), WAIT_SECONDS);
+        let seconds = |query: &str| asked_wait(&format!("/v1/jobs{query}").parse().unwrap()).as_secs();
+        assert_eq!(seconds(""), 0);
+        assert_eq!(seconds("?state=failed"), 0);
+        assert_eq!(seconds("?cursor=1.0&wait=7"), 7);
+        assert_eq!(seconds("?w%61it=%36"), 6, "in disguise it waits all the same");
+        assert_eq!(seconds("?wait=soon"), 0);
+        assert_eq!(seconds("?wait=9999"), WAIT_SECONDS);
     }
 
     #[tokio::test]

@@ -9,11 +9,12 @@ use serde_json::Value;
 use switchyard_core::finding::{self, Reading};
 use switchyard_core::intake::{self, Rejected, Sender, Taken, Taking};
 use switchyard_core::job::one_line;
+use switchyard_core::why::Facts;
 use switchyard_core::wire::JobView;
 use utoipa::ToSchema;
 
 use crate::body::Whole;
-use crate::jobs::{prepare, take, view};
+use crate::jobs::{prepare, take};
 use crate::params::{Nothing, Params};
 use crate::problem::{Code, Problem};
 use crate::{Api, BODY_BYTES};
@@ -72,7 +73,7 @@ async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
     for taken in &taken {
         // As it is now: inline jobs have ended meanwhile.
         let job = api.yard.ledger.load(taken.job.id).await?;
-        jobs.push(view(api, job.as_ref().unwrap_or(&taken.job)).await?);
+        jobs.push(JobView::of(job.as_ref().unwrap_or(&taken.job), &situation, &Facts::default()));
     }
     Ok(EventAnswer {
         reading: "findings".to_owned(),

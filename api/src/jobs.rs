@@ -132,7 +132,9 @@ async fn answer(api: &Api, Taken { job, fresh }: Taken, patience: Duration) -> R
     let job = until_settled(api, id, patience).await?.unwrap_or(job);
     let result = if patience.is_zero() && !job.is_settled() { None } else { result_of(api, &job).await? };
     let status = if job.is_settled() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let mut response = (status, Json(JobAnswer { job: view(api, &job).await?, result })).into_response();
+    // What else stands before it is counted for whoever asks for the job: accepting must not cost a look at the queue.
+    let shown = JobView::of(&job, &api.yard.situation().await, &Facts::default());
+    let mut response = (status, Json(JobAnswer { job: shown, result })).into_response();
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{id}")) {
         headers.insert(header::LOCATION, location);

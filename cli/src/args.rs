@@ -278,10 +278,10 @@ pub(crate) struct Need {
     #[arg(long, value_name = "SECONDS", requires = "run")]
     pub(crate) expected: Option<u64>,
     /// Memory.
-    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    #[arg(long, value_name = "MIB", default_value_t = 512, requires = "run")]
     pub(crate) memory: u32,
     /// Processors.
-    #[arg(long, value_name = "N", default_value_t = 0.25)]
+    #[arg(long, value_name = "N", default_value_t = 0.25, requires = "run")]
     pub(crate) vcpu: f64,
     /// It talks to a Docker daemon.
     #[arg(long, requires = "run")]

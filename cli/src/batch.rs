@@ -64,6 +64,8 @@ struct Tally {
     accepted: Vec<Accepted>,
     repeated: u64,
     rejected: u64,
+    /// The last line whose body was answered.
+    through: u64,
     shown: Vec<String>,
 }
 
@@ -102,12 +104,14 @@ pub(crate) fn submit(client: &Client, submit: &Submit, path: &Path, json: bool) 
     let summary =
         format!("{} accepted ({} of them before), {} rejected", tally.accepted.len(), tally.repeated, tally.rejected);
     if let Err(failure) = sent {
-        let line = reader.line;
+        let through = tally.through;
         let advice = match submit.key {
             Some(_) => "run the same command again: what was accepted is not doubled",
             None => "lines with an `idempotency_key`, or all with --key, can be submitted again without doubling",
         };
-        eprintln!("switchyard: stopped at line {line}: {summary}; {advice}");
+        eprintln!(
+            "switchyard: the yard answered up to line {through}: {summary}; of those after it some may be taken: {advice}"
+        );
         return Err(failure);
     }
     if !json {
@@ -156,6 +160,7 @@ fn send_all(
         if (next.is_none() || full || pending.len() == ITEMS) && !pending.is_empty() {
             send(client, &pending, progress, json, tally)?;
             progress.inc(pending.len() as u64);
+            tally.through = pending.last().map_or(tally.through, |(line, _)| *line);
             pending.clear();
             bytes = 0;
         }
@@ -174,7 +179,14 @@ fn send(
 ) -> Result<(), Failure> {
     let items: Vec<&str> = pending.iter().map(|(_, item)| item.as_str()).collect();
     let body = format!(r#"{{"jobs":[{}]}}"#, items.join(","));
-    let busy = |pause: Duration| progress.set_message(format!("waiting {} s: the yard is busy", pause.as_secs()));
+    let busy = |pause: Duration, code: &str| {
+        let message = format!("waiting {} s ({})", pause.as_secs(), one_line(code, 64));
+        // Where nobody sees the bar, a line says why nothing happens.
+        if progress.is_hidden() {
+            eprintln!("switchyard: {message}");
+        }
+        progress.set_message(message);
+    };
     let answer: Answer = client.post_patiently("/v1/jobs/batch", body.as_bytes(), busy)?;
     progress.set_message("submitting");
     if answer.items.len() != pending.len() {

@@ -70,15 +70,17 @@ impl Client {
         &self,
         path: &str,
         body: &[u8],
-        busy: impl Fn(Duration),
+        busy: impl Fn(Duration, &str),
     ) -> Result<T, Failure> {
         let mut left = PATIENCE;
         loop {
             match self.ask(Method::POST, path, Some(body), None) {
                 Err(Failure::Busy { problem, retry_after }) => {
-                    let Some(rest) = left.checked_sub(retry_after) else { return Err(Failure::Problem(problem)) };
+                    let Some(rest) = left.checked_sub(retry_after) else {
+                        return Err(Failure::Busy { problem, retry_after });
+                    };
                     left = rest;
-                    busy(retry_after);
+                    busy(retry_after, &problem.code);
                     std::thread::sleep(retry_after);
                 }
                 answered => return answered,

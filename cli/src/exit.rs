@@ -29,7 +29,7 @@ pub(crate) enum Failure {
     #[error("{} ({})", .0.detail, .0.code)]
     Problem(Problem),
     /// The yard refused for now.
-    #[error("{} ({}); it can be tried again in {} s", .problem.detail, .problem.code, .retry_after.as_secs())]
+    #[error("{} ({})", .problem.detail, .problem.code)]
     Busy {
         /// What it said.
         problem: Problem,

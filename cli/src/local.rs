@@ -1,6 +1,6 @@
 //! `switchyard local`: a yard on this machine, until it is told to stop.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,10 +32,15 @@ use crate::tokens;
 /// What one request may take for running a job inline: an API Gateway HTTP API answers within 30 s, less a second.
 pub(crate) const INLINE_BUDGET: Duration = Duration::from_secs(29);
 
+/// How long threads that nobody waits for any more may still run when the yard is closed.
+const LINGER: Duration = Duration::from_secs(5);
+
 /// Structured logs on standard error; RUST_LOG chooses the level, `info` without it.
 pub(crate) fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written is lost, and the work goes on: the library would panic over it.
+    let subscriber = subscriber.log_internal_errors(false);
     // JSON for whatever collects it, plain lines for whoever watches.
     let started = if std::io::stderr().is_terminal() {
         subscriber.with_ansi(false).try_init()
@@ -50,7 +55,11 @@ pub(crate) fn run(root: &Path, local: &Local) -> Result<u8, Failure> {
     start_logging();
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(|cause| Failure::io("start the runtime", cause))?.block_on(serve(root, local))
+    let runtime = runtime.map_err(|cause| Failure::io("start the runtime", cause))?;
+    let served = runtime.block_on(serve(root, local));
+    // A thread that hangs in a file system of others must not keep the process: everything of ours is closed.
+    runtime.shutdown_timeout(LINGER);
+    served
 }
 
 /// As many open files as the system lets this process have: a run takes three, a caller one.
@@ -147,7 +156,9 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let url = format!("http://{address}");
     let endpoint = home.folder.endpoint();
     write_private(&endpoint, url.as_bytes()).map_err(|cause| Failure::io("write the endpoint file", cause))?;
-    println!(
+    // Whether anybody reads it or not: the endpoint file says the same to programs.
+    let _ = writeln!(
+        std::io::stdout(),
         "The yard is open at {url} (folder {}, {} slots). Stop it with Ctrl-C.",
         home.folder.root().display(),
         room.slots

@@ -126,6 +126,10 @@ fn schemas(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
+    // Before it is opened: to open a pipe is to wait for whoever writes into it.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let mut text = String::new();
     File::open(path)?.take(FILE_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > FILE_BYTES {

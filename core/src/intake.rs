@@ -1,13 +1,17 @@
 //! Room 1: a submission becomes a [`Job`], accepted and routed in one durable write.
 
+mod json;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use self::json::read_json;
 use crate::brake;
 use crate::catalog::{BadPayload, Capability};
 use crate::dispatch::{self, Act};
@@ -161,8 +165,7 @@ pub struct Taking {
 ///
 /// [`Rejected::NotJson`] with line and column, or [`Rejected::Field`] with the field's path.
 pub fn read(body: &[u8]) -> Result<(Submission, [u8; 32]), Rejected> {
-    let value: Value =
-        serde_json::from_slice(body).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
+    let value = read_json(body)?;
     if !value.is_object() {
         return Err(Rejected::Field { path: String::new(), message: "the body must be a JSON object".to_owned() });
     }
@@ -176,11 +179,19 @@ pub fn read(body: &[u8]) -> Result<(Submission, [u8; 32]), Rejected> {
 /// [`Rejected::Field`] with the field's path.
 pub fn read_value(value: Value) -> Result<(Submission, [u8; 32]), Rejected> {
     let digest = canonical_sha256(&value);
-    let submission = serde_path_to_error::deserialize(value).map_err(|error| Rejected::Field {
+    Ok((read_fields(value)?, digest))
+}
+
+/// A JSON value as what its fields say.
+///
+/// # Errors
+///
+/// [`Rejected::Field`] with the field's path.
+pub fn read_fields<T: DeserializeOwned>(value: Value) -> Result<T, Rejected> {
+    serde_path_to_error::deserialize(value).map_err(|error| Rejected::Field {
         path: one_line(&error.path().to_string(), 120),
         message: one_line(&error.inner().to_string(), 300),
-    })?;
-    Ok((submission, digest))
+    })
 }
 
 /// SHA-256 of a JSON value with its object keys in order, as RFC 8785 orders them for ASCII keys.
@@ -370,8 +381,7 @@ pub fn prepare(
 ///
 /// As [`read`].
 pub fn read_supposed(body: &[u8]) -> Result<(Submission, Supposed), Rejected> {
-    let mut value: Value =
-        serde_json::from_slice(body).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
+    let mut value = read_json(body)?;
     let supposed = value.as_object_mut().and_then(|object| object.remove("conditions"));
     let supposed = match supposed {
         None => Supposed::default(),

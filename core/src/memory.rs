@@ -298,7 +298,7 @@ impl Ledger for Memory {
     async fn spend(&self, since: Timestamp) -> Result<Vec<Spend>, PortError> {
         let mut spent: BTreeMap<(String, Venue), (u64, u64)> = BTreeMap::new();
         for job in self.kept().jobs.values() {
-            if matches!(&job.state, State::Settled(settlement) if settlement.at >= since) {
+            if matches!(&job.state, State::Settled(settlement) if settlement.at >= since && job.due.is_none()) {
                 let entry = spent.entry((job.work.capability.clone(), job.route.venue())).or_default();
                 *entry = (entry.0 + 1, entry.1 + job.spent_nanodollars);
             }

@@ -15,7 +15,7 @@ use crate::job::Job;
 use crate::observe::Observations;
 use crate::ports::Worker;
 use crate::quota::Quotas;
-use crate::route::{Limits, Needs, PoolName, Routing};
+use crate::route::{Limits, Needs, Pin, PoolName, Routing, Venue};
 use crate::schedule::Schedules;
 
 mod document;
@@ -98,7 +98,17 @@ impl Policies {
         {
             keep(violations);
         }
-        let Routing { limits, quotas, ageing } = routing(files, machine).map_err(&mut keep).unwrap_or_default();
+        let Routing { limits, quotas, ageing } = routing(files).map_err(&mut keep).unwrap_or_default();
+        if let (Some(catalog), Some(text), false) = (&catalog, files.get(CATALOG_FILE), limits.pools.is_empty()) {
+            let lost = lost_pins(catalog, &limits, text);
+            if !lost.is_empty() {
+                keep(lost.into());
+            }
+        }
+        let limits = match machine {
+            Some(Machine { memory_mib, milli_vcpu }) => limits.on_one_machine(memory_mib, milli_vcpu),
+            None => limits,
+        };
         let read = Self {
             catalog: catalog.unwrap_or_default(),
             limits,
@@ -111,20 +121,50 @@ impl Policies {
     }
 }
 
-/// What the venues can do, where the yard runs.
-fn routing(files: &Files, machine: Option<Machine>) -> Result<Routing, Violations> {
-    let routing = match (files.get(ROUTING_FILE), files.get(PRICES_FILE)) {
+/// What the venues can do.
+fn routing(files: &Files) -> Result<Routing, Violations> {
+    Ok(match (files.get(ROUTING_FILE), files.get(PRICES_FILE)) {
         (Some(routing), Some(prices)) => Routing::parse(ROUTING_FILE, routing, PRICES_FILE, prices)?,
         // A task decides nothing, and is given neither.
         (None, None) => Routing::default(),
         (None, Some(_)) => return Err(whole(ROUTING_FILE, "there is no such file beside prices.yaml").into()),
         (Some(_), None) => return Err(whole(PRICES_FILE, "there is no such file beside routing.yaml").into()),
+    })
+}
+
+/// Pins to pools that there are not: a mistyped one would keep its capability from every place.
+fn lost_pins(catalog: &Catalog, limits: &Limits, text: &str) -> Vec<PolicyError> {
+    let known = |pin: &Pin| match pin {
+        Pin::Venue(_) => true,
+        Pin::Pool(name) => limits.pools.iter().any(|pool| pool.name == *name),
     };
-    let limits = match machine {
-        Some(Machine { memory_mib, milli_vcpu }) => routing.limits.on_one_machine(memory_mib, milli_vcpu),
-        None => routing.limits,
+    let places = || {
+        let venues = Venue::ALL.iter().map(|venue| venue.as_str());
+        venues.chain(limits.pools.iter().map(|pool| pool.name.as_str())).collect::<Vec<_>>().join(", ")
     };
-    Ok(Routing { limits, ..routing })
+    let mut lost = Vec::new();
+    for capability in catalog.iter() {
+        for (field, pins) in [("only", &capability.needs.only), ("prefer", &capability.needs.prefer)] {
+            for pin in pins.iter().filter(|pin| !known(pin)) {
+                let (line, column) = place_of(text, &capability.name, &pin.to_string());
+                let name = &capability.name;
+                let message =
+                    format!("capability `{name}`: route.{field}: there is no `{pin}`; there are: {}", places());
+                lost.push(PolicyError { line, column, ..whole(CATALOG_FILE, &message) });
+            }
+        }
+    }
+    lost
+}
+
+/// Where a word stands in the text, after the line that names the capability; line and column from 1.
+fn place_of(text: &str, capability: &str, word: &str) -> (u64, u64) {
+    let named = |line: &str| {
+        line.contains("name:") && line.split([' ', '"', '\'', ',', '{', '}']).any(|part| part == capability)
+    };
+    let from = text.lines().position(named).unwrap_or(0);
+    let found = text.lines().enumerate().skip(from).find_map(|(line, text)| Some((line, text.find(word)?)));
+    found.map_or((0, 0), |(line, column)| (line as u64 + 1, column as u64 + 1))
 }
 
 fn whole(file: &str, message: &str) -> PolicyError {
@@ -288,6 +328,28 @@ mod tests {
         assert_eq!(without.schedules.iter().count(), 0);
         assert_ne!(whole.digest, without.digest);
         assert_eq!(whole.digest.len(), 64);
+    }
+
+    #[test]
+    fn a_pin_to_a_pool_that_is_not_there_is_named_with_its_place() {
+        let shipped = |name: &str| {
+            std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies").join(name))
+                .unwrap()
+        };
+        let (routing, prices) = (shipped(ROUTING_FILE), shipped(PRICES_FILE));
+        let pinned = |pin: &str| {
+            let catalog = format!(
+                "version: 1\ncapabilities:\n  - name: look\n    summary: s\n    run: {{ command: [du] }}\n    route: {{ only: [{pin}] }}\n"
+            );
+            parse(&[(CATALOG_FILE, &catalog), (ROUTING_FILE, &routing), (PRICES_FILE, &prices)])
+        };
+        assert!(pinned("steady").is_ok() && pinned("fleet").is_ok());
+        let told = pinned("flete").unwrap_err().to_string();
+        assert_eq!(
+            told,
+            "capabilities.yaml:6:21: capability `look`: route.only: there is no `flete`; there are: inline, function, \
+             fargate, fleet, standard, static, steady"
+        );
     }
 
     #[test]

@@ -303,8 +303,8 @@ pub trait Ledger: Send + Sync {
     async fn draw(&self, caller: &str, n: u32, rate: Rate, now: Timestamp) -> Result<Drawn, PortError>;
     /// Waits until the record's revision is above `seen` or `patience` ends, and answers the record as it is then.
     async fn watch(&self, id: JobId, seen: u64, patience: Duration) -> Result<Option<Job>, PortError>;
-    /// What the jobs that settled at or after `since` have cost, by capability and by the venue of their last run; the
-    /// dearest first.
+    /// What the jobs that settled at or after `since` and owe nothing have cost, by capability and by the venue of their
+    /// last run; the dearest first.
     async fn spend(&self, since: Timestamp) -> Result<Vec<Spend>, PortError>;
     /// Records a holder's beat.
     async fn beat(&self, beat: &Beat) -> Result<(), PortError>;

@@ -47,6 +47,10 @@ pub const LABEL: &str = "schedule";
 pub const SCHEDULES_MAX: usize = 1000;
 /// A tick older than this was missed: nobody looked for five rounds, so the yard was down or asleep.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
+
+/// How far ahead of the clock what is remembered may lie: a day. A clock that was set back by less was corrected; one that
+/// was set back by more had been wrong, and what was remembered under it counts for nothing.
+pub const AHEAD: Duration = Duration::from_secs(24 * 3600);
 /// The most ticks of one schedule submitted in one round. What was missed beyond them comes in the next rounds.
 pub const TICKS_MAX: usize = 100;
 /// The most ticks of one schedule looked at in one round, about a week of minutes: some ten milliseconds of work.
@@ -317,6 +321,9 @@ pub fn due(schedule: &Schedule, last: Option<Timestamp>, now: Timestamp) -> Due 
     let Some(last) = last.filter(|_| schedule.enabled) else {
         return Due { ticks: Vec::new(), skipped: 0, upto: now.max(last.unwrap_or(now)) };
     };
+    // Remembered under a clock that was wrong: until that moment came again nothing would tick. A tick that is run twice
+    // is one job, so looking again is harmless.
+    let last = if last > now + AHEAD { now } else { last };
     let mut due = Due { ticks: Vec::new(), skipped: 0, upto: last.max(now) };
     let (mut at, mut looked, mut newest_missed) = (last, 0, None);
     while let Some(tick) = next(schedule, at).filter(|tick| *tick <= now) {
@@ -388,6 +395,16 @@ mod tests {
             .take_while(|tick| *tick <= to)
             .map(|tick| tick.to_zoned(zone.clone()).strftime("%d %H:%M %z").to_string())
             .collect()
+    }
+
+    #[test]
+    fn what_was_remembered_under_a_clock_that_was_ahead_keeps_no_schedule_silent() {
+        let often = schedule("rate_minutes: 1");
+        let ahead = at("2027-01-01T00:00:00Z");
+        let now = at("2026-01-01T00:00:30Z");
+        let first = due(&often, Some(ahead), now);
+        assert_eq!((first.ticks.len(), first.upto), (0, now));
+        assert_eq!(due(&often, Some(first.upto), at("2026-01-01T00:01:00Z")).ticks, [at("2026-01-01T00:01:00Z")]);
     }
 
     #[test]

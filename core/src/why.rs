@@ -117,8 +117,9 @@ fn dispatched(job: &Job, at: Timestamp, situation: &Situation, facts: &Facts) ->
             };
             format!("waiting for a slot in the {tier} tier of pool {pool} since {since}{ahead}")
         }
-        place @ (Place::Inline | Place::Function | Place::Fargate) => {
-            format!("starting on {} since {since}", place.venue())
+        Place::Inline => format!("starting inline since {since}"),
+        place @ (Place::Function | Place::Fargate) => {
+            format!("waiting for a place on {}, or starting there, since {since}", place.venue())
         }
     }
 }

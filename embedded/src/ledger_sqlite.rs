@@ -588,7 +588,8 @@ impl Ledger for SqliteLedger {
         let (store, since) = (Arc::clone(&self.store), since.as_millisecond());
         let read = move || {
             store.scan(|connection| {
-                let sql = "SELECT capability, venue, count(*), sum(cost) FROM jobs WHERE settled >= ?1
+                let sql = "SELECT capability, venue, count(*), sum(cost) FROM jobs
+                           WHERE settled IS NOT NULL AND due IS NULL AND settled >= ?1
                            GROUP BY capability, venue ORDER BY 4 DESC, capability, venue";
                 let mut statement = connection.prepare_cached(sql)?;
                 let spend = |row: &Row<'_>| {

@@ -1,0 +1,104 @@
+//! JSON as callers send it: what two readers could take for two things is refused.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use super::Rejected;
+use crate::job::one_line;
+
+/// Reads a body in which no object names a key twice. RFC 8259 leaves open which of the two counts, so whoever looked at
+/// the body before the yard may have seen another one.
+///
+/// # Errors
+///
+/// [`Rejected::NotJson`] with line and column.
+pub fn read_json(body: &[u8]) -> Result<Value, Rejected> {
+    let Once(value) =
+        serde_json::from_slice(body).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
+    Ok(value)
+}
+
+struct Once(Value);
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Reader).map(Self)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number that JSON does not have"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(Once(item)) = items.next_element()? {
+            array.push(item);
+        }
+        Ok(Value::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            if object.contains_key(&key) {
+                return Err(A::Error::custom(format!("the key `{}` stands twice in one object", one_line(&key, 60))));
+            }
+            let Once(value) = entries.next_value()?;
+            object.insert(key, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_read_as_it_stands_and_a_key_twice_is_refused_with_its_place() {
+        let text = r#"{"a":[1,-2,2.5,true,null,"x\n",{}],"b":{"a":18446744073709551615}}"#;
+        assert_eq!(read_json(text.as_bytes()).unwrap(), serde_json::from_str::<Value>(text).unwrap());
+        let refused = |text: &str| read_json(text.as_bytes()).unwrap_err().to_string();
+        let twice = "the body is not JSON: the key `a` stands twice in one object at line 1 column";
+        assert!(refused(r#"{"a":1,"a":1}"#).starts_with(twice), "{}", refused(r#"{"a":1,"a":1}"#));
+        assert!(refused(r#"{"b":[{"a":1,"\u0061":2}]}"#).starts_with(twice), "an escape is no other key");
+        assert!(refused("{\"a\":1").contains("line 1 column"));
+        assert!(refused(&"[".repeat(10_000)).contains("recursion limit"));
+    }
+}
