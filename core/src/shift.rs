@@ -40,11 +40,18 @@ pub struct Start {
     pub offer: Room,
 }
 
-/// What becomes of a message.
+/// What becomes of a message that a receive answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Claim it and run it.
     Start(Start),
+    /// Let others have it, at once.
+    Release(Received),
+}
+
+/// What goes back when a job needs more than its claim was offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Back {
     /// Let others have it, at once.
     Release(Received),
     /// Let others have it, after a pause: it is larger than this worker, and would be back at once.
@@ -177,22 +184,22 @@ impl Shift {
         self.given(offer.less(needs))
     }
 
-    /// Tells that a job needs more than its claim was offered. It is kept, unless one that goes first is in hand.
-    /// Whoever waits looks again.
-    pub fn refused(&mut self, start: Start, needs: Room) -> Vec<Act> {
+    /// Tells that a job needs more than its claim was offered. It is kept, unless one that goes first is in hand; says
+    /// what goes back, which may be what was in hand before. Whoever waits looks again.
+    pub fn refused(&mut self, start: Start, needs: Room) -> Option<Back> {
         let Start { received, offer } = start;
         self.given(offer);
         if !needs.fits_in(self.capacity) {
-            return vec![Act::Decline(received)];
+            return Some(Back::Decline(received));
         }
         self.usual = needs;
         let goes_first = self.hand.as_ref().is_some_and(|kept| kept.received.lane.tier <= received.lane.tier);
         if goes_first || self.mood == Mood::Told {
-            return vec![Act::Release(received)];
+            return Some(Back::Release(received));
         }
         self.asked = 0;
         let before = self.hand.replace(Kept { received, needs });
-        before.map(|kept| Act::Release(kept.received)).into_iter().collect()
+        before.map(|kept| Back::Release(kept.received))
     }
 
     /// Tells that room came back: a run has ended, or its claim was lost. Answers whether whoever waits looks again.

@@ -13,7 +13,7 @@ use switchyard_core::ports::{
     describe,
 };
 use switchyard_core::route::PoolName;
-use switchyard_core::shift::{Act, Next, Shift, Start};
+use switchyard_core::shift::{Act, Back, Next, Shift, Start};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -181,7 +181,6 @@ async fn day(duty: &Arc<Duty>) {
                     match act {
                         Act::Start(start) => drop(running.spawn(answer(Arc::clone(duty), start))),
                         Act::Release(received) => give_back(&duty.fleet, &received).await,
-                        Act::Decline(received) => drop(running.spawn(decline(Arc::clone(duty), received))),
                     }
                 }
             }
@@ -287,29 +286,23 @@ async fn answer(duty: Arc<Duty>, start: Start) {
 }
 
 /// The job needs more than it was offered: it waits in hand until there is so much, or goes back.
-async fn no_room(duty: &Arc<Duty>, start: Start, needs: Room) {
+async fn no_room(duty: &Duty, start: Start, needs: Room) {
     debug!(job.id = %start.received.message.id, ?needs, offer = ?start.offer, "no room for it now");
-    let acts = duty.tell(|shift| shift.refused(start, needs));
+    let back = duty.tell(|shift| shift.refused(start, needs));
     duty.changed.notify_one();
-    for act in acts {
-        match act {
-            Act::Release(received) => give_back(&duty.fleet, &received).await,
-            Act::Decline(received) => {
-                let (job, room) = (received.message.id, duty.fleet.room);
-                warn!(job.id = %job, ?needs, ?room, "a job is larger than this worker, and goes back");
-                decline(Arc::clone(duty), received).await;
+    match back {
+        None => {}
+        Some(Back::Release(received)) => give_back(&duty.fleet, &received).await,
+        Some(Back::Decline(received)) => {
+            let (job, room) = (received.message.id, duty.fleet.room);
+            warn!(job.id = %job, ?needs, ?room, "a job is larger than this worker, and goes back");
+            tokio::select! {
+                _ = duty.leave.raised() => {}
+                () = duty.fleet.ambient.pause(DECLINED) => {}
             }
-            Act::Start(_) => unreachable!("a refusal starts nothing"),
+            give_back(&duty.fleet, &received).await;
         }
     }
-}
-
-async fn decline(duty: Arc<Duty>, received: Received) {
-    tokio::select! {
-        _ = duty.leave.raised() => {}
-        () = duty.fleet.ambient.pause(DECLINED) => {}
-    }
-    give_back(&duty.fleet, &received).await;
 }
 
 async fn give_back(fleet: &Fleet, received: &Received) {

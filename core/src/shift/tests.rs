@@ -68,7 +68,7 @@ fn what_does_not_fit_stays_in_hand_and_only_a_higher_tier_goes_before_it() {
     assert_eq!(shift.heard(vec![bell(Tier::Priority, 1)]).len(), 1);
     assert!(!shift.claimed(small, small));
     assert_eq!(shift.heard(vec![bell(Tier::Priority, 2)]).len(), 1);
-    assert_eq!(shift.refused(start(Tier::Priority, 2, small), job(2000, 500)), []);
+    assert_eq!(shift.refused(start(Tier::Priority, 2, small), job(2000, 500)), None);
     assert_eq!(shift.next(), Next::Look(Tier::Synchronous, 1), "its own tier and the one below are not asked");
     assert_eq!(shift.heard(vec![]), []);
     assert_eq!(shift.next(), wait(&[Tier::Synchronous], 1));
@@ -86,11 +86,11 @@ fn a_large_job_of_a_higher_tier_takes_the_hand_and_one_larger_than_the_worker_is
     let mut shift = Shift::new(room(3, 3000, 900));
     let acts = shift.heard(vec![bell(Tier::Standard, 1)]);
     assert_eq!(acts, [Act::Start(start(Tier::Standard, 1, job(1000, 300)))]);
-    assert_eq!(shift.refused(start(Tier::Standard, 1, job(1000, 300)), job(2000, 300)), []);
+    assert_eq!(shift.refused(start(Tier::Standard, 1, job(1000, 300)), job(2000, 300)), None);
     let Act::Start(higher) = shift.heard(vec![bell(Tier::Priority, 2)]).remove(0) else { panic!("it is higher") };
-    assert_eq!(shift.refused(higher, job(3000, 900)), [Act::Release(bell(Tier::Standard, 1))]);
+    assert_eq!(shift.refused(higher, job(3000, 900)), Some(Back::Release(bell(Tier::Standard, 1))));
     let Act::Start(highest) = shift.heard(vec![bell(Tier::Synchronous, 3)]).remove(0) else { panic!("it is higher") };
-    assert_eq!(shift.refused(highest, job(3001, 1)), [Act::Decline(bell(Tier::Synchronous, 3))]);
+    assert_eq!(shift.refused(highest, job(3001, 1)), Some(Back::Decline(bell(Tier::Synchronous, 3))));
     assert_eq!(shift.leave(), Some(bell(Tier::Priority, 2)));
     assert_eq!(shift.next(), Next::Home);
 }
@@ -144,19 +144,13 @@ impl Day {
 
     fn hear(&mut self, received: Vec<Received>) {
         let highest = received.iter().map(|received| received.lane.tier).min();
-        let acts = self.shift.heard(received);
-        self.act(acts, highest);
-    }
-
-    fn act(&mut self, acts: Vec<Act>, highest: Option<Tier>) {
-        for act in acts {
+        for act in self.shift.heard(received) {
             match act {
                 Act::Start(start) => {
                     assert_eq!(Some(start.received.lane.tier), highest, "a higher one of the same receive waits");
                     self.begin(start);
                 }
                 Act::Release(received) => self.release(&received),
-                Act::Decline(received) => self.declined.push(number(&received)),
             }
         }
         self.holds_no_more_than_it_has();
@@ -188,8 +182,11 @@ impl Day {
             self.runs.push(Running { holds: needs, ends: now + lasts[n] });
         } else {
             let tier = start.received.lane.tier;
-            let acts = self.shift.refused(start, needs);
-            self.act(acts, None);
+            match self.shift.refused(start, needs) {
+                Some(Back::Release(received)) => self.release(&received),
+                Some(Back::Decline(received)) => self.declined.push(number(&received)),
+                None => {}
+            }
             self.unanswered = self.shift.hand.as_ref().map(|kept| kept.received.lane.tier);
             assert!(self.unanswered.is_none_or(|kept| kept <= tier || !needs.fits_in(self.capacity)));
         }
