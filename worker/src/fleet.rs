@@ -101,6 +101,15 @@ impl Duty {
         }
     }
 
+    /// Tells that a start came to nothing. Answers whether it was in hand.
+    fn lost(&self, start: &Start) -> bool {
+        let was_in_hand = self.tell(|shift| shift.lost(start));
+        if was_in_hand {
+            self.changed.notify_one();
+        }
+        was_in_hand
+    }
+
     fn lane(&self, tier: Tier) -> Lane {
         Lane { pool: self.fleet.pool, tier }
     }
@@ -123,6 +132,7 @@ async fn day(duty: &Arc<Duty>) {
     let mut failures: u32 = 0;
     let mut told = false;
     let mut idle_since = Instant::now();
+    let mut renews_at = None;
     loop {
         while running.try_join_next().is_some() {}
         if !told && let Some(cause) = duty.leave.cause() {
@@ -132,6 +142,7 @@ async fn day(duty: &Arc<Duty>) {
                 give_back(&duty.fleet, &in_hand).await;
             }
         }
+        renews_at = renew(duty, renews_at, &mut running);
         let next = duty.shift().next();
         let received = match next {
             Next::Home => break,
@@ -139,6 +150,7 @@ async fn day(duty: &Arc<Duty>) {
                 tokio::select! {
                     _ = duty.leave.raised(), if !told => {}
                     () = duty.changed.notified() => {}
+                    () = until(renews_at) => {}
                 }
                 continue;
             }
@@ -157,6 +169,7 @@ async fn day(duty: &Arc<Duty>) {
                 tokio::select! {
                     _ = duty.leave.raised() => continue,
                     () = duty.changed.notified() => continue,
+                    () = until(renews_at) => continue,
                     () = until(patience) => {
                         duty.tell(Shift::tire);
                         idle_since = Instant::now();
@@ -196,6 +209,26 @@ async fn day(duty: &Arc<Duty>) {
         }
     }
     while running.join_next().await.is_some() {}
+}
+
+/// Tries what is in hand again when it is time for that, and says when that is next.
+fn renew(duty: &Arc<Duty>, at: Option<Instant>, running: &mut JoinSet<()>) -> Option<Instant> {
+    let mut shift = duty.shift();
+    if !shift.has_in_hand() {
+        return None;
+    }
+    let now = Instant::now();
+    match at {
+        Some(at) if at > now => return Some(at),
+        Some(_) => {
+            // Not told to the roster: its room is back in a moment, and nobody is to be routed elsewhere for that.
+            if let Some(start) = shift.renew() {
+                running.spawn(answer(Arc::clone(duty), start));
+            }
+        }
+        None => {}
+    }
+    Some(now + execute::BEAT)
 }
 
 async fn until(moment: Option<Instant>) {
@@ -255,7 +288,7 @@ async fn answer(duty: Arc<Duty>, start: Start) {
         Ok(Taken::Won(held)) => {
             let needs = held.needs();
             holds.room = needs;
-            duty.give(|shift| shift.claimed(offer, needs));
+            duty.give(|shift| shift.claimed(&start, needs));
             // Told to leave between its doorbell and its claim.
             if let Some(cause) = duty.leave.cause() {
                 duty.runs.stop(message, cause);
@@ -267,8 +300,17 @@ async fn answer(duty: Arc<Duty>, start: Start) {
             holds.room = Room::default();
             return no_room(&duty, start, needs).await;
         }
-        Ok(Taken::Lost(refusal)) => Ok(Ran::Refused(refusal)),
-        Err(error) => Err(error),
+        Ok(Taken::Lost(refusal)) => {
+            if duty.lost(&start) && !refusal.is_final() {
+                // It was here for long: whoever comes next may have it now.
+                give_back(fleet, &start.received).await;
+            }
+            Ok(Ran::Refused(refusal))
+        }
+        Err(error) => {
+            duty.lost(&start);
+            Err(error)
+        }
     };
     match ran {
         Ok(ran) if ran.is_final() => {
@@ -332,7 +374,7 @@ mod tests {
     use switchyard_core::memory::Memory;
     use switchyard_core::ports::{Assignment, LogSink, Outcome, Workers, Yard};
     use switchyard_core::route::Limits;
-    use switchyard_core::settle::YardDesk;
+    use switchyard_core::settle::{self, YardDesk};
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -465,6 +507,29 @@ capabilities:
         for (tier, rings) in Tier::ALL.into_iter().zip([0, 1, 2]) {
             assert_eq!(scene.yard.lanes.visible(&lane(tier)).await.unwrap(), rings, "{tier}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_cancelled_in_hand_does_not_keep_its_tier_shut() {
+        let scene = scene(None);
+        let worker = tokio::spawn(work(Arc::clone(&scene.fleet), scene.leave.clone()));
+        let long = scene.submit("small", "standard").await;
+        scene.until(&long, Phase::Running).await;
+        let large = scene.submit("large", "standard").await;
+        let waits = scene.submit("small", "standard").await;
+        // Long enough for its claim to be tried again and again: it is still to be waited for.
+        tokio::time::sleep(execute::BEAT * 4).await;
+        assert_eq!(scene.yard.ledger.load(waits.id).await.unwrap().unwrap().phase(), Phase::Dispatched);
+        assert_eq!(scene.free().await, Room { slots: 1, milli_vcpu: 500, memory_mib: 50 });
+        settle::cancel_job(&scene.yard, large.id, "tests").await.unwrap();
+        let cancelled = Instant::now();
+        let started = tokio::time::timeout(execute::BEAT * 10, scene.until(&waits, Phase::Running)).await;
+        assert!(started.is_ok(), "its tier is still shut");
+        assert!(cancelled.elapsed() <= execute::BEAT + Duration::from_secs(1), "{:?}", cancelled.elapsed());
+        let runs = scene.yard.ledger.load(long.id).await.unwrap().unwrap();
+        assert_eq!(runs.phase(), Phase::Running);
+        scene.leave.raise(StopCause::Drain);
+        worker.await.unwrap();
     }
 
     #[tokio::test]
