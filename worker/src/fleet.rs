@@ -131,7 +131,8 @@ async fn day(duty: &Arc<Duty>) {
     let mut running = JoinSet::new();
     let mut failures: u32 = 0;
     let mut told = false;
-    let mut idle_since = Instant::now();
+    // Since the loop first found it idle after the last message or run.
+    let mut idle_since = None;
     let mut renews_at = None;
     loop {
         while running.try_join_next().is_some() {}
@@ -147,6 +148,7 @@ async fn day(duty: &Arc<Duty>) {
         let received = match next {
             Next::Home => break,
             Next::Rest => {
+                idle_since = None;
                 tokio::select! {
                     _ = duty.leave.raised(), if !told => {}
                     () = duty.changed.notified() => {}
@@ -155,24 +157,22 @@ async fn day(duty: &Arc<Duty>) {
                 continue;
             }
             Next::Start(start) => {
+                idle_since = None;
                 duty.tell(|_| ());
                 running.spawn(answer(Arc::clone(duty), start));
                 continue;
             }
             Next::Look(tier, max) => look(duty, tier, max).await,
             Next::Wait(tiers, max) => {
-                let idle = duty.shift().is_idle();
-                if !idle {
-                    idle_since = Instant::now();
-                }
-                let patience = duty.fleet.idle.filter(|_| idle).map(|idle| idle_since + idle);
+                idle_since = duty.shift().is_idle().then(|| idle_since.unwrap_or_else(Instant::now));
+                let patience = duty.fleet.idle.zip(idle_since).map(|(idle, since)| since + idle);
                 tokio::select! {
                     _ = duty.leave.raised() => continue,
                     () = duty.changed.notified() => continue,
                     () = until(renews_at) => continue,
                     () = until(patience) => {
                         duty.tell(Shift::tire);
-                        idle_since = Instant::now();
+                        idle_since = None;
                         continue;
                     }
                     received = wait(duty, &tiers, max) => received,
@@ -183,7 +183,7 @@ async fn day(duty: &Arc<Duty>) {
             Ok(received) => {
                 failures = 0;
                 if !received.is_empty() {
-                    idle_since = Instant::now();
+                    idle_since = None;
                 }
                 let acts = if received.is_empty() {
                     duty.shift().heard(received)
@@ -532,14 +532,24 @@ capabilities:
         worker.await.unwrap();
     }
 
-    #[tokio::test]
-    async fn a_worker_that_is_idle_long_enough_goes_home() {
-        let scene = scene(Some(Duration::from_millis(200)));
-        let worker = tokio::spawn(work(Arc::clone(&scene.fleet), scene.leave.clone()));
-        scene.gate.0.add_permits(1);
-        let job = scene.submit("small", "standard").await;
-        worker.await.unwrap();
-        scene.until(&job, Phase::Succeeded).await;
-        assert_eq!(scene.leave.cause(), None, "nobody told it to");
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_goes_home_when_it_was_idle_long_enough_after_its_last_run() {
+        const IDLE: Duration = Duration::from_secs(600);
+        // With a slot to spare it waits for more while it runs the last one; without it rests.
+        for capability in ["small", "large"] {
+            let scene = scene(Some(IDLE));
+            let worker = tokio::spawn(work(Arc::clone(&scene.fleet), scene.leave.clone()));
+            let job = scene.submit(capability, "standard").await;
+            scene.until(&job, Phase::Running).await;
+            tokio::time::sleep(IDLE * 3).await;
+            assert!(!worker.is_finished(), "it runs something");
+            scene.gate.0.add_permits(1);
+            let ended = Instant::now();
+            worker.await.unwrap();
+            scene.until(&job, Phase::Succeeded).await;
+            let waited = ended.elapsed();
+            assert!(waited >= IDLE && waited < IDLE + Duration::from_secs(1), "{capability}: {waited:?}");
+            assert_eq!(scene.leave.cause(), None, "nobody told it to");
+        }
     }
 }
