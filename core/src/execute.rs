@@ -20,7 +20,7 @@ use crate::ports::{
     Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LogLine, LogSink, Message, Outcome,
     PortError, Refusal, Report, Reported, Room, StopSignal, Usage, Voucher, persist,
 };
-use crate::route::{FUNCTION_TIME, Venue};
+use crate::route::Venue;
 
 /// How often a holder shows life. Four times a lease: three may be lost.
 pub const BEAT: Duration = Duration::from_secs(15);
@@ -69,7 +69,7 @@ pub fn claim(job: &Job, claim: &Claim, situation: &Situation, now: Timestamp) ->
         }
         State::Dispatched { .. } => {
             let venue_allows = match job.route.venue() {
-                Venue::Function => FUNCTION_TIME,
+                Venue::Function => situation.limits().function_time,
                 // An invocation says with its claim what is left of it; tasks and workers have the time.
                 Venue::Inline | Venue::Fargate | Venue::Fleet => Duration::MAX,
             };
@@ -471,6 +471,11 @@ mod tests {
             panic!("not running")
         };
         assert_eq!(run.deadline, at(900));
+        let shorter = crate::route::Limits { function_time: Duration::from_secs(60), ..here().limits().clone() };
+        let State::Running(run) = claim(&job, &a_claim(&job, 1), &shorter.into(), at(0)).unwrap().state else {
+            panic!("not running")
+        };
+        assert_eq!(run.deadline, at(60), "where `limit_seconds` says so");
     }
 
     #[test]
