@@ -141,7 +141,7 @@ impl Shift {
         }
         let places = self.places();
         // What is in hand goes before its own tier and all below.
-        let above = self.hand.as_ref().map_or(Tier::ALL.len(), |kept| place(kept.received.lane.tier));
+        let above = self.hand.as_ref().map_or(Tier::ALL.len(), |kept| usize::from(kept.received.lane.tier.rank()));
         if places > 0 && !(self.is_idle() && self.mood == Mood::Works) && self.asked < above {
             return Next::Look(Tier::ALL[self.asked], places);
         }
@@ -272,15 +272,6 @@ impl Shift {
         let by_vcpu = milli_vcpu / self.usual.milli_vcpu.max(1);
         let by_memory = memory_mib / self.usual.memory_mib.max(1);
         slots.min(by_vcpu).min(by_memory).max(1)
-    }
-}
-
-/// Where a tier stands in [`Tier::ALL`].
-fn place(tier: Tier) -> usize {
-    match tier {
-        Tier::Synchronous => 0,
-        Tier::Priority => 1,
-        Tier::Standard => 2,
     }
 }
 

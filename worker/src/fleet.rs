@@ -285,15 +285,15 @@ async fn answer(duty: Arc<Duty>, start: Start) {
     let (message, offer) = (start.received.message, start.offer);
     let mut holds = Holds { duty: &duty, room: offer };
     let ran = match execute::take(&holding, message, None, Some(offer)).await {
-        Ok(Taken::Won(held)) => {
-            let needs = held.needs();
+        Ok(Taken::Won(ready)) => {
+            let needs = ready.needs();
             holds.room = needs;
             duty.give(|shift| shift.claimed(&start, needs));
             // Told to leave between its doorbell and its claim.
             if let Some(cause) = duty.leave.cause() {
                 duty.runs.stop(message, cause);
             }
-            held.run().await
+            ready.run().await
         }
         Ok(Taken::Lost(Refusal::NoRoom(needs))) => {
             // The shift takes its room back itself.

@@ -32,6 +32,11 @@ fn start(tier: Tier, n: u8, offer: Room) -> Start {
 }
 
 #[test]
+fn a_tier_ranks_where_it_stands_among_all() {
+    assert_eq!(Tier::ALL.map(Tier::rank), [0, 1, 2]);
+}
+
+#[test]
 fn an_idle_worker_waits_for_all_tiers_and_a_busy_one_sweeps_them_first() {
     let mut shift = Shift::new(room(2, 2000, 1000));
     assert_eq!(shift.next(), wait(&Tier::ALL, 2));
@@ -189,7 +194,7 @@ struct Day {
 
 impl Day {
     fn receive(&mut self, tier: Tier, max: u32) -> Vec<Received> {
-        let lane = &mut self.lanes[place(tier)];
+        let lane = &mut self.lanes[usize::from(tier.rank())];
         let some = lane.len().min(max as usize);
         lane.drain(..some).map(|n| bell(tier, u8::try_from(n).expect("a short day"))).collect()
     }
@@ -214,7 +219,7 @@ impl Day {
     }
 
     fn release(&mut self, received: &Received) {
-        self.lanes[place(received.lane.tier)].push_front(number(received));
+        self.lanes[usize::from(received.lane.tier.rank())].push_front(number(received));
     }
 
     fn holds_no_more_than_it_has(&self) {
@@ -329,7 +334,7 @@ proptest! {
                     }
                     Next::Start(start) => {
                         day.unanswered = None;
-                        let above = &day.lanes[..place(start.received.lane.tier)];
+                        let above = &day.lanes[..usize::from(start.received.lane.tier.rank())];
                         prop_assert!(above.iter().all(VecDeque::is_empty), "a higher tier waits");
                         day.begin(start);
                         day.holds_no_more_than_it_has();
@@ -342,7 +347,7 @@ proptest! {
         }
         for (n, needs) in day.needs.iter().enumerate() {
             if day.over.contains(&n) {
-                prop_assert!(day.started.get(&n).is_none(), "job {} was cancelled", n);
+                prop_assert!(!day.started.contains_key(&n), "job {} was cancelled", n);
             } else if needs.fits_in(capacity) {
                 prop_assert_eq!(day.started.get(&n), Some(&1), "job {} of {:?} must start once", n, needs);
             } else {
