@@ -176,6 +176,48 @@ fn a_large_job_is_not_starved_and_only_a_higher_tier_passes_it() {
 }
 
 #[test]
+fn a_job_that_is_larger_than_the_yard_after_a_restart_is_not_stuck() {
+    // Each slot brings a processor, where the machine has fewer.
+    let processors = u16::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
+    let mut yard = Yard::new(processors + 1, 1);
+    add(&yard, "small-hold", "hold", 16);
+    let large = |name: &str, route: &str| {
+        let mut catalog = OpenOptions::new().append(true).open(yard.policies().join("capabilities.yaml")).unwrap();
+        write!(
+            catalog,
+            "  - name: {name}\n    summary: Larger than the machine\n    run: {{ command: [\"true\"] }}\n    \
+             needs: {{ expected_seconds: 1, timeout_seconds: 600, memory_mib: 16, vcpu: {} }}\n    route: {route}\n",
+            processors + 1
+        )
+        .unwrap();
+    };
+    large("large", "{ prefer: [fleet] }");
+    large("large-pinned", "{ only: [fleet] }");
+    yard.start();
+    let client = yard.client();
+    let hold = submit(&client, "hold", "small-hold", "priority");
+    yard.witness().held(&hold, 1);
+    let larger = ["large", "large-pinned"].map(|name| submit(&client, name, name, "standard"));
+    for id in &larger {
+        assert_eq!(client.job(id)["venue"], "fleet", "{:?}", client.timeline(id));
+    }
+    yard.close_and_leave_nothing();
+    yard.slots = 1;
+    yard.witness().let_go();
+    yard.start();
+    let [moved, pinned] = larger.each_ref().map(|id| client.settled(id));
+    assert_eq!(
+        (pinned["state"].as_str(), pinned["error"]["code"].as_str()),
+        (Some("failed"), Some("no_feasible_venue"))
+    );
+    // The largest task has 16 processors.
+    if processors < 16 {
+        assert_eq!((moved["state"].as_str(), moved["venue"].as_str()), (Some("succeeded"), Some("fargate")));
+    }
+    yard.close_and_leave_nothing();
+}
+
+#[test]
 fn small_jobs_that_keep_coming_do_not_starve_a_large_one() {
     let mut yard = Yard::open(2, 1);
     let client = yard.client();

@@ -474,7 +474,7 @@ async fn of_many_claimers_at_once_one_wins(yard: &Yard) {
                 assert_eq!((run.token, &run.holder), (claim.token, &claim.holder), "the winner gets its own run");
                 winner = Some(*job);
             }
-            Claimed::Lost(refusal) => assert_eq!(refusal, Refusal::Held, "the others hear that it is held"),
+            Claimed::Lost(refusal) => assert_eq!(refusal, Refusal::Taken, "the others hear that it is taken"),
         }
     }
     assert_eq!(Some(load(yard, job.id).await), winner, "and its run is what the record says");

@@ -20,7 +20,7 @@ use crate::ports::{
     Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LogLine, LogSink, Message, Outcome,
     PortError, Refusal, Report, Reported, Room, StopSignal, Usage, Voucher, persist,
 };
-use crate::route::{FUNCTION_TIME, Venue};
+use crate::route::Venue;
 
 /// How often a holder shows life. Four times a lease: three may be lost.
 pub const BEAT: Duration = Duration::from_secs(15);
@@ -56,7 +56,7 @@ pub fn claim(job: &Job, claim: &Claim, situation: &Situation, now: Timestamp) ->
     match &job.state {
         // Our own token: this very claim took effect and its answer was lost. Say so again.
         State::Running(run) if run.token == claim.token => Ok(job.clone()),
-        State::Running(_) => Err(Refusal::Held),
+        State::Running(_) => Err(Refusal::Taken),
         State::Delayed { .. } | State::Settled(_) => Err(Refusal::NotNow),
         State::Held { .. } => Err(Refusal::Braked),
         State::Dispatched { .. } if job.work.start_deadline.is_some_and(|deadline| deadline <= now) => {
@@ -69,7 +69,7 @@ pub fn claim(job: &Job, claim: &Claim, situation: &Situation, now: Timestamp) ->
         }
         State::Dispatched { .. } => {
             let venue_allows = match job.route.venue() {
-                Venue::Function => FUNCTION_TIME,
+                Venue::Function => situation.limits().function_time,
                 // An invocation says with its claim what is left of it; tasks and workers have the time.
                 Venue::Inline | Venue::Fargate | Venue::Fleet => Duration::MAX,
             };
@@ -215,7 +215,7 @@ pub struct Holding<'a> {
 /// here any more; the reaper finds out.
 pub async fn run(holding: &Holding<'_>, bell: Message, at_most: Option<Duration>) -> Result<Ran, PortError> {
     match take(holding, bell, at_most, None).await? {
-        Taken::Won(held) => held.run().await,
+        Taken::Won(ready) => ready.run().await,
         Taken::Lost(refusal) => Ok(Ran::Refused(refusal)),
     }
 }
@@ -223,13 +223,13 @@ pub async fn run(holding: &Holding<'_>, bell: Message, at_most: Option<Duration>
 /// What became of a claim, at its holder.
 pub enum Taken<'a> {
     /// The job is this holder's to run.
-    Won(Held<'a>),
+    Won(Ready<'a>),
     /// It is not.
     Lost(Refusal),
 }
 
 /// A job that was claimed and does not run yet. It is in its holder's beat; let go, it is lost until the reaper looks.
-pub struct Held<'a> {
+pub struct Ready<'a> {
     holding: &'a Holding<'a>,
     entered: Entered<'a>,
     voucher: Voucher,
@@ -253,15 +253,15 @@ pub async fn take<'a>(
     let (holder, token) = (holding.holder.clone(), voucher.token.hash());
     let asked = Claim { id: bell.id, epoch: bell.epoch, holder, token, at_most, room };
     // In the beat's list before the claim: a beat that goes out while the claim's answer is under way must name it.
-    let Some(entered) = holding.runs.enter(bell) else { return Ok(Taken::Lost(Refusal::Held)) };
+    let Some(entered) = holding.runs.enter(bell) else { return Ok(Taken::Lost(Refusal::Taken)) };
     let claimed = persist(holding.ambient, "claim", TRIES, || holding.desk.claim(&asked)).await?;
     Ok(match claimed {
         Claimed::Lost(refusal) => Taken::Lost(refusal),
-        Claimed::Won(job, payload) => Taken::Won(Held { holding, entered, voucher, job, payload }),
+        Claimed::Won(job, payload) => Taken::Won(Ready { holding, entered, voucher, job, payload }),
     })
 }
 
-impl Held<'_> {
+impl Ready<'_> {
     /// What the job takes of its holder's room.
     pub fn needs(&self) -> Room {
         Room::of(&self.job.work.needs)
@@ -411,7 +411,7 @@ mod tests {
             Ok(&claimed),
             "the answer was lost, the claim is repeated"
         );
-        assert_eq!(claim(&claimed, &a_claim(&job, 2), &here(), at(9)), Err(Refusal::Held));
+        assert_eq!(claim(&claimed, &a_claim(&job, 2), &here(), at(9)), Err(Refusal::Taken));
     }
 
     #[test]
@@ -471,6 +471,11 @@ mod tests {
             panic!("not running")
         };
         assert_eq!(run.deadline, at(900));
+        let shorter = crate::route::Limits { function_time: Duration::from_secs(60), ..here().limits().clone() };
+        let State::Running(run) = claim(&job, &a_claim(&job, 1), &shorter.into(), at(0)).unwrap().state else {
+            panic!("not running")
+        };
+        assert_eq!(run.deadline, at(60), "where `limit_seconds` says so");
     }
 
     #[test]

@@ -186,7 +186,9 @@ pub enum Refusal {
     /// The job has been dispatched again since: another doorbell rings for it.
     Newer,
     /// Somebody else runs this very epoch; should that holder be lost, the next dispatch rings anew.
-    Held,
+    // As earlier children read and write it.
+    #[serde(rename = "held")]
+    Taken,
     /// The job waits for a moment, or for the reaper to expire it.
     NotNow,
     /// It needs so much, and that is more than it was offered.
@@ -199,7 +201,7 @@ impl Refusal {
     /// Whether the doorbell says nothing any more and can be deleted; else it is left for whoever comes next.
     pub fn is_final(self) -> bool {
         match self {
-            Self::Unknown | Self::Settled | Self::Newer | Self::Held | Self::Braked => true,
+            Self::Unknown | Self::Settled | Self::Newer | Self::Taken | Self::Braked => true,
             Self::NotNow | Self::NoRoom(_) => false,
         }
     }

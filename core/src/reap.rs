@@ -15,7 +15,7 @@ use crate::execute::{FORCE_AFTER, LEASE};
 use crate::job::{Ending, Failure, Holder, Job, JobId, Run, State, Step, Stop, StopCause};
 use crate::policies::Situation;
 use crate::ports::{Beat, Lane, Message, PortError, Saved, TaskState, Yard, describe};
-use crate::route::Venue;
+use crate::route::{self, Rule, Venue};
 use crate::settle;
 
 /// Looks at a holder that did not move before it is dead.
@@ -110,6 +110,9 @@ fn look_at_waiting(
     if let Some(brake) = situation.brake(&job) {
         return dispatch::hold(job, brake, now, brake.code(), "");
     }
+    if let Some(rule) = outgrown(&job, situation) {
+        return move_on(job, rule, situation, now);
+    }
     let rises = dispatch::rises_at(&job, situation, at);
     if rises.is_some_and(|rises| rises <= now) {
         return rise(job, at, situation, now);
@@ -138,6 +141,21 @@ fn look_at_waiting(
     job.due = Some(rises.map_or(due, |rises| due.min(rises)));
     job.state = State::Dispatched { at, looks };
     Decided { job, acts }
+}
+
+/// The rule by which the pool that a job waits in cannot run it any more: no worker there would ever take it.
+fn outgrown(job: &Job, situation: &Situation) -> Option<Rule> {
+    match job.route.venue() {
+        // Whoever launches finds out, and each launch is another's decision.
+        Venue::Inline | Venue::Function | Venue::Fargate => None,
+        Venue::Fleet => route::still_runs(job.route.place, &job.work.needs, situation.limits()).err(),
+    }
+}
+
+/// Sends a job on from a pool that cannot run it any more: to another place, or to its end.
+fn move_on(job: Job, rule: Rule, situation: &Situation, now: Timestamp) -> Decided {
+    let detail = format!("{}: {}", job.route.place, rule.as_text());
+    dispatch::again(job, situation, now, "pool_outgrown", &detail)
 }
 
 /// A job that waited so long that the rules let it rise: it rings in the next higher tier, at a new epoch.
@@ -335,7 +353,8 @@ fn restarted(job: Job, situation: &Situation, now: Timestamp) -> Option<Decided>
                 let at = *at;
                 Some(look_at_waiting(job, &Fact::Task(TaskState::Absent), at, 1, situation, now))
             }
-            Venue::Fleet => None,
+            // Its doorbell is the record; but the yard may have opened with less than it had.
+            Venue::Fleet => outgrown(&job, situation).map(|rule| move_on(job, rule, situation, now)),
         },
         State::Delayed { .. } | State::Held { .. } | State::Settled(_) => None,
     }
@@ -345,10 +364,11 @@ fn restarted(job: Job, situation: &Situation, now: Timestamp) -> Option<Decided>
 mod tests {
     use super::*;
     use crate::job::{Epoch, Owed, Phase};
+    use crate::route::{Limits, Pin};
     use crate::testing::{a_job, a_running_job, at};
 
     fn here() -> Situation {
-        crate::route::Limits::one_machine(8192).into()
+        Limits::one_machine(8192).into()
     }
 
     fn beat(job: &Job, counter: u64, named: bool) -> Fact {
@@ -450,6 +470,31 @@ mod tests {
         let absent = look(job.clone(), &Fact::Task(TaskState::Absent), &here(), at(60)).unwrap();
         assert_eq!(absent.acts, [Act::Launch(Venue::Fargate, message)]);
         assert_eq!(look(job, &Fact::Task(TaskState::Alive), &here(), at(60)).unwrap().acts, []);
+    }
+
+    #[test]
+    fn a_job_that_its_pool_became_too_small_for_goes_on_or_ends() {
+        let small = Situation::from(Limits { pools: vec![], ..Limits::one_machine(8192) });
+        let shrunk = Situation::from(Limits { fargate_memory_mib: 8192, ..Limits::one_machine(511) });
+        for (situation, says) in [(&small, Rule::NoPool), (&shrunk, Rule::Memory)] {
+            let job = Job { due: Some(at(60)), ..a_job(Venue::Fleet) };
+            let looked = look(job.clone(), &Fact::Visible(1), situation, at(60)).unwrap();
+            for decided in [looked, restarted(job.clone(), situation, at(60)).unwrap()] {
+                assert_eq!((decided.job.route.venue(), decided.job.epoch), (Venue::Fargate, Epoch(2)));
+                assert!(matches!(decided.acts[..], [Act::Launch(Venue::Fargate, _)]));
+                let last = decided.job.timeline.last().unwrap();
+                let detail = format!("fleet/standard: {}; fargate", says.as_text());
+                assert_eq!((last.reason.as_str(), last.detail.as_str()), ("pool_outgrown", detail.as_str()));
+            }
+            let mut pinned = job;
+            pinned.work.needs.only = vec![Pin::Venue(Venue::Fleet)];
+            let looked = look(pinned.clone(), &Fact::Visible(1), situation, at(60)).unwrap();
+            for decided in [looked, restarted(pinned, situation, at(60)).unwrap()] {
+                let State::Settled(ended) = &decided.job.state else { panic!("{:?}", decided.job.state) };
+                assert_eq!(ended.ending, Ending::Failed);
+                assert_eq!(ended.error.as_ref().unwrap().code, "no_feasible_venue");
+            }
+        }
     }
 
     fn ageing(after: Option<Duration>) -> Situation {

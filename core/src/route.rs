@@ -148,6 +148,22 @@ fn judge(place: Place, pool: Option<&Pool>, needs: &Needs, conditions: &Conditio
     Verdict { place, rejected, start_ms: limits.millis(start), nanodollars }
 }
 
+/// Whether a place where a job waits could still run it, whatever has happened to the job: a pool may have gone since,
+/// or become smaller.
+///
+/// # Errors
+///
+/// The first rule that fails.
+pub fn still_runs(place: Place, needs: &Needs, limits: &Limits) -> Result<(), Rule> {
+    // A slot does for one that must be by itself, when its launches failed: it would not wait there else.
+    let launches_exhausted = place.venue() == Venue::Fleet;
+    // What the invocation has left is not asked of a place where it waits; nor are interruptions: it may start once more.
+    let invocation_left = Some(Duration::MAX);
+    let conditions = Conditions { launches_exhausted, invocation_left, ..Conditions::default() };
+    let pool = limits.pools.iter().find(|pool| place == Place::Fleet(pool.name));
+    reject(place, pool, needs, &conditions, limits)
+}
+
 /// The first rule that fails.
 fn reject(
     place: Place,
@@ -208,6 +224,18 @@ fn reject(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_still_runs_what_it_has_the_means_for_whatever_happened_to_the_job() {
+        let needs = crate::testing::a_job(Venue::Fleet).work.needs;
+        let still = |needs: &Needs, limits: &Limits| still_runs(Place::Fleet(PoolName::STANDARD), needs, limits);
+        let limits = Limits::default();
+        assert_eq!(still(&needs, &limits), Ok(()));
+        assert_eq!(still(&Needs { isolate: true, ..needs.clone() }, &limits), Ok(()), "its launches failed");
+        assert_eq!(still(&Needs { memory_mib: 7_169, ..needs.clone() }, &limits), Err(Rule::Memory));
+        assert_eq!(still(&Needs { milli_vcpu: 2_001, ..needs.clone() }, &limits), Err(Rule::Vcpu));
+        assert_eq!(still(&needs, &Limits { pools: vec![], ..limits }), Err(Rule::NoPool));
+    }
 
     #[test]
     fn a_refusal_names_every_venue() {

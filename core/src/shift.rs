@@ -9,7 +9,8 @@
 //! **Room.** What a doorbell's job needs is known with its claim. So each start is given an offer, a part of the free
 //! room that no other start has; the claim says what it needs of it, and the rest comes back. A job that needs more
 //! than its offer stays in hand until that much is free. Nothing of its tier or a lower one starts before it: small
-//! jobs would else take every gap, and a large one would never start.
+//! jobs would else take every gap, and a large one would never start. What is in hand may end meanwhile, cancelled say,
+//! and nobody tells the worker: so its claim is tried again from time to time, and stays refused or lets it go.
 
 use arrayvec::ArrayVec;
 
@@ -40,11 +41,18 @@ pub struct Start {
     pub offer: Room,
 }
 
-/// What becomes of a message.
+/// What becomes of a message that a receive answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Claim it and run it.
     Start(Start),
+    /// Let others have it, at once.
+    Release(Received),
+}
+
+/// What goes back when a job needs more than its claim was offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Back {
     /// Let others have it, at once.
     Release(Received),
     /// Let others have it, after a pause: it is larger than this worker, and would be back at once.
@@ -55,6 +63,8 @@ pub enum Act {
 struct Kept {
     received: Received,
     needs: Room,
+    /// Its claim is being tried again: it starts nowhere else until that is answered.
+    tried: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,11 +141,12 @@ impl Shift {
         }
         let places = self.places();
         // What is in hand goes before its own tier and all below.
-        let above = self.hand.as_ref().map_or(Tier::ALL.len(), |kept| place(kept.received.lane.tier));
+        let above = self.hand.as_ref().map_or(Tier::ALL.len(), |kept| usize::from(kept.received.lane.tier.rank()));
         if places > 0 && !(self.is_idle() && self.mood == Mood::Works) && self.asked < above {
             return Next::Look(Tier::ALL[self.asked], places);
         }
         if let Some(kept) = &self.hand
+            && !kept.tried
             && kept.needs.fits_in(self.free)
         {
             return Next::Start(Start { received: kept.received.clone(), offer: kept.needs });
@@ -172,27 +183,56 @@ impl Shift {
     }
 
     /// Tells that a claim was won, and what of its offer the job needs. Answers whether whoever waits looks again.
-    pub fn claimed(&mut self, offer: Room, needs: Room) -> bool {
+    pub fn claimed(&mut self, start: &Start, needs: Room) -> bool {
         self.usual = needs;
-        self.given(offer.less(needs))
+        let opened = self.lost(start);
+        self.given(start.offer.less(needs)) || opened
     }
 
-    /// Tells that a job needs more than its claim was offered. It is kept, unless one that goes first is in hand.
-    /// Whoever waits looks again.
-    pub fn refused(&mut self, start: Start, needs: Room) -> Vec<Act> {
+    /// Tells that a claim was refused for another reason than room, or could not be made; its offer is given back by
+    /// [`Shift::given`]. Answers whether it was in hand: whoever waits looks again then, and may ask lower tiers.
+    pub fn lost(&mut self, start: &Start) -> bool {
+        let was_in_hand = self.hand.take_if(|kept| kept.tried && kept.received.message == start.received.message);
+        if was_in_hand.is_some() {
+            self.asked = 0;
+        }
+        was_in_hand.is_some()
+    }
+
+    /// Whether something waits in hand.
+    pub fn has_in_hand(&self) -> bool {
+        self.hand.is_some()
+    }
+
+    /// Tries the claim of what is in hand again, with all the room there is: the answer says whether it is still to be
+    /// waited for. It stays in hand, and its tier and those below shut, until that is told. Nothing, when it is being
+    /// tried, or fits: then it starts in its turn, after the tiers above were asked.
+    pub fn renew(&mut self) -> Option<Start> {
+        let offer = self.free;
+        let kept = self.hand.as_mut().filter(|kept| !kept.tried && !kept.needs.fits_in(offer))?;
+        kept.tried = true;
+        self.free = Room::default();
+        Some(Start { received: kept.received.clone(), offer })
+    }
+
+    /// Tells that a job needs more than its claim was offered. It is kept, unless one that goes first is in hand; says
+    /// what goes back, which may be what was in hand before. Whoever waits looks again.
+    pub fn refused(&mut self, start: Start, needs: Room) -> Option<Back> {
+        self.lost(&start);
         let Start { received, offer } = start;
         self.given(offer);
         if !needs.fits_in(self.capacity) {
-            return vec![Act::Decline(received)];
+            return Some(Back::Decline(received));
         }
         self.usual = needs;
         let goes_first = self.hand.as_ref().is_some_and(|kept| kept.received.lane.tier <= received.lane.tier);
         if goes_first || self.mood == Mood::Told {
-            return vec![Act::Release(received)];
+            return Some(Back::Release(received));
         }
         self.asked = 0;
-        let before = self.hand.replace(Kept { received, needs });
-        before.map(|kept| Act::Release(kept.received)).into_iter().collect()
+        let before = self.hand.replace(Kept { received, needs, tried: false });
+        // One that is being tried again goes back when that is answered.
+        before.filter(|kept| !kept.tried).map(|kept| Back::Release(kept.received))
     }
 
     /// Tells that room came back: a run has ended, or its claim was lost. Answers whether whoever waits looks again.
@@ -217,10 +257,10 @@ impl Shift {
     }
 
     /// Tells it to leave: it asks nothing any more, and goes home when the last run has ended. What was in hand goes
-    /// back.
+    /// back; at once, unless it is being tried again.
     pub fn leave(&mut self) -> Option<Received> {
         self.mood = Mood::Told;
-        self.hand.take().map(|kept| kept.received)
+        self.hand.take().filter(|kept| !kept.tried).map(|kept| kept.received)
     }
 
     /// How many more jobs of the usual size there is room for; one, as long as there is any: it may be smaller.
@@ -232,15 +272,6 @@ impl Shift {
         let by_vcpu = milli_vcpu / self.usual.milli_vcpu.max(1);
         let by_memory = memory_mib / self.usual.memory_mib.max(1);
         slots.min(by_vcpu).min(by_memory).max(1)
-    }
-}
-
-/// Where a tier stands in [`Tier::ALL`].
-fn place(tier: Tier) -> usize {
-    match tier {
-        Tier::Synchronous => 0,
-        Tier::Priority => 1,
-        Tier::Standard => 2,
     }
 }
 

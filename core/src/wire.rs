@@ -321,6 +321,9 @@ mod tests {
             assert!(!text.contains('\n'));
             assert_eq!(decode_answer(&text).unwrap(), answer);
         }
+        let taken = DeskAnswer::Claimed(Claimed::Lost(Refusal::Taken));
+        assert_eq!(encode_answer(&taken), r#"{"lost":"held"}"#, "as a child of an earlier program knows it");
+        assert_eq!(decode_answer(r#"{"lost":"held"}"#).unwrap(), taken);
     }
 
     #[test]

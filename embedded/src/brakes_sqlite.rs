@@ -8,7 +8,7 @@ use switchyard_core::job::{Job, Tier};
 use switchyard_core::ports::PortError;
 use switchyard_core::wire;
 
-use crate::ledger_sqlite::{SqliteLedger, aside, job_of, lock, rank, unreadable};
+use crate::ledger_sqlite::{SqliteLedger, aside, job_of, lock, unreadable};
 
 /// What the row of a pause is called in the table `yard`.
 fn pause_name(scope: &Scope) -> String {
@@ -66,7 +66,7 @@ impl SqliteLedger {
     pub(crate) fn held_of(&self, capability: &str, tiers: &[Tier], limit: usize) -> Result<Vec<Job>, PortError> {
         // One walk down the index for each tier; what is found first ends it.
         let sql = "SELECT record FROM jobs WHERE phase = 'held' AND capability = ?1 AND tier = ?2 ORDER BY created, id";
-        let mut ranks: Vec<u8> = tiers.iter().copied().map(rank).collect();
+        let mut ranks: Vec<u8> = tiers.iter().copied().map(Tier::rank).collect();
         ranks.sort_unstable();
         self.store
             .read(|connection| {

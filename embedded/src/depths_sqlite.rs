@@ -10,8 +10,6 @@ use rusqlite::{Connection, Row};
 use switchyard_core::job::{Phase, Tier};
 use switchyard_core::ports::{Depths, TierDepth};
 
-use crate::ledger_sqlite::rank;
-
 /// Counts.
 pub(crate) fn depths(connection: &Connection, since: Timestamp) -> rusqlite::Result<Depths> {
     let number = |row: &Row<'_>, column: usize| row.get::<_, i64>(column).map(i64::unsigned_abs);
@@ -37,7 +35,7 @@ pub(crate) fn depths(connection: &Connection, since: Timestamp) -> rusqlite::Res
         depth.oldest = depth.oldest.min(oldest);
         (depth.waiting, depth.held) = (depth.waiting + waiting, depth.held + held);
     };
-    let ranked = |wanted: u8| Tier::ALL.into_iter().find(|tier| rank(*tier) == wanted);
+    let ranked = |wanted: u8| Tier::ALL.into_iter().find(|tier| tier.rank() == wanted);
     // A lane's name ends in its tier.
     let lanes = "SELECT lane, count(*), min(rang) FROM jobs WHERE lane IS NOT NULL GROUP BY lane";
     let mut lanes = connection.prepare_cached(lanes)?;

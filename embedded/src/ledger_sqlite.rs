@@ -177,7 +177,7 @@ impl Columns {
                 State::Settled(settlement) => Some(settlement.at.as_millisecond()),
                 State::Dispatched { .. } | State::Delayed { .. } | State::Held { .. } | State::Running(_) => None,
             },
-            tier: rank(job.work.tier),
+            tier: job.work.tier.rank(),
             permit: job.permit,
             venue: job.route.venue(),
             cost: i64::try_from(job.spent_nanodollars).unwrap_or(i64::MAX),
@@ -196,16 +196,7 @@ impl Columns {
 /// A lane as the index knows it.
 pub(crate) fn lane_name(lane: &Lane) -> String {
     // One digit for the tier keeps the name short; the pool comes first because lanes of a pool are read together.
-    format!("{}/{}", lane.pool, rank(lane.tier))
-}
-
-/// A tier as the indexes know it.
-pub(crate) fn rank(tier: Tier) -> u8 {
-    match tier {
-        Tier::Synchronous => 0,
-        Tier::Priority => 1,
-        Tier::Standard => 2,
-    }
+    format!("{}/{}", lane.pool, lane.tier.rank())
 }
 
 /// Reads on a thread that nobody else waits for.

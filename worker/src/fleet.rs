@@ -13,7 +13,7 @@ use switchyard_core::ports::{
     describe,
 };
 use switchyard_core::route::PoolName;
-use switchyard_core::shift::{Act, Next, Shift, Start};
+use switchyard_core::shift::{Act, Back, Next, Shift, Start};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -101,6 +101,15 @@ impl Duty {
         }
     }
 
+    /// Tells that a start came to nothing. Answers whether it was in hand.
+    fn lost(&self, start: &Start) -> bool {
+        let was_in_hand = self.tell(|shift| shift.lost(start));
+        if was_in_hand {
+            self.changed.notify_one();
+        }
+        was_in_hand
+    }
+
     fn lane(&self, tier: Tier) -> Lane {
         Lane { pool: self.fleet.pool, tier }
     }
@@ -122,7 +131,9 @@ async fn day(duty: &Arc<Duty>) {
     let mut running = JoinSet::new();
     let mut failures: u32 = 0;
     let mut told = false;
-    let mut idle_since = Instant::now();
+    // Since the loop first found it idle after the last message or run.
+    let mut idle_since = None;
+    let mut renews_at = None;
     loop {
         while running.try_join_next().is_some() {}
         if !told && let Some(cause) = duty.leave.cause() {
@@ -132,34 +143,36 @@ async fn day(duty: &Arc<Duty>) {
                 give_back(&duty.fleet, &in_hand).await;
             }
         }
+        renews_at = renew(duty, renews_at, &mut running);
         let next = duty.shift().next();
         let received = match next {
             Next::Home => break,
             Next::Rest => {
+                idle_since = None;
                 tokio::select! {
                     _ = duty.leave.raised(), if !told => {}
                     () = duty.changed.notified() => {}
+                    () = until(renews_at) => {}
                 }
                 continue;
             }
             Next::Start(start) => {
+                idle_since = None;
                 duty.tell(|_| ());
                 running.spawn(answer(Arc::clone(duty), start));
                 continue;
             }
             Next::Look(tier, max) => look(duty, tier, max).await,
             Next::Wait(tiers, max) => {
-                let idle = duty.shift().is_idle();
-                if !idle {
-                    idle_since = Instant::now();
-                }
-                let patience = duty.fleet.idle.filter(|_| idle).map(|idle| idle_since + idle);
+                idle_since = duty.shift().is_idle().then(|| idle_since.unwrap_or_else(Instant::now));
+                let patience = duty.fleet.idle.zip(idle_since).map(|(idle, since)| since + idle);
                 tokio::select! {
                     _ = duty.leave.raised() => continue,
                     () = duty.changed.notified() => continue,
+                    () = until(renews_at) => continue,
                     () = until(patience) => {
                         duty.tell(Shift::tire);
-                        idle_since = Instant::now();
+                        idle_since = None;
                         continue;
                     }
                     received = wait(duty, &tiers, max) => received,
@@ -170,7 +183,7 @@ async fn day(duty: &Arc<Duty>) {
             Ok(received) => {
                 failures = 0;
                 if !received.is_empty() {
-                    idle_since = Instant::now();
+                    idle_since = None;
                 }
                 let acts = if received.is_empty() {
                     duty.shift().heard(received)
@@ -181,7 +194,6 @@ async fn day(duty: &Arc<Duty>) {
                     match act {
                         Act::Start(start) => drop(running.spawn(answer(Arc::clone(duty), start))),
                         Act::Release(received) => give_back(&duty.fleet, &received).await,
-                        Act::Decline(received) => drop(running.spawn(decline(Arc::clone(duty), received))),
                     }
                 }
             }
@@ -197,6 +209,26 @@ async fn day(duty: &Arc<Duty>) {
         }
     }
     while running.join_next().await.is_some() {}
+}
+
+/// Tries what is in hand again when it is time for that, and says when that is next.
+fn renew(duty: &Arc<Duty>, at: Option<Instant>, running: &mut JoinSet<()>) -> Option<Instant> {
+    let mut shift = duty.shift();
+    if !shift.has_in_hand() {
+        return None;
+    }
+    let now = Instant::now();
+    match at {
+        Some(at) if at > now => return Some(at),
+        Some(_) => {
+            // Not told to the roster: its room is back in a moment, and nobody is to be routed elsewhere for that.
+            if let Some(start) = shift.renew() {
+                running.spawn(answer(Arc::clone(duty), start));
+            }
+        }
+        None => {}
+    }
+    Some(now + execute::BEAT)
 }
 
 async fn until(moment: Option<Instant>) {
@@ -253,23 +285,32 @@ async fn answer(duty: Arc<Duty>, start: Start) {
     let (message, offer) = (start.received.message, start.offer);
     let mut holds = Holds { duty: &duty, room: offer };
     let ran = match execute::take(&holding, message, None, Some(offer)).await {
-        Ok(Taken::Won(held)) => {
-            let needs = held.needs();
+        Ok(Taken::Won(ready)) => {
+            let needs = ready.needs();
             holds.room = needs;
-            duty.give(|shift| shift.claimed(offer, needs));
+            duty.give(|shift| shift.claimed(&start, needs));
             // Told to leave between its doorbell and its claim.
             if let Some(cause) = duty.leave.cause() {
                 duty.runs.stop(message, cause);
             }
-            held.run().await
+            ready.run().await
         }
         Ok(Taken::Lost(Refusal::NoRoom(needs))) => {
             // The shift takes its room back itself.
             holds.room = Room::default();
             return no_room(&duty, start, needs).await;
         }
-        Ok(Taken::Lost(refusal)) => Ok(Ran::Refused(refusal)),
-        Err(error) => Err(error),
+        Ok(Taken::Lost(refusal)) => {
+            if duty.lost(&start) && !refusal.is_final() {
+                // It was here for long: whoever comes next may have it now.
+                give_back(fleet, &start.received).await;
+            }
+            Ok(Ran::Refused(refusal))
+        }
+        Err(error) => {
+            duty.lost(&start);
+            Err(error)
+        }
     };
     match ran {
         Ok(ran) if ran.is_final() => {
@@ -287,29 +328,23 @@ async fn answer(duty: Arc<Duty>, start: Start) {
 }
 
 /// The job needs more than it was offered: it waits in hand until there is so much, or goes back.
-async fn no_room(duty: &Arc<Duty>, start: Start, needs: Room) {
+async fn no_room(duty: &Duty, start: Start, needs: Room) {
     debug!(job.id = %start.received.message.id, ?needs, offer = ?start.offer, "no room for it now");
-    let acts = duty.tell(|shift| shift.refused(start, needs));
+    let back = duty.tell(|shift| shift.refused(start, needs));
     duty.changed.notify_one();
-    for act in acts {
-        match act {
-            Act::Release(received) => give_back(&duty.fleet, &received).await,
-            Act::Decline(received) => {
-                let (job, room) = (received.message.id, duty.fleet.room);
-                warn!(job.id = %job, ?needs, ?room, "a job is larger than this worker, and goes back");
-                decline(Arc::clone(duty), received).await;
+    match back {
+        None => {}
+        Some(Back::Release(received)) => give_back(&duty.fleet, &received).await,
+        Some(Back::Decline(received)) => {
+            let (job, room) = (received.message.id, duty.fleet.room);
+            warn!(job.id = %job, ?needs, ?room, "a job is larger than this worker, and goes back");
+            tokio::select! {
+                _ = duty.leave.raised() => {}
+                () = duty.fleet.ambient.pause(DECLINED) => {}
             }
-            Act::Start(_) => unreachable!("a refusal starts nothing"),
+            give_back(&duty.fleet, &received).await;
         }
     }
-}
-
-async fn decline(duty: Arc<Duty>, received: Received) {
-    tokio::select! {
-        _ = duty.leave.raised() => {}
-        () = duty.fleet.ambient.pause(DECLINED) => {}
-    }
-    give_back(&duty.fleet, &received).await;
 }
 
 async fn give_back(fleet: &Fleet, received: &Received) {
@@ -339,7 +374,7 @@ mod tests {
     use switchyard_core::memory::Memory;
     use switchyard_core::ports::{Assignment, LogSink, Outcome, Workers, Yard};
     use switchyard_core::route::Limits;
-    use switchyard_core::settle::YardDesk;
+    use switchyard_core::settle::{self, YardDesk};
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -474,14 +509,47 @@ capabilities:
         }
     }
 
-    #[tokio::test]
-    async fn a_worker_that_is_idle_long_enough_goes_home() {
-        let scene = scene(Some(Duration::from_millis(200)));
+    #[tokio::test(start_paused = true)]
+    async fn what_was_cancelled_in_hand_does_not_keep_its_tier_shut() {
+        let scene = scene(None);
         let worker = tokio::spawn(work(Arc::clone(&scene.fleet), scene.leave.clone()));
-        scene.gate.0.add_permits(1);
-        let job = scene.submit("small", "standard").await;
+        let long = scene.submit("small", "standard").await;
+        scene.until(&long, Phase::Running).await;
+        let large = scene.submit("large", "standard").await;
+        let waits = scene.submit("small", "standard").await;
+        // Long enough for its claim to be tried again and again: it is still to be waited for.
+        tokio::time::sleep(execute::BEAT * 4).await;
+        assert_eq!(scene.yard.ledger.load(waits.id).await.unwrap().unwrap().phase(), Phase::Dispatched);
+        assert_eq!(scene.free().await, Room { slots: 1, milli_vcpu: 500, memory_mib: 50 });
+        settle::cancel_job(&scene.yard, large.id, "tests").await.unwrap();
+        let cancelled = Instant::now();
+        let started = tokio::time::timeout(execute::BEAT * 10, scene.until(&waits, Phase::Running)).await;
+        assert!(started.is_ok(), "its tier is still shut");
+        assert!(cancelled.elapsed() <= execute::BEAT + Duration::from_secs(1), "{:?}", cancelled.elapsed());
+        let runs = scene.yard.ledger.load(long.id).await.unwrap().unwrap();
+        assert_eq!(runs.phase(), Phase::Running);
+        scene.leave.raise(StopCause::Drain);
         worker.await.unwrap();
-        scene.until(&job, Phase::Succeeded).await;
-        assert_eq!(scene.leave.cause(), None, "nobody told it to");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_goes_home_when_it_was_idle_long_enough_after_its_last_run() {
+        const IDLE: Duration = Duration::from_secs(600);
+        // With a slot to spare it waits for more while it runs the last one; without it rests.
+        for capability in ["small", "large"] {
+            let scene = scene(Some(IDLE));
+            let worker = tokio::spawn(work(Arc::clone(&scene.fleet), scene.leave.clone()));
+            let job = scene.submit(capability, "standard").await;
+            scene.until(&job, Phase::Running).await;
+            tokio::time::sleep(IDLE * 3).await;
+            assert!(!worker.is_finished(), "it runs something");
+            scene.gate.0.add_permits(1);
+            let ended = Instant::now();
+            worker.await.unwrap();
+            scene.until(&job, Phase::Succeeded).await;
+            let waited = ended.elapsed();
+            assert!(waited >= IDLE && waited < IDLE + Duration::from_secs(1), "{capability}: {waited:?}");
+            assert_eq!(scene.leave.cause(), None, "nobody told it to");
+        }
     }
 }

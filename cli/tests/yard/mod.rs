@@ -25,7 +25,8 @@ pub(crate) struct Yard {
     root: TempDir,
     process: Option<Child>,
     door: Arc<Door>,
-    slots: u16,
+    /// What it has from its next start on.
+    pub(crate) slots: u16,
     tasks: u16,
 }
 

@@ -102,6 +102,15 @@ impl Tier {
     /// All tiers, highest first.
     pub const ALL: [Self; 3] = [Self::Synchronous, Self::Priority, Self::Standard];
 
+    /// Where it stands in [`Tier::ALL`]; stored, so it stays as it is.
+    pub const fn rank(self) -> u8 {
+        match self {
+            Self::Synchronous => 0,
+            Self::Priority => 1,
+            Self::Standard => 2,
+        }
+    }
+
     /// The tier `by` above it, or the highest.
     pub fn raised(self, by: u8) -> Self {
         match (self, by) {

@@ -32,6 +32,11 @@ fn start(tier: Tier, n: u8, offer: Room) -> Start {
 }
 
 #[test]
+fn a_tier_ranks_where_it_stands_among_all() {
+    assert_eq!(Tier::ALL.map(Tier::rank), [0, 1, 2]);
+}
+
+#[test]
 fn an_idle_worker_waits_for_all_tiers_and_a_busy_one_sweeps_them_first() {
     let mut shift = Shift::new(room(2, 2000, 1000));
     assert_eq!(shift.next(), wait(&Tier::ALL, 2));
@@ -66,9 +71,9 @@ fn what_does_not_fit_stays_in_hand_and_only_a_higher_tier_goes_before_it() {
     let mut shift = Shift::new(room(2, 2000, 1000));
     let small = job(1000, 500);
     assert_eq!(shift.heard(vec![bell(Tier::Priority, 1)]).len(), 1);
-    assert!(!shift.claimed(small, small));
+    assert!(!shift.claimed(&start(Tier::Priority, 1, small), small));
     assert_eq!(shift.heard(vec![bell(Tier::Priority, 2)]).len(), 1);
-    assert_eq!(shift.refused(start(Tier::Priority, 2, small), job(2000, 500)), []);
+    assert_eq!(shift.refused(start(Tier::Priority, 2, small), job(2000, 500)), None);
     assert_eq!(shift.next(), Next::Look(Tier::Synchronous, 1), "its own tier and the one below are not asked");
     assert_eq!(shift.heard(vec![]), []);
     assert_eq!(shift.next(), wait(&[Tier::Synchronous], 1));
@@ -86,11 +91,11 @@ fn a_large_job_of_a_higher_tier_takes_the_hand_and_one_larger_than_the_worker_is
     let mut shift = Shift::new(room(3, 3000, 900));
     let acts = shift.heard(vec![bell(Tier::Standard, 1)]);
     assert_eq!(acts, [Act::Start(start(Tier::Standard, 1, job(1000, 300)))]);
-    assert_eq!(shift.refused(start(Tier::Standard, 1, job(1000, 300)), job(2000, 300)), []);
+    assert_eq!(shift.refused(start(Tier::Standard, 1, job(1000, 300)), job(2000, 300)), None);
     let Act::Start(higher) = shift.heard(vec![bell(Tier::Priority, 2)]).remove(0) else { panic!("it is higher") };
-    assert_eq!(shift.refused(higher, job(3000, 900)), [Act::Release(bell(Tier::Standard, 1))]);
+    assert_eq!(shift.refused(higher, job(3000, 900)), Some(Back::Release(bell(Tier::Standard, 1))));
     let Act::Start(highest) = shift.heard(vec![bell(Tier::Synchronous, 3)]).remove(0) else { panic!("it is higher") };
-    assert_eq!(shift.refused(highest, job(3001, 1)), [Act::Decline(bell(Tier::Synchronous, 3))]);
+    assert_eq!(shift.refused(highest, job(3001, 1)), Some(Back::Decline(bell(Tier::Synchronous, 3))));
     assert_eq!(shift.leave(), Some(bell(Tier::Priority, 2)));
     assert_eq!(shift.next(), Next::Home);
 }
@@ -112,8 +117,58 @@ fn a_tired_worker_sweeps_once_more_and_goes_home_unless_something_comes() {
     assert_eq!(shift.next(), Next::Home);
 }
 
-/// One job of a random day: when it arrives, its tier, what it needs, and for how many steps it runs.
-type Arrival = (u16, usize, u32, u32, u16);
+/// A shift with one small job running and a large one in hand, and what is offered when that is tried again.
+fn renewed(tier: Tier) -> (Shift, Start) {
+    let mut shift = Shift::new(room(3, 3000, 900));
+    assert_eq!(shift.heard(vec![bell(Tier::Standard, 1)]).len(), 1);
+    assert_eq!(shift.heard(vec![bell(tier, 2)]).len(), 1);
+    assert_eq!(shift.refused(start(tier, 2, job(1000, 300)), job(3000, 900)), None);
+    let again = shift.renew().expect("it does not fit");
+    assert_eq!(again, start(tier, 2, room(2, 2000, 600)));
+    assert_eq!((shift.renew(), shift.free()), (None, Room::default()), "it is being tried");
+    (shift, again)
+}
+
+#[test]
+fn what_is_in_hand_is_tried_again_and_keeps_its_tier_shut_until_it_is_known_to_be_over() {
+    let (mut shift, again) = renewed(Tier::Standard);
+    shift.given(job(1000, 300));
+    assert_eq!(shift.next(), Next::Look(Tier::Synchronous, 1), "room came back: for the tiers above");
+    assert_eq!((shift.heard(vec![]), shift.next()), (vec![], Next::Look(Tier::Priority, 1)));
+    assert_eq!((shift.heard(vec![]), shift.next()), (vec![], wait(&[Tier::Synchronous, Tier::Priority], 1)));
+    assert_eq!(shift.refused(again, job(3000, 900)), None, "it is still to be waited for");
+    assert_eq!(shift.renew(), None, "it fits, and starts in its turn");
+    for tier in [Tier::Synchronous, Tier::Priority] {
+        assert_eq!((shift.next(), shift.heard(vec![])), (Next::Look(tier, 1), vec![]));
+    }
+    assert_eq!(shift.next(), Next::Start(start(Tier::Standard, 2, job(3000, 900))));
+
+    let (mut shift, again) = renewed(Tier::Standard);
+    assert!(shift.lost(&again), "whoever waits looks again");
+    shift.given(again.offer);
+    assert!(!shift.lost(&again), "once");
+    assert_eq!(shift.renew(), None);
+    for tier in Tier::ALL {
+        assert_eq!((shift.next(), shift.heard(vec![])), (Next::Look(tier, 1), vec![]), "{tier} is open");
+    }
+}
+
+#[test]
+fn what_loses_the_hand_while_it_is_tried_goes_back_once() {
+    let (mut shift, again) = renewed(Tier::Standard);
+    assert_eq!(shift.leave(), None, "its claim may yet be won");
+    assert_eq!(shift.refused(again, job(3000, 900)), Some(Back::Release(bell(Tier::Standard, 2))));
+    let (mut shift, again) = renewed(Tier::Standard);
+    shift.given(job(1000, 300));
+    assert_eq!(shift.heard(vec![bell(Tier::Priority, 3)]), [Act::Start(start(Tier::Priority, 3, job(1000, 300)))]);
+    assert_eq!(shift.refused(start(Tier::Priority, 3, job(1000, 300)), job(3000, 900)), None);
+    assert_eq!(shift.refused(again, job(3000, 900)), Some(Back::Release(bell(Tier::Standard, 2))));
+    assert_eq!(shift.leave(), Some(bell(Tier::Priority, 3)));
+}
+
+/// One job of a random day: when it arrives, its tier, what it needs, for how many steps it runs, and when it is
+/// cancelled.
+type Arrival = (u16, usize, u32, u32, u16, u16);
 
 #[derive(Debug)]
 struct Running {
@@ -131,32 +186,28 @@ struct Day {
     claims: Vec<(usize, Start)>,
     started: BTreeMap<usize, u32>,
     declined: Vec<usize>,
+    /// Cancelled before their claim.
+    over: Vec<usize>,
     /// The tier of what is in hand.
     unanswered: Option<Tier>,
 }
 
 impl Day {
     fn receive(&mut self, tier: Tier, max: u32) -> Vec<Received> {
-        let lane = &mut self.lanes[place(tier)];
+        let lane = &mut self.lanes[usize::from(tier.rank())];
         let some = lane.len().min(max as usize);
         lane.drain(..some).map(|n| bell(tier, u8::try_from(n).expect("a short day"))).collect()
     }
 
     fn hear(&mut self, received: Vec<Received>) {
         let highest = received.iter().map(|received| received.lane.tier).min();
-        let acts = self.shift.heard(received);
-        self.act(acts, highest);
-    }
-
-    fn act(&mut self, acts: Vec<Act>, highest: Option<Tier>) {
-        for act in acts {
+        for act in self.shift.heard(received) {
             match act {
                 Act::Start(start) => {
                     assert_eq!(Some(start.received.lane.tier), highest, "a higher one of the same receive waits");
                     self.begin(start);
                 }
                 Act::Release(received) => self.release(&received),
-                Act::Decline(received) => self.declined.push(number(&received)),
             }
         }
         self.holds_no_more_than_it_has();
@@ -168,7 +219,7 @@ impl Day {
     }
 
     fn release(&mut self, received: &Received) {
-        self.lanes[place(received.lane.tier)].push_front(number(received));
+        self.lanes[usize::from(received.lane.tier.rank())].push_front(number(received));
     }
 
     fn holds_no_more_than_it_has(&self) {
@@ -178,18 +229,37 @@ impl Day {
         assert_eq!(self.capacity.less(all), self.shift.free());
     }
 
+    /// What is in hand is tried again.
+    fn renew(&mut self) {
+        if let Some(start) = self.shift.renew() {
+            assert_eq!(self.unanswered, Some(start.received.lane.tier));
+            self.claims.push((number(&start.received), start));
+        }
+        self.holds_no_more_than_it_has();
+    }
+
     /// The answer to one claim, if one is under way.
-    fn claim(&mut self, now: u16, lasts: &[u16]) -> bool {
+    fn claim(&mut self, now: u16, arrivals: &[Arrival]) -> bool {
         let Some((n, start)) = self.claims.pop() else { return false };
         let needs = self.needs[n];
-        if needs.fits_in(start.offer) {
-            self.shift.claimed(start.offer, needs);
+        if now >= arrivals[n].5 {
+            let was_in_hand = self.shift.lost(&start);
+            self.shift.given(start.offer);
+            if was_in_hand {
+                self.unanswered = None;
+            }
+            self.over.push(n);
+        } else if needs.fits_in(start.offer) {
+            self.shift.claimed(&start, needs);
             *self.started.entry(n).or_default() += 1;
-            self.runs.push(Running { holds: needs, ends: now + lasts[n] });
+            self.runs.push(Running { holds: needs, ends: now + arrivals[n].4 });
         } else {
             let tier = start.received.lane.tier;
-            let acts = self.shift.refused(start, needs);
-            self.act(acts, None);
+            match self.shift.refused(start, needs) {
+                Some(Back::Release(received)) => self.release(&received),
+                Some(Back::Decline(received)) => self.declined.push(number(&received)),
+                None => {}
+            }
             self.unanswered = self.shift.hand.as_ref().map(|kept| kept.received.lane.tier);
             assert!(self.unanswered.is_none_or(|kept| kept <= tier || !needs.fits_in(self.capacity)));
         }
@@ -203,8 +273,9 @@ fn number(received: &Received) -> usize {
 }
 
 fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
-    // One in a few is larger than many workers, so that all kinds of days come up.
-    proptest::collection::vec((0..60u16, 0..3usize, 1..3000u32, 1..1500u32, 1..20u16), 1..40)
+    // One in a few is larger than many workers, so that all kinds of days come up; and one in a few is cancelled.
+    let cancelled = prop_oneof![3 => Just(u16::MAX), 1 => 0..200u16];
+    proptest::collection::vec((0..60u16, 0..3usize, 1..3000u32, 1..1500u32, 1..20u16, cancelled), 1..40)
 }
 
 proptest! {
@@ -223,9 +294,9 @@ proptest! {
             claims: Vec::new(),
             started: BTreeMap::new(),
             declined: Vec::new(),
+            over: Vec::new(),
             unanswered: None,
         };
-        let lasts: Vec<u16> = arrivals.iter().map(|arrival| arrival.4).collect();
         for now in 0..2000u16 {
             for (n, arrival) in arrivals.iter().enumerate().filter(|(_, arrival)| arrival.0 == now) {
                 day.lanes[arrival.1].push_back(n);
@@ -238,7 +309,10 @@ proptest! {
             day.holds_no_more_than_it_has();
             // Claims are answered before or after the worker goes on, as chance has it.
             let late = order >> (now % 64) & 1 == 1;
-            while !late && day.claim(now, &lasts) {}
+            while !late && day.claim(now, &arrivals) {}
+            if now % 7 == 0 {
+                day.renew();
+            }
             for _ in 0..100 {
                 match day.shift.next() {
                     Next::Look(tier, max) => {
@@ -260,7 +334,7 @@ proptest! {
                     }
                     Next::Start(start) => {
                         day.unanswered = None;
-                        let above = &day.lanes[..place(start.received.lane.tier)];
+                        let above = &day.lanes[..usize::from(start.received.lane.tier.rank())];
                         prop_assert!(above.iter().all(VecDeque::is_empty), "a higher tier waits");
                         day.begin(start);
                         day.holds_no_more_than_it_has();
@@ -269,10 +343,12 @@ proptest! {
                     Next::Home => panic!("nobody sent it home"),
                 }
             }
-            while day.claim(now, &lasts) {}
+            while day.claim(now, &arrivals) {}
         }
         for (n, needs) in day.needs.iter().enumerate() {
-            if needs.fits_in(capacity) {
+            if day.over.contains(&n) {
+                prop_assert!(!day.started.contains_key(&n), "job {} was cancelled", n);
+            } else if needs.fits_in(capacity) {
                 prop_assert_eq!(day.started.get(&n), Some(&1), "job {} of {:?} must start once", n, needs);
             } else {
                 prop_assert!(day.declined.contains(&n), "job {} of {:?} does not fit", n, needs);
