@@ -4,7 +4,8 @@
 //! Jobs under a brake are [`State::Held`] wherever they would be dispatched. Where a
 //! capability has a limit, what a dispatched or running job has of it is a **permit**: a number below the limit that
 //! one job holds at a time, taken in the very write that dispatches it and given up in the write that settles, delays
-//! or holds it. Permits are never lent, counted or reset, so no crash can leak one: what is used is what records say.
+//! or holds it. Permits are never lent, counted or reset, so no crash can leak one: what is used is what records say. A job
+//! that was claimed before there was a limit runs without one, and takes as much of the limit until it ends.
 //!
 //! Nobody owes an admission. Whoever gave up a permit looks for the next held job after its write; when it crashed
 //! before, the [`sweep`] of the next round does. One repair for whatever made room: an end, a crash, a raised limit, a
@@ -25,7 +26,7 @@ use crate::catalog::Catalog;
 use crate::dispatch::{self, Act, Decided, ROUNDS};
 use crate::job::{Ending, Failure, Job, State, Tier};
 use crate::policies::Situation;
-use crate::ports::{PortError, Saved, Yard, describe};
+use crate::ports::{Permits, PortError, Saved, Yard, describe};
 
 /// How often a home sweeps while jobs are held: what a crash between a write and its admission costs at most.
 pub const SWEEP: Duration = Duration::from_secs(30);
@@ -160,11 +161,11 @@ pub fn brake<'a>(job: &Job, pauses: &'a Pauses, catalog: &Catalog) -> Option<Bra
     }
 }
 
-/// The permits to give out now, lowest first, at most `most`. Where the limit was lowered under those that are
-/// taken, none until enough have come back.
-pub fn free_permits(limit: u16, taken: &[u16], most: usize) -> Vec<u16> {
-    let room = usize::from(limit).saturating_sub(taken.len());
-    let taken: BTreeSet<u16> = taken.iter().copied().collect();
+/// The permits to give out now, lowest first, at most `most`. Where the limit came or was lowered under jobs that run,
+/// none until enough of them have ended.
+pub fn free_permits(limit: u16, taken: &Permits, most: usize) -> Vec<u16> {
+    let room = usize::from(limit).saturating_sub(taken.used());
+    let taken: BTreeSet<u16> = taken.held.iter().copied().collect();
     (0..limit).filter(|permit| !taken.contains(permit)).take(room.min(most)).collect()
 }
 
@@ -393,13 +394,18 @@ mod tests {
 
     #[test]
     fn the_lowest_free_permits_are_given_and_none_while_a_lowered_limit_is_exceeded() {
-        assert_eq!(free_permits(3, &[], 9), [0, 1, 2]);
-        assert_eq!(free_permits(3, &[0, 2], 9), [1]);
-        assert_eq!(free_permits(5, &[1], 2), [0, 2]);
-        assert_eq!(free_permits(3, &[0, 1, 2], 9), [] as [u16; 0]);
+        let free =
+            |limit, held: &[u16], without, most| free_permits(limit, &Permits { held: held.to_vec(), without }, most);
+        assert_eq!(free(3, &[], 0, 9), [0, 1, 2]);
+        assert_eq!(free(3, &[0, 2], 0, 9), [1]);
+        assert_eq!(free(5, &[1], 0, 2), [0, 2]);
+        assert_eq!(free(3, &[0, 1, 2], 0, 9), [] as [u16; 0]);
         // Lowered from five to two: three run, and two must end before the next may start.
-        assert_eq!(free_permits(2, &[2, 3, 4], 9), [] as [u16; 0]);
-        assert_eq!(free_permits(2, &[4], 9), [0]);
+        assert_eq!(free(2, &[2, 3, 4], 0, 9), [] as [u16; 0]);
+        assert_eq!(free(2, &[4], 0, 9), [0]);
+        // The limit came while some ran: they have no number, and take a place all the same.
+        assert_eq!(free(3, &[1], 1, 9), [0]);
+        assert_eq!(free(3, &[], 6, 9), [] as [u16; 0]);
     }
 
     #[test]

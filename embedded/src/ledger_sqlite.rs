@@ -13,8 +13,8 @@ use switchyard_core::execute;
 use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
-    Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Lane, Ledger, NewJob, PortError, Query, Refusal, Saved,
-    Spend,
+    Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Lane, Ledger, NewJob, Permits, PortError, Query, Refusal,
+    Saved, Spend,
 };
 use switchyard_core::quota::{Buckets, Drawn, Rate};
 use switchyard_core::route::Venue;
@@ -611,7 +611,7 @@ impl Ledger for SqliteLedger {
         Ok(spent.into_iter().filter_map(spend).collect())
     }
 
-    async fn permits(&self, capability: &str) -> Result<Vec<u16>, PortError> {
+    async fn permits(&self, capability: &str) -> Result<Permits, PortError> {
         self.permits_of(capability)
     }
 
