@@ -7,12 +7,13 @@ mod yard;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use yard::chance::{Chance, number};
 use yard::client::Client;
 use yard::witness::Run;
-use yard::{Yard, eventually};
+use yard::{Yard, eventually, signal};
 
 /// What the capability `limited` of the tests' catalog may have at once.
 const LIMIT: u32 = 3;
@@ -170,6 +171,13 @@ fn a_limit_that_comes_while_jobs_run_without_one_is_not_exceeded() {
     cancelled(&ids[4]);
     eventually("the next one to start", || (yard_starts(&yard) == 7).then_some(()));
     assert_eq!((&line()["used"], &line()["held"]), (&json!(2), &json!(3)));
+    // Raised by a hangup: who was held for it goes on at once, and not with some later sweep.
+    let began = std::time::Instant::now();
+    let text = std::fs::read_to_string(&catalog).unwrap();
+    std::fs::write(&catalog, text.replace("limits: { concurrent: 2 }", "limits: { concurrent: 4 }")).unwrap();
+    signal(yard.pid(), Signal::HUP);
+    eventually("two more to start", || (yard_starts(&yard) == 9).then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(20), "it took the sweep: {:?}", began.elapsed());
     yard.witness().let_go();
     for id in &ids[5..] {
         assert_eq!(client.settled(id)["state"], "succeeded");

@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 
 use crate::catalog::Catalog;
 use crate::dispatch::{self, Act, Decided, ROUNDS};
-use crate::job::{Ending, Failure, Job, State, Tier};
+use crate::job::{Ending, Failure, Job, Phase, State, Tier};
 use crate::policies::Situation;
 use crate::ports::{Permits, PortError, Saved, Yard, describe};
 
@@ -32,6 +32,9 @@ use crate::ports::{Permits, PortError, Saved, Yard, describe};
 pub const SWEEP: Duration = Duration::from_secs(30);
 /// Held jobs sent on in one pass where no limit bounds it: their writes share a few commits.
 const PASS: usize = 100;
+/// Held jobs sent on in one sweep, all capabilities together. What is more is the next one's, which comes at once:
+/// between two of them whatever else is overdue has its turn.
+pub const ADMISSIONS: usize = 500;
 
 /// What a pause is over.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -213,20 +216,27 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Sends on the held jobs of a capability that may go: highest tier first, then oldest. Answers how many it moved.
+/// Sends on the held jobs of a capability that may go, at most so many: highest tier first, then oldest. Answers how
+/// many it moved.
 ///
 /// # Errors
 ///
 /// The ledger failed: what may go waits for the next sweep.
-pub async fn admit(yard: &Yard, capability: &str) -> Result<u64, PortError> {
-    let mut moved = 0;
+pub async fn admit(yard: &Yard, capability: &str, most: usize) -> Result<u64, PortError> {
+    let (mut moved, mut left) = (0, most);
     for _ in 0..ROUNDS {
-        let Some(saved) = pass(yard, capability).await? else { break };
+        if left == 0 {
+            break;
+        }
+        let Some(saved) = pass(yard, capability, left.min(PASS)).await? else { break };
         for (job, acts) in saved {
             moved += 1;
             debug!(job.id = %job.id, job.epoch = %job.epoch, permit = ?job.permit, "admitted");
-            // What gives a permit up right here, a launch that fails at once, is met by the next pass.
-            dispatch::act(yard, job, acts).await;
+            let goes = job.phase() == Phase::Dispatched;
+            // What takes no room after all, because it expired or its launch failed at once, leaves it to the next.
+            if dispatch::act(yard, job, acts).await.is_empty() && goes {
+                left = left.saturating_sub(1);
+            }
         }
     }
     Ok(moved)
@@ -234,7 +244,7 @@ pub async fn admit(yard: &Yard, capability: &str) -> Result<u64, PortError> {
 
 /// One look and its writes, alone at the turnstile: the jobs that were moved, with their acts, or `None` where there
 /// is nothing to move. The acts come after the turn: one of them may lead back here.
-async fn pass(yard: &Yard, capability: &str) -> Result<Option<Vec<(Job, Vec<Act>)>>, PortError> {
+async fn pass(yard: &Yard, capability: &str, most: usize) -> Result<Option<Vec<(Job, Vec<Act>)>>, PortError> {
     let situation = yard.situation().await;
     let Some(listed) = situation.policies.catalog.get(capability) else { return Ok(None) };
     let open: Vec<Tier> =
@@ -244,10 +254,10 @@ async fn pass(yard: &Yard, capability: &str) -> Result<Option<Vec<(Job, Vec<Act>
     }
     let _turn = yard.turnstile.enter(capability).await;
     let permits: Vec<Option<u16>> = match listed.concurrent {
-        None => vec![None; PASS],
+        None => vec![None; most],
         Some(limit) => {
             let taken = yard.ledger.permits(capability).await?;
-            free_permits(limit, &taken, PASS).into_iter().map(Some).collect()
+            free_permits(limit, &taken, most).into_iter().map(Some).collect()
         }
     };
     if permits.is_empty() {
@@ -296,11 +306,11 @@ async fn together<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
     running.into_iter().filter_map(|(_, output)| output).collect()
 }
 
-/// Admits for each of these capabilities. A failure is logged and left to the next sweep.
-pub(crate) async fn admit_all(yard: &Yard, capabilities: BTreeSet<String>) -> u64 {
+/// Admits at most so many for each of these capabilities. A failure is logged and left to the next sweep.
+pub(crate) async fn admit_all(yard: &Yard, capabilities: impl IntoIterator<Item = String>, most: usize) -> u64 {
     let mut moved = 0;
     for capability in capabilities {
-        match admit(yard, &capability).await {
+        match admit(yard, &capability, most).await {
             Ok(some) => moved += some,
             Err(error) => warn!(%capability, error = %describe(&error), "no job admitted; the next sweep tries again"),
         }
@@ -308,22 +318,20 @@ pub(crate) async fn admit_all(yard: &Yard, capabilities: BTreeSet<String>) -> u6
     moved
 }
 
-/// Admits whatever may go of all that is held, until nothing more may. Answers how many jobs it moved.
+/// Admits what may go of all that is held, about [`ADMISSIONS`] of it. Answers how many jobs it moved: unless that is
+/// none, there may be more, and whoever sweeps does so again once it has done what else is due.
 ///
-/// A home calls this at its start, and every [`SWEEP`] while jobs are held; so does whoever changes the rules.
+/// A home calls this at its start, every [`SWEEP`] while jobs are held, and whenever the rules were replaced or a pause
+/// was lifted.
 ///
 /// # Errors
 ///
 /// The ledger could not say what is held.
 pub async fn sweep(yard: &Yard) -> Result<u64, PortError> {
-    let mut moved = 0;
-    loop {
-        let held = yard.ledger.holding().await?;
-        match admit_all(yard, held.into_iter().collect()).await {
-            0 => return Ok(moved),
-            some => moved += some,
-        }
-    }
+    let held = yard.ledger.holding().await?;
+    // In equal shares: a capability that may send on very many must not keep the others waiting.
+    let share = (ADMISSIONS / held.len().max(1)).max(1);
+    Ok(admit_all(yard, held, share).await)
 }
 
 /// Pauses: no claim of a job under the pause is granted that is asked for after this was answered.
@@ -335,7 +343,8 @@ pub async fn pause(yard: &Yard, pause: Pause) -> Result<(), PortError> {
     yard.ledger.set_pause(&pause.scope, Some(&pause)).await
 }
 
-/// Lifts a pause, and sends on what was held by it. Answers the pause there was.
+/// Lifts a pause, and sends on what was held by it, as much as one sweep does; the home's next ones do the rest.
+/// Answers the pause there was.
 ///
 /// # Errors
 ///
@@ -358,7 +367,7 @@ pub(crate) fn hold_back(job: Job, situation: &Situation, now: Timestamp) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Epoch, Phase, Step};
+    use crate::job::{Epoch, Step};
     use crate::route::{Limits, Venue};
     use crate::testing::{a_job, a_running_job, at, limited};
 

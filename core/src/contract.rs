@@ -152,6 +152,7 @@ macro_rules! contract_suite {
             a_job_whose_capability_left_the_catalog_waits_until_it_is_back
             a_changed_limit_holds_for_what_starts_from_now_on
             what_runs_without_a_permit_counts_when_a_limit_comes
+            an_end_sends_one_on_and_a_sweep_so_many_and_no_more
         }
     };
 }

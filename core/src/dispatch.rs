@@ -261,7 +261,8 @@ pub(crate) async fn keep(yard: &Yard, job: &Job, result: Option<Body>) -> Result
 /// Does what a saved record asks for. Nothing that fails here is lost: the record says what is due.
 pub async fn carry_out(yard: &Yard, job: Job, acts: Vec<Act>) {
     let freed = act(yard, job, acts).await;
-    brake::admit_all(yard, freed).await;
+    // One job gave up one permit at most: whatever else may go by now is the sweep's, and nobody's who waits here.
+    brake::admit_all(yard, freed, 1).await;
 }
 
 /// Does them all but the admissions, and answers for which capabilities somebody must admit: an admission leads to

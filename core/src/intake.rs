@@ -517,7 +517,7 @@ pub async fn accept(yard: &Yard, prepared: Vec<Prepared>) -> Result<Vec<Result<T
             Err(rejected) => Err(rejected),
         });
     }
-    brake::admit_all(yard, held).await;
+    brake::admit_all(yard, held, taken.len()).await;
     Ok(taken)
 }
 

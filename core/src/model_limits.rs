@@ -198,9 +198,8 @@ impl World {
                 Some(plan) => both(format!("admitter {slot} sends job {} on", plan.job), &|world, lives| {
                     world.plans[slot] = None;
                     let Plan { job, read, decided } = plan.clone();
-                    world.write(job, read, decided, lives, protocol);
-                    // Written or refused, it looks again.
-                    world.wanted |= lives;
+                    // Refused, it looks again.
+                    world.wanted |= !world.write(job, read, decided, lives, protocol) && lives;
                 }),
             }
         }

@@ -129,7 +129,7 @@ impl SqliteLedger {
             }
             None => connection.execute("DELETE FROM yard WHERE name = ?1", [name]).map(drop),
         };
-        let bells = Arc::clone(&self.bells);
+        let (bells, lifted) = (Arc::clone(&self.bells), pause.is_none());
         let (kept, changed, over) = (Arc::clone(&self.pauses), pause.cloned(), scope.clone());
         let after = move |(): &()| {
             let mut kept = lock(&kept);
@@ -139,6 +139,9 @@ impl SqliteLedger {
                 None => drop(pauses.lift(&over)),
             }
             drop(kept);
+            if lifted {
+                bells.brakes.notify_one();
+            }
             // Whoever passed a paused tier over looks there again.
             bells.lanes.notify_waiters();
         };

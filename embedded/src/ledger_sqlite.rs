@@ -54,6 +54,8 @@ pub struct Bells {
     pub due: Notify,
     /// What the reaper waits for, in milliseconds since 1970.
     armed: AtomicI64,
+    /// A pause was lifted: what it held is swept at once.
+    pub brakes: Notify,
     /// A run was asked to stop, or is not the job's any more.
     pub stops: Notify,
     watched: Mutex<HashMap<JobId, (Arc<Notify>, usize)>>,
@@ -66,6 +68,7 @@ impl Default for Bells {
             rung: Mutex::default(),
             due: Notify::new(),
             armed: AtomicI64::new(i64::MAX),
+            brakes: Notify::new(),
             stops: Notify::new(),
             watched: Mutex::default(),
         }
