@@ -177,11 +177,14 @@ pub(super) async fn a_caller_over_its_quota_hears_which_and_when_to_come_again(y
     assert_eq!(charge("anybody", 500).await, Ok(()), "no quota, no charge");
     assert_eq!(charge("ci", 2).await, Ok(()));
     let over = charge("ci", 1).await.expect_err("its burst is drawn");
-    assert!((50..=60).contains(&over.retry_after_seconds()), "{over}");
+    assert!(over.retry_after_seconds().is_some_and(|after| (50..=60).contains(&after)), "{over}");
     put(yard, (0..2).map(|n| greeting(yard, &format!("quota-{n}"), today(yard)))).await;
     assert_eq!(charge("contract", 1).await, Ok(()));
     let over = charge("contract", 2).await.expect_err("a batch is charged as a whole");
     assert_eq!(over, OverQuota::Open { caller: "contract".to_owned(), most: 3, open: 2 });
+    let over = charge("contract", 4).await.expect_err("more than may ever be open");
+    assert_eq!(over, OverQuota::Never { caller: "contract".to_owned(), most: 3, n: 4 });
+    assert_eq!(charge("contract", 0).await, Ok(()), "what asks for nothing new");
 }
 
 pub(super) async fn a_limit_is_reached_and_never_exceeded(yard: &Yard) {
