@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use switchyard_core::intake::{self, Rejected, Sender, Submission, Taken, Taking};
+use switchyard_core::intake::{self, Prepared, Rejected, Sender, Submission, Taken, Taking};
 use switchyard_core::job::{Job, JobId, one_line};
 use switchyard_core::policies::Situation;
 use switchyard_core::quota;
@@ -169,11 +169,7 @@ pub(crate) async fn submit(
             },
         });
     }
-    if let Err(over) = quota::charge(&api.yard, &caller.name, u32::try_from(prepared.len()).unwrap_or(u32::MAX)).await?
-    {
-        return Err(over.into());
-    }
-    let mut taken = if prepared.is_empty() { Vec::new() } else { take(&api, prepared).await? };
+    let mut taken = take_within_quota(&api, &caller, prepared).await?;
     if let (true, Some(Ok(taken))) = (alone, taken.first_mut())
         && let Some(job) = api.yard.ledger.load(taken.job.id).await?
     {
@@ -214,6 +210,36 @@ pub(crate) async fn submit(
     Ok(Json(answer))
 }
 
+/// Accepts them, charged together: an answer for each, in their order.
+async fn take_within_quota(
+    api: &Arc<Api>,
+    caller: &Caller,
+    prepared: Vec<Prepared>,
+) -> Result<Vec<Result<Taken, Rejected>>, Problem> {
+    let many = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let charged = quota::charge(&api.yard, &caller.name, many(prepared.len())).await?;
+    let mut repeated = Vec::new();
+    let mut new = prepared;
+    if charged.is_err() {
+        // Repeats ask for nothing new: they are looked for only here, so that nobody else pays for looking.
+        let mut rest = Vec::new();
+        for (n, one) in new.into_iter().enumerate() {
+            match intake::repeated(&api.yard, &one).await? {
+                Some(found) => repeated.push((n, found)),
+                None => rest.push(one),
+            }
+        }
+        new = rest;
+        quota::charge(&api.yard, &caller.name, many(new.len())).await??;
+    }
+    let mut taken = if new.is_empty() { Vec::new() } else { take(api, new).await? };
+    // From the first to the last: each finds its place among those before it.
+    for (n, found) in repeated {
+        taken.insert(n.min(taken.len()), found);
+    }
+    Ok(taken)
+}
+
 /// What the ledger said of the n-th that was sent.
 fn sent(taken: &[Result<Taken, Rejected>], n: usize) -> Result<Result<Taken, Rejected>, Problem> {
     taken.get(n).cloned().ok_or_else(|| Problem::new(Code::Internal, "the ledger answered for too few jobs"))
@@ -222,6 +248,8 @@ fn sent(taken: &[Result<Taken, Rejected>], n: usize) -> Result<Result<Taken, Rej
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use switchyard_core::policies::Policies;
+    use switchyard_core::quota::{Quota, Quotas};
 
     use super::*;
     use crate::admit::Role;
@@ -295,6 +323,38 @@ mod tests {
         let caller = Caller { name: "ci".to_owned(), role: Role::Submitter };
         let job = known(&api, &caller, Some("k"), digest).await.unwrap().unwrap();
         assert_eq!(answer.items[0].job.as_ref().unwrap().id, job.id);
+    }
+
+    #[tokio::test]
+    async fn over_quota_what_is_known_is_answered_and_what_can_never_pass_is_told_so() {
+        let api = testing::api();
+        let most = Quota { rate: None, open_jobs: Some(2) };
+        let quotas = Quotas { every: most, ..Quotas::default() };
+        api.yard.shelf.replace(Policies { quotas, ..(*api.yard.policies()).clone() }, api.yard.ambient.now());
+        let batch = |keys: &[&str]| {
+            let items: Vec<Value> = keys.iter().map(|key| greet("Ada", Some(key))).collect();
+            json!({ "jobs": items })
+        };
+        let never = ask(&api, &batch(&["a", "b", "c"])).await.unwrap_err();
+        assert_eq!((never.status, never.code.as_str(), never.retry_after_seconds), (422, "batch_over_quota", None));
+        assert_eq!(counts(&ask(&api, &batch(&["a", "b"])).await.unwrap()), (2, 0, 0));
+        assert_eq!(counts(&ask(&api, &batch(&["b", "a"])).await.unwrap()), (0, 2, 0), "a replay asks for nothing new");
+        let other = ask(&api, &json!({ "jobs": [greet("Bob", Some("a")), greet("Ada", Some("b"))] })).await.unwrap();
+        assert_eq!((counts(&other), other.items[0].status), ((0, 1, 1), 422), "each still has its own outcome");
+        let over = ask(&api, &batch(&["a", "b", "c"])).await.unwrap_err();
+        assert_eq!((over.status, over.code.as_str()), (429, "quota_exceeded"));
+        // One ends: there is room for the new one between the two known ones.
+        let id = JobId::keyed("ci", "b");
+        switchyard_core::settle::cancel_job(&api.yard, id, "ci").await.unwrap();
+        let mixed = ask(&api, &batch(&["a", "c", "b"])).await.unwrap();
+        assert_eq!(counts(&mixed), (1, 2, 0));
+        assert_eq!(mixed.items[2].job.as_ref().unwrap().id, id);
+        // A retry by hand is a submission like any other.
+        let ci = || Caller { name: "ci".to_owned(), role: Role::Submitter };
+        let retry = || crate::jobs::retry(State(Arc::clone(&api)), ci(), crate::params::Id(id), Params(Nothing {}));
+        assert_eq!(retry().await.unwrap_err().code, "quota_exceeded");
+        switchyard_core::settle::cancel_job(&api.yard, JobId::keyed("ci", "a"), "ci").await.unwrap();
+        assert_eq!(retry().await.unwrap().status(), StatusCode::ACCEPTED);
     }
 
     #[tokio::test]

@@ -142,11 +142,13 @@ pub(crate) fn batch() -> Doc {
     });
     doc.more(
         "The outcomes are in the order of the submissions, each with the status that it would have met alone. All that \
-         are accepted are accepted in one durable write.",
+         are accepted are accepted in one durable write. A quota is held against all that are new together: over it, \
+         none is accepted. A batch of which every key is known is answered however much was submitted; one with more \
+         new jobs than its caller may have unfinished is refused for good, with `batch_over_quota`.",
     )
     .body(body, json!({ "jobs": [submission, { "capability": "x" }] }), BATCH_BYTES)
     .answers::<BatchAnswer>(200, "The outcome of each submission.", outcome)
-    .problems(&[Code::InvalidField, Code::QuotaExceeded])
+    .problems(&[Code::InvalidField, Code::BatchOverQuota, Code::QuotaExceeded])
 }
 
 /// GET /v1/jobs
@@ -224,9 +226,11 @@ pub(crate) fn cancel() -> Doc {
 /// POST /v1/jobs/{id}/retry
 pub(crate) fn retry() -> Doc {
     Doc::new("retryJob", "run a job again that ended without success")
-        .more("A submitter retries its own jobs, an operator everybody's.")
+        .more(
+            "A submitter retries its own jobs, an operator everybody's. To a quota it is a submission of the caller's.",
+        )
         .answers::<JobView>(202, "It is dispatched anew, with as many attempts again.", a_job())
-        .problems(&[Code::NotYours, Code::Conflict])
+        .problems(&[Code::NotYours, Code::Conflict, Code::QuotaExceeded])
 }
 
 /// POST /v1/explain

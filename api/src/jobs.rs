@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchyard_core::intake::{self, Prepared, Rejected, Sender, Taken, Taking};
-use switchyard_core::job::{Job, JobId, Phase, State as JobState};
+use switchyard_core::job::{Ending, Job, JobId, Phase, State as JobState};
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{Body, Message, PortError};
 use switchyard_core::why::{self, Facts};
@@ -305,7 +305,12 @@ pub(crate) async fn retry(
     Id(id): Id,
     _: Params<Nothing>,
 ) -> Result<Response, Problem> {
-    caller.may_change(&load(&api, id).await?)?;
+    let job = load(&api, id).await?;
+    caller.may_change(&job)?;
+    // What cannot be retried draws nothing.
+    if matches!(&job.state, JobState::Settled(settlement) if settlement.ending != Ending::Succeeded) {
+        quota::charge(&api.yard, &caller.name, 1).await??;
+    }
     let job = settle::retry_job(&api.yard, id, &caller.name).await?;
     Ok((StatusCode::ACCEPTED, Json(view(&api, &job).await?)).into_response())
 }

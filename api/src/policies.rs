@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use switchyard_core::brake;
 use switchyard_core::catalog::Capability;
 use switchyard_core::policies::{InForce, NotReloaded, Reloaded};
 use utoipa::ToSchema;
@@ -28,9 +27,8 @@ pub struct ReloadAnswer {
 
 /// POST /v1/reload
 pub(crate) async fn reload(State(api): State<Arc<Api>>, _: Params<Nothing>) -> Result<Json<ReloadAnswer>, Problem> {
+    // A raised limit, or a capability that is back: the night watch hears of it, and sends on who was held for it.
     let Reloaded { at, digest, changes } = api.rules.reload().await?;
-    // A raised limit, or a capability that is back: who was held for it goes on at once.
-    brake::sweep(&api.yard).await?;
     Ok(Json(ReloadAnswer { loaded_at: format!("{at:.3}"), digest, changes }))
 }
 

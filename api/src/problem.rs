@@ -62,6 +62,8 @@ pub enum Code {
     NotAnEvent,
     /// The policies are broken.
     InvalidPolicies,
+    /// So much at once is more than the caller may ever have.
+    BatchOverQuota,
     /// The caller has submitted as much as it may.
     QuotaExceeded,
     /// A defect of the yard.
@@ -80,7 +82,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, by status.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::NotJson,
         Self::InvalidParameter,
         Self::InvalidIdempotencyKey,
@@ -106,6 +108,7 @@ impl Code {
         Self::NoFeasibleVenue,
         Self::NotAnEvent,
         Self::InvalidPolicies,
+        Self::BatchOverQuota,
         Self::QuotaExceeded,
         Self::Internal,
         Self::HomeFailed,
@@ -181,6 +184,11 @@ impl Code {
                 "invalid_policies",
                 S::UNPROCESSABLE_ENTITY,
                 "the policies are broken, and those in force stay; `violations` names all that is wrong",
+            ),
+            Self::BatchOverQuota => (
+                "batch_over_quota",
+                S::UNPROCESSABLE_ENTITY,
+                "the batch has more new jobs than the caller may ever have unfinished; smaller ones pass",
             ),
             Self::QuotaExceeded => (
                 "quota_exceeded",
@@ -300,8 +308,10 @@ impl From<Rejected> for Problem {
 
 impl From<OverQuota> for Problem {
     fn from(over: OverQuota) -> Self {
-        let problem = Self::new(Code::QuotaExceeded, over.to_string());
-        Self { retry_after_seconds: Some(over.retry_after_seconds()), ..problem }
+        match over.retry_after_seconds() {
+            None => Self::new(Code::BatchOverQuota, over.to_string()),
+            after => Self { retry_after_seconds: after, ..Self::new(Code::QuotaExceeded, over.to_string()) },
+        }
     }
 }
 

@@ -16,8 +16,8 @@ use switchyard_core::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, Phase, 
 use switchyard_core::memory::Memory;
 use switchyard_core::policies::{NotReloaded, Reload, Reloaded, Situation};
 use switchyard_core::ports::{
-    self, Acceptance, Assignment, Beat, Body, Claim, Claimed, Depths, Executor, LogSink, NewJob, Outcome, PortError,
-    Query, Saved, Spend, Yard,
+    self, Acceptance, Assignment, Beat, Body, Claim, Claimed, Depths, Executor, LogSink, NewJob, Outcome, Permits,
+    PortError, Query, Saved, Spend, Yard,
 };
 use switchyard_core::quota::{Drawn, Rate};
 use switchyard_core::route::Limits;
@@ -214,7 +214,7 @@ impl ports::Ledger for Ledger {
         self.home.forget(ids).await
     }
 
-    async fn permits(&self, capability: &str) -> Result<Vec<u16>, PortError> {
+    async fn permits(&self, capability: &str) -> Result<Permits, PortError> {
         self.home.permits(capability).await
     }
 

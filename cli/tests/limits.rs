@@ -7,12 +7,13 @@ mod yard;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use yard::chance::{Chance, number};
 use yard::client::Client;
 use yard::witness::Run;
-use yard::{Yard, eventually};
+use yard::{Yard, eventually, signal};
 
 /// What the capability `limited` of the tests' catalog may have at once.
 const LIMIT: u32 = 3;
@@ -130,6 +131,57 @@ fn what_is_paused_does_not_start_also_after_a_kill_and_goes_on_when_it_is_resume
     let again = client.try_post("/v1/resume", None, &json!({ "scope": "all" })).unwrap();
     assert_eq!((again.status, again.body["code"].as_str()), (409, Some("not_paused")));
     assert!(most_at_once(&yard.witness().runs()) <= LIMIT);
+    yard.close_and_leave_nothing();
+}
+
+#[test]
+fn a_limit_that_comes_while_jobs_run_without_one_is_not_exceeded() {
+    let mut yard = Yard::open(10, 4);
+    let client = yard.client();
+    let submit = |n: u32| client.submit(&format!("hold-{n}"), &json!({ "capability": "hold" })).0;
+    let mut ids: Vec<String> = (0..6).map(submit).collect();
+    for id in &ids {
+        client.until(id, "running");
+    }
+    let catalog = yard.policies().join("capabilities.yaml");
+    let text = std::fs::read_to_string(&catalog).unwrap();
+    let (before, after) = text.split_once("  - name: limited\n").unwrap();
+    // `hold` stands last before it: what is added here is its.
+    std::fs::write(&catalog, format!("{before}    limits: {{ concurrent: 2 }}\n  - name: limited\n{after}")).unwrap();
+    let reloaded = client.try_post("/v1/reload", None, &json!({})).unwrap();
+    assert_eq!((reloaded.status, &reloaded.body["changes"]), (200, &json!(["capability hold: changed"])));
+    ids.extend((6..10).map(submit));
+    let line = || {
+        let yard = client.get("/v1/yard");
+        let lines = yard["capabilities"].as_array().unwrap();
+        lines.iter().find(|line| line["capability"] == "hold").cloned().unwrap()
+    };
+    std::thread::sleep(Duration::from_millis(500));
+    let full = line();
+    assert_eq!((&full["limit"], &full["used"], &full["held"]), (&json!(2), &json!(6), &json!(4)), "{full}");
+    let why = client.job(&ids[9])["why"].as_str().unwrap().to_owned();
+    assert!(why.ends_with("6 of 2 in use"), "{why}");
+    let cancelled = |id: &String| {
+        client.try_post(&format!("/v1/jobs/{id}/cancel"), None, &json!({})).unwrap();
+        client.settled(id);
+    };
+    ids[..4].iter().for_each(cancelled);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(yard_starts(&yard), 6, "two run, as many as may");
+    cancelled(&ids[4]);
+    eventually("the next one to start", || (yard_starts(&yard) == 7).then_some(()));
+    assert_eq!((&line()["used"], &line()["held"]), (&json!(2), &json!(3)));
+    // Raised by a hangup: who was held for it goes on at once, and not with some later sweep.
+    let began = std::time::Instant::now();
+    let text = std::fs::read_to_string(&catalog).unwrap();
+    std::fs::write(&catalog, text.replace("limits: { concurrent: 2 }", "limits: { concurrent: 4 }")).unwrap();
+    signal(yard.pid(), Signal::HUP);
+    eventually("two more to start", || (yard_starts(&yard) == 9).then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(20), "it took the sweep: {:?}", began.elapsed());
+    yard.witness().let_go();
+    for id in &ids[5..] {
+        assert_eq!(client.settled(id)["state"], "succeeded");
+    }
     yard.close_and_leave_nothing();
 }
 

@@ -4,7 +4,8 @@
 //! Jobs under a brake are [`State::Held`] wherever they would be dispatched. Where a
 //! capability has a limit, what a dispatched or running job has of it is a **permit**: a number below the limit that
 //! one job holds at a time, taken in the very write that dispatches it and given up in the write that settles, delays
-//! or holds it. Permits are never lent, counted or reset, so no crash can leak one: what is used is what records say.
+//! or holds it. Permits are never lent, counted or reset, so no crash can leak one: what is used is what records say. A job
+//! that was claimed before there was a limit runs without one, and takes as much of the limit until it ends.
 //!
 //! Nobody owes an admission. Whoever gave up a permit looks for the next held job after its write; when it crashed
 //! before, the [`sweep`] of the next round does. One repair for whatever made room: an end, a crash, a raised limit, a
@@ -23,14 +24,17 @@ use tracing::{debug, warn};
 
 use crate::catalog::Catalog;
 use crate::dispatch::{self, Act, Decided, ROUNDS};
-use crate::job::{Ending, Failure, Job, State, Tier};
+use crate::job::{Ending, Failure, Job, Phase, State, Tier};
 use crate::policies::Situation;
-use crate::ports::{PortError, Saved, Yard, describe};
+use crate::ports::{Permits, PortError, Saved, Yard, describe};
 
 /// How often a home sweeps while jobs are held: what a crash between a write and its admission costs at most.
 pub const SWEEP: Duration = Duration::from_secs(30);
 /// Held jobs sent on in one pass where no limit bounds it: their writes share a few commits.
 const PASS: usize = 100;
+/// Held jobs sent on in one sweep, all capabilities together. What is more is the next one's, which comes at once:
+/// between two of them whatever else is overdue has its turn.
+pub const ADMISSIONS: usize = 500;
 
 /// What a pause is over.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -160,11 +164,11 @@ pub fn brake<'a>(job: &Job, pauses: &'a Pauses, catalog: &Catalog) -> Option<Bra
     }
 }
 
-/// The permits to give out now, lowest first, at most `most`. Where the limit was lowered under those that are
-/// taken, none until enough have come back.
-pub fn free_permits(limit: u16, taken: &[u16], most: usize) -> Vec<u16> {
-    let room = usize::from(limit).saturating_sub(taken.len());
-    let taken: BTreeSet<u16> = taken.iter().copied().collect();
+/// The permits to give out now, lowest first, at most `most`. Where the limit came or was lowered under jobs that run,
+/// none until enough of them have ended.
+pub fn free_permits(limit: u16, taken: &Permits, most: usize) -> Vec<u16> {
+    let room = usize::from(limit).saturating_sub(taken.used());
+    let taken: BTreeSet<u16> = taken.held.iter().copied().collect();
     (0..limit).filter(|permit| !taken.contains(permit)).take(room.min(most)).collect()
 }
 
@@ -212,20 +216,27 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Sends on the held jobs of a capability that may go: highest tier first, then oldest. Answers how many it moved.
+/// Sends on the held jobs of a capability that may go, at most so many: highest tier first, then oldest. Answers how
+/// many it moved.
 ///
 /// # Errors
 ///
 /// The ledger failed: what may go waits for the next sweep.
-pub async fn admit(yard: &Yard, capability: &str) -> Result<u64, PortError> {
-    let mut moved = 0;
+pub async fn admit(yard: &Yard, capability: &str, most: usize) -> Result<u64, PortError> {
+    let (mut moved, mut left) = (0, most);
     for _ in 0..ROUNDS {
-        let Some(saved) = pass(yard, capability).await? else { break };
+        if left == 0 {
+            break;
+        }
+        let Some(saved) = pass(yard, capability, left.min(PASS)).await? else { break };
         for (job, acts) in saved {
             moved += 1;
             debug!(job.id = %job.id, job.epoch = %job.epoch, permit = ?job.permit, "admitted");
-            // What gives a permit up right here, a launch that fails at once, is met by the next pass.
-            dispatch::act(yard, job, acts).await;
+            let goes = job.phase() == Phase::Dispatched;
+            // What takes no room after all, because it expired or its launch failed at once, leaves it to the next.
+            if dispatch::act(yard, job, acts).await.is_empty() && goes {
+                left = left.saturating_sub(1);
+            }
         }
     }
     Ok(moved)
@@ -233,7 +244,7 @@ pub async fn admit(yard: &Yard, capability: &str) -> Result<u64, PortError> {
 
 /// One look and its writes, alone at the turnstile: the jobs that were moved, with their acts, or `None` where there
 /// is nothing to move. The acts come after the turn: one of them may lead back here.
-async fn pass(yard: &Yard, capability: &str) -> Result<Option<Vec<(Job, Vec<Act>)>>, PortError> {
+async fn pass(yard: &Yard, capability: &str, most: usize) -> Result<Option<Vec<(Job, Vec<Act>)>>, PortError> {
     let situation = yard.situation().await;
     let Some(listed) = situation.policies.catalog.get(capability) else { return Ok(None) };
     let open: Vec<Tier> =
@@ -243,10 +254,10 @@ async fn pass(yard: &Yard, capability: &str) -> Result<Option<Vec<(Job, Vec<Act>
     }
     let _turn = yard.turnstile.enter(capability).await;
     let permits: Vec<Option<u16>> = match listed.concurrent {
-        None => vec![None; PASS],
+        None => vec![None; most],
         Some(limit) => {
             let taken = yard.ledger.permits(capability).await?;
-            free_permits(limit, &taken, PASS).into_iter().map(Some).collect()
+            free_permits(limit, &taken, most).into_iter().map(Some).collect()
         }
     };
     if permits.is_empty() {
@@ -295,11 +306,11 @@ async fn together<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
     running.into_iter().filter_map(|(_, output)| output).collect()
 }
 
-/// Admits for each of these capabilities. A failure is logged and left to the next sweep.
-pub(crate) async fn admit_all(yard: &Yard, capabilities: BTreeSet<String>) -> u64 {
+/// Admits at most so many for each of these capabilities. A failure is logged and left to the next sweep.
+pub(crate) async fn admit_all(yard: &Yard, capabilities: impl IntoIterator<Item = String>, most: usize) -> u64 {
     let mut moved = 0;
     for capability in capabilities {
-        match admit(yard, &capability).await {
+        match admit(yard, &capability, most).await {
             Ok(some) => moved += some,
             Err(error) => warn!(%capability, error = %describe(&error), "no job admitted; the next sweep tries again"),
         }
@@ -307,22 +318,20 @@ pub(crate) async fn admit_all(yard: &Yard, capabilities: BTreeSet<String>) -> u6
     moved
 }
 
-/// Admits whatever may go of all that is held, until nothing more may. Answers how many jobs it moved.
+/// Admits what may go of all that is held, about [`ADMISSIONS`] of it. Answers how many jobs it moved: unless that is
+/// none, there may be more, and whoever sweeps does so again once it has done what else is due.
 ///
-/// A home calls this at its start, and every [`SWEEP`] while jobs are held; so does whoever changes the rules.
+/// A home calls this at its start, every [`SWEEP`] while jobs are held, and whenever the rules were replaced or a pause
+/// was lifted.
 ///
 /// # Errors
 ///
 /// The ledger could not say what is held.
 pub async fn sweep(yard: &Yard) -> Result<u64, PortError> {
-    let mut moved = 0;
-    loop {
-        let held = yard.ledger.holding().await?;
-        match admit_all(yard, held.into_iter().collect()).await {
-            0 => return Ok(moved),
-            some => moved += some,
-        }
-    }
+    let held = yard.ledger.holding().await?;
+    // In equal shares: a capability that may send on very many must not keep the others waiting.
+    let share = (ADMISSIONS / held.len().max(1)).max(1);
+    Ok(admit_all(yard, held, share).await)
 }
 
 /// Pauses: no claim of a job under the pause is granted that is asked for after this was answered.
@@ -334,7 +343,8 @@ pub async fn pause(yard: &Yard, pause: Pause) -> Result<(), PortError> {
     yard.ledger.set_pause(&pause.scope, Some(&pause)).await
 }
 
-/// Lifts a pause, and sends on what was held by it. Answers the pause there was.
+/// Lifts a pause, and sends on what was held by it, as much as one sweep does; the home's next ones do the rest.
+/// Answers the pause there was.
 ///
 /// # Errors
 ///
@@ -357,7 +367,7 @@ pub(crate) fn hold_back(job: Job, situation: &Situation, now: Timestamp) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Epoch, Phase, Step};
+    use crate::job::{Epoch, Step};
     use crate::route::{Limits, Venue};
     use crate::testing::{a_job, a_running_job, at, limited};
 
@@ -393,13 +403,18 @@ mod tests {
 
     #[test]
     fn the_lowest_free_permits_are_given_and_none_while_a_lowered_limit_is_exceeded() {
-        assert_eq!(free_permits(3, &[], 9), [0, 1, 2]);
-        assert_eq!(free_permits(3, &[0, 2], 9), [1]);
-        assert_eq!(free_permits(5, &[1], 2), [0, 2]);
-        assert_eq!(free_permits(3, &[0, 1, 2], 9), [] as [u16; 0]);
+        let free =
+            |limit, held: &[u16], without, most| free_permits(limit, &Permits { held: held.to_vec(), without }, most);
+        assert_eq!(free(3, &[], 0, 9), [0, 1, 2]);
+        assert_eq!(free(3, &[0, 2], 0, 9), [1]);
+        assert_eq!(free(5, &[1], 0, 2), [0, 2]);
+        assert_eq!(free(3, &[0, 1, 2], 0, 9), [] as [u16; 0]);
         // Lowered from five to two: three run, and two must end before the next may start.
-        assert_eq!(free_permits(2, &[2, 3, 4], 9), [] as [u16; 0]);
-        assert_eq!(free_permits(2, &[4], 9), [0]);
+        assert_eq!(free(2, &[2, 3, 4], 0, 9), [] as [u16; 0]);
+        assert_eq!(free(2, &[4], 0, 9), [0]);
+        // The limit came while some ran: they have no number, and take a place all the same.
+        assert_eq!(free(3, &[1], 1, 9), [0]);
+        assert_eq!(free(3, &[], 6, 9), [] as [u16; 0]);
     }
 
     #[test]

@@ -43,8 +43,8 @@ use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, S
 use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
     Acceptance, Assignment, Beat, Body, Claim, Claimed, Depths, Desk, Executor, Lane, LogLine, LogSink, Message,
-    NewJob, Order, Outcome, Query, Received, Refusal, Report, Reported, Room, Saved, Spend, Stream, TierDepth, Usage,
-    Voucher, Yard,
+    NewJob, Order, Outcome, Permits, Query, Received, Refusal, Report, Reported, Room, Saved, Spend, Stream, TierDepth,
+    Usage, Voucher, Yard,
 };
 use crate::reap::{self, Fact};
 use crate::route::{Limits, Place, Venue};
@@ -151,6 +151,8 @@ macro_rules! contract_suite {
             a_paused_job_is_held_at_the_door_and_at_its_claim_until_it_is_resumed
             a_job_whose_capability_left_the_catalog_waits_until_it_is_back
             a_changed_limit_holds_for_what_starts_from_now_on
+            what_runs_without_a_permit_counts_when_a_limit_comes
+            an_end_sends_one_on_and_a_sweep_so_many_and_no_more
         }
     };
 }

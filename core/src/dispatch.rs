@@ -174,6 +174,20 @@ fn give_up(job: &mut Job) -> Option<Act> {
     job.permit.take().map(|_| Act::Admit(job.work.capability.clone()))
 }
 
+/// Whether the job runs without a permit although its capability has a limit by now: with its run, room comes back.
+pub(crate) fn is_unnumbered(job: &Job, situation: &Situation) -> bool {
+    matches!(job.state, State::Running(_)) && job.permit.is_none() && situation.is_limited(&job.work.capability)
+}
+
+/// The decision that ends a run; where that ran without a permit under a limit, the next held job is looked for, too.
+pub(crate) fn makes_room(unnumbered: bool, mut decided: Decided) -> Decided {
+    let admit = Act::Admit(decided.job.work.capability.clone());
+    if unnumbered && !decided.acts.contains(&admit) {
+        decided.acts.push(admit);
+    }
+    decided
+}
+
 /// Holds a job back until somebody admits it; it gives up its permit, and how far it had risen.
 pub fn hold(mut job: Job, brake: Brake<'_>, now: Timestamp, reason: &str, detail: &str) -> Decided {
     (job.permit, job.aged) = (None, 0);
@@ -247,7 +261,8 @@ pub(crate) async fn keep(yard: &Yard, job: &Job, result: Option<Body>) -> Result
 /// Does what a saved record asks for. Nothing that fails here is lost: the record says what is due.
 pub async fn carry_out(yard: &Yard, job: Job, acts: Vec<Act>) {
     let freed = act(yard, job, acts).await;
-    brake::admit_all(yard, freed).await;
+    // One job gave up one permit at most: whatever else may go by now is the sweep's, and nobody's who waits here.
+    brake::admit_all(yard, freed, 1).await;
 }
 
 /// Does them all but the admissions, and answers for which capabilities somebody must admit: an admission leads to

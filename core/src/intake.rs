@@ -527,8 +527,21 @@ pub async fn accept(yard: &Yard, prepared: Vec<Prepared>) -> Result<Vec<Result<T
             Err(rejected) => Err(rejected),
         });
     }
-    brake::admit_all(yard, held).await;
+    brake::admit_all(yard, held, taken.len()).await;
     Ok(taken)
+}
+
+/// What accepting a prepared job would answer where its key was used before; `None`: it would be a new one.
+///
+/// # Errors
+///
+/// The ledger failed.
+pub async fn repeated(yard: &Yard, prepared: &Prepared) -> Result<Option<Result<Taken, Rejected>>, PortError> {
+    if prepared.job.work.key.is_none() {
+        return Ok(None);
+    }
+    let existing = yard.ledger.load(prepared.job.id).await?;
+    Ok(existing.map(|existing| judge(prepared.job.clone(), Acceptance::Existing(Box::new(existing)))))
 }
 
 /// What an acceptance means: ours, a repeat of ours, or another submission under our key.

@@ -20,8 +20,8 @@ use crate::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
 use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
     Acceptance, Ambient, Beat, BlobRef, Blobs, Body, Claim, Claimed, Depths, Herald, Lane, Lanes, LaunchFailed,
-    Launcher, Ledger, LogLine, LogPage, Logs, Message, NewJob, PortError, Query, Received, Refusal, Saved, Spend,
-    TaskState, TierDepth, Worker, Workers, Yard,
+    Launcher, Ledger, LogLine, LogPage, Logs, Message, NewJob, Permits, PortError, Query, Received, Refusal, Saved,
+    Spend, TaskState, TierDepth, Worker, Workers, Yard,
 };
 use crate::quota::{Buckets, Drawn, Rate};
 use crate::route::{Limits, Venue};
@@ -309,11 +309,16 @@ impl Ledger for Memory {
         Ok(spent)
     }
 
-    async fn permits(&self, capability: &str) -> Result<Vec<u16>, PortError> {
+    async fn permits(&self, capability: &str) -> Result<Permits, PortError> {
         let kept = self.kept();
-        let mut permits: Vec<u16> =
-            kept.jobs.values().filter(|job| job.work.capability == capability).filter_map(|job| job.permit).collect();
-        permits.sort_unstable();
+        let mut permits = Permits::default();
+        for job in kept.jobs.values().filter(|job| job.work.capability == capability) {
+            match job.permit {
+                Some(permit) => permits.held.push(permit),
+                None => permits.without += usize::from(job.phase() == Phase::Running),
+            }
+        }
+        permits.held.sort_unstable();
         Ok(permits)
     }
 
@@ -378,7 +383,7 @@ impl Ledger for Memory {
             }
             *open.entry(job.phase()).or_default() += 1;
             let held = job.phase() == Phase::Held;
-            if held || job.permit.is_some() {
+            if held || job.permit.is_some() || job.phase() == Phase::Running {
                 let (permits, waiting) = capabilities.entry(&job.work.capability).or_default();
                 (*permits, *waiting) = (*permits + u64::from(!held), *waiting + u64::from(held));
             }

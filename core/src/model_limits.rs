@@ -1,5 +1,5 @@
 //! A limit of one and two jobs, tried in every order: two that admit at once, a reaper, runs that end in every way,
-//! a pause, and a few faults.
+//! a pause, a limit that is switched on while they run, and a few faults.
 //!
 //! As in [`crate::model`] every change of a record is a room's own decision: [`brake::admission`],
 //! [`brake::hold_back`], [`execute::claim`], [`settle::report`], [`settle::lost`], [`settle::cancel`],
@@ -7,8 +7,9 @@
 //! a ledger that puts a permit if it is free, and whatever is lost between a write and its acts. What happens between
 //! doorbell and report is the other model's affair, and is one step here.
 //!
-//! Promised: never more than one of the two is dispatched or running; whenever nothing is paused and a job is held,
-//! one sweep later the permit is used; and both jobs can always end.
+//! Promised: never more than one of the two is dispatched or running, and none is sent on beside one that runs since
+//! before there was a limit; whenever nothing is paused and a job is held, one sweep later the permit is used; and both
+//! jobs can always end.
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -21,17 +22,22 @@ use crate::dispatch::{self, Act, Decided};
 use crate::execute;
 use crate::job::{Failure, Job, JobId, Nonce, Phase, State};
 use crate::policies::Situation;
-use crate::ports::{Outcome, Refusal};
+use crate::ports::{Outcome, Permits, Refusal};
 use crate::reap::{self, Fact};
 use crate::route::Venue;
 use crate::settle::{self, Told};
 use crate::testing::{a_claim, a_job, at, limited};
 
 static OPEN: LazyLock<Situation> = LazyLock::new(|| limited(Some(1)));
-static PAUSED: LazyLock<Situation> = LazyLock::new(|| {
+static PAUSED: LazyLock<Situation> = LazyLock::new(|| paused(limited(Some(1))));
+/// Before the limit is switched on.
+static FREE: LazyLock<Situation> = LazyLock::new(|| limited(None));
+static FREE_PAUSED: LazyLock<Situation> = LazyLock::new(|| paused(limited(None)));
+
+fn paused(situation: Situation) -> Situation {
     let pause = Pause { scope: Scope::All, by: "ana".into(), at: at(0), reason: String::new() };
-    Situation { pauses: Arc::new(Pauses::from_iter([pause])), ..limited(Some(1)) }
-});
+    Situation { pauses: Arc::new(Pauses::from_iter([pause])), ..situation }
+}
 
 /// Which of the protections are there.
 #[derive(Clone, Copy)]
@@ -40,9 +46,11 @@ struct Protocol {
     put_if_free: bool,
     /// The reaper sweeps.
     sweeps: bool,
+    /// An admission counts what runs without a permit.
+    counts_all: bool,
 }
 
-const WHOLE: Protocol = Protocol { put_if_free: true, sweeps: true };
+const WHOLE: Protocol = Protocol { put_if_free: true, sweeps: true, counts_all: true };
 
 /// An admission between its read and its write.
 #[derive(Clone)]
@@ -63,6 +71,8 @@ struct World {
     wanted: bool,
     paused: bool,
     pauses: u8,
+    /// Whether there is a limit by now, and whether there was one from the start.
+    limited: (bool, bool),
     faults: u8,
     cancels: u8,
     now: Timestamp,
@@ -76,7 +86,7 @@ fn moved(job: &Job) -> bool {
 type Taker<'a> = dyn FnMut(String, &dyn Fn(&mut World, bool)) + 'a;
 
 impl World {
-    fn new(faults: u8) -> Self {
+    fn new(faults: u8, limited: bool) -> Self {
         let born = |n: u8| {
             let mut job = a_job(Venue::Fleet);
             job.id = JobId::keyed("tests", &n.to_string());
@@ -94,15 +104,22 @@ impl World {
             plans: [None, None],
             wanted: true,
             paused: false,
-            pauses: 1,
+            // Each of these is the other world's affair, and would make this one too large to meet whole.
+            pauses: u8::from(limited),
+            limited: (limited, limited),
             faults,
-            cancels: 1,
+            cancels: u8::from(limited),
             now: at(10),
         }
     }
 
     fn situation(&self) -> &'static Situation {
-        if self.paused { &PAUSED } else { &OPEN }
+        match (self.limited.0, self.paused) {
+            (true, true) => &PAUSED,
+            (true, false) => &OPEN,
+            (false, true) => &FREE_PAUSED,
+            (false, false) => &FREE,
+        }
     }
 
     /// A conditional write; `acts`: whether whoever wrote lives on and acts.
@@ -137,16 +154,21 @@ impl World {
     }
 
     /// What somebody who looks now would write, as [`brake::admit`] reads it.
-    fn plan(&self) -> Option<Plan> {
+    fn plan(&self, protocol: Protocol) -> Option<Plan> {
         if self.paused {
             return None;
         }
-        let taken: Vec<u16> = self.jobs.iter().filter_map(|job| job.permit).collect();
-        let permit = brake::free_permits(1, &taken, 1).first().copied()?;
+        let runs_without = |job: &&Rc<Job>| job.phase() == Phase::Running && job.permit.is_none();
+        let without = if protocol.counts_all { self.jobs.iter().filter(runs_without).count() } else { 0 };
+        let taken = Permits { held: self.jobs.iter().filter_map(|job| job.permit).collect(), without };
+        let permit = match self.limited.0 {
+            true => Some(brake::free_permits(1, &taken, 1).first().copied()?),
+            false => None,
+        };
         let held = (0..2).filter(|n| self.jobs[*n].phase() == Phase::Held);
         let job = held.min_by_key(|n| (self.jobs[*n].work.tier, self.jobs[*n].created))?;
         let record = &self.jobs[job];
-        let decided = brake::admission((**record).clone(), Some(permit), self.situation(), self.now);
+        let decided = brake::admission((**record).clone(), permit, self.situation(), self.now);
         Some(Plan { job, read: record.revision, decided })
     }
 
@@ -169,16 +191,15 @@ impl World {
                     both(format!("admitter {slot} looks"), &|world, lives| {
                         // Who crashes here looked in vain; what it was told to do is forgotten.
                         world.wanted = false;
-                        world.plans[slot] = if lives { world.plan() } else { None };
+                        world.plans[slot] = if lives { world.plan(protocol) } else { None };
                     });
                 }
                 None => {}
                 Some(plan) => both(format!("admitter {slot} sends job {} on", plan.job), &|world, lives| {
                     world.plans[slot] = None;
                     let Plan { job, read, decided } = plan.clone();
-                    world.write(job, read, decided, lives, protocol);
-                    // Written or refused, it looks again.
-                    world.wanted |= lives;
+                    // Refused, it looks again.
+                    world.wanted |= !world.write(job, read, decided, lives, protocol) && lives;
                 }),
             }
         }
@@ -189,6 +210,9 @@ impl World {
             both("somebody pauses".to_owned(), &|world, _| {
                 (world.paused, world.pauses) = (true, world.pauses - 1);
             });
+        }
+        if !self.limited.0 {
+            both("a limit is switched on".to_owned(), &|world, _| world.limited.0 = true);
         }
         if self.paused {
             both("somebody resumes".to_owned(), &|world, lives| {
@@ -264,11 +288,18 @@ impl World {
 
     /// What is promised of every state.
     fn promises(&self, protocol: Protocol) -> Result<(), &'static str> {
-        if self.jobs.iter().filter(|job| moved(job)).count() > 1 {
+        let (limited, from_the_start) = self.limited;
+        // What was dispatched without a permit before there was a limit is met at its claim.
+        let takes = |job: &&Rc<Job>| job.permit.is_some() || job.phase() == Phase::Running;
+        let sent_on = self.jobs.iter().any(|job| job.permit.is_some());
+        if limited && sent_on && self.jobs.iter().filter(takes).count() > 1 {
             return Err("more than the limit are dispatched or running");
         }
-        if self.jobs.iter().any(|job| moved(job) != job.permit.is_some()) {
+        if self.jobs.iter().any(|job| job.permit.is_some() && !moved(job)) {
             return Err("a permit is held from the dispatch to the end of the run, and no longer");
+        }
+        if from_the_start && self.jobs.iter().any(|job| moved(job) && job.permit.is_none()) {
+            return Err("a job is sent on without a permit");
         }
         if self.jobs.iter().any(|job| job.is_settled() == job.due.is_some()) {
             return Err("a job is due while it has not ended, and no longer");
@@ -276,7 +307,7 @@ impl World {
         let held = |world: &World| world.jobs.iter().any(|job| job.phase() == Phase::Held);
         if !self.paused && held(self) {
             let mut swept = self.clone();
-            if let (Some(plan), true) = (swept.plan(), protocol.sweeps || swept.wanted) {
+            if let (Some(plan), true) = (swept.plan(protocol), protocol.sweeps || swept.wanted) {
                 swept.write(plan.job, plan.read, plan.decided, true, protocol);
             }
             if held(&swept) && !swept.jobs.iter().any(|job| moved(job)) && !protocol_waits(self) {
@@ -321,7 +352,8 @@ impl World {
                 | self.cancels << 2
                 | self.pauses << 3
                 | u8::from(self.paused) << 4
-                | u8::from(self.wanted) << 5,
+                | u8::from(self.wanted) << 5
+                | u8::from(self.limited.0) << 6,
         );
         key
     }
@@ -333,8 +365,8 @@ fn protocol_waits(world: &World) -> bool {
 }
 
 /// Meets every state there is: how many, and the first broken promise with the shortest way there.
-fn search(faults: u8, protocol: Protocol) -> (usize, Option<(&'static str, Vec<String>)>) {
-    let first = World::new(faults);
+fn search(faults: u8, limited: bool, protocol: Protocol) -> (usize, Option<(&'static str, Vec<String>)>) {
+    let first = World::new(faults, limited);
     let mut known: HashMap<Vec<u8>, usize> = HashMap::from([(first.key(), 0)]);
     let mut from: Vec<(usize, String)> = vec![(0, String::new())];
     let (mut over, mut back) = (vec![false], vec![Vec::new()]);
@@ -387,8 +419,8 @@ fn search(faults: u8, protocol: Protocol) -> (usize, Option<(&'static str, Vec<S
 mod tests {
     use super::*;
 
-    fn broken_without(protocol: Protocol) -> &'static str {
-        let (states, broken) = search(2, protocol);
+    fn broken_without(limited: bool, protocol: Protocol) -> &'static str {
+        let (states, broken) = search(2, limited, protocol);
         let (promise, trace) = broken.expect("a protection that nothing needs is no protection");
         println!("{states} states; {promise}:\n    {}", trace.join("\n    "));
         promise
@@ -396,21 +428,35 @@ mod tests {
 
     #[test]
     fn never_more_than_the_limit_and_never_stuck_below_it() {
-        let (states, broken) = search(2, WHOLE);
+        let (states, broken) = search(2, true, WHOLE);
         println!("{states} states");
         assert!(broken.is_none(), "{broken:#?}");
         assert!(states > 1000, "the search has lost its way: {states} states");
     }
 
     #[test]
+    fn nor_where_the_limit_is_switched_on_while_jobs_run() {
+        let (states, broken) = search(1, false, WHOLE);
+        println!("{states} states");
+        assert!(broken.is_none(), "{broken:#?}");
+        assert!(states > 1000, "the search has lost its way: {states} states");
+    }
+
+    #[test]
+    fn a_run_without_a_permit_that_is_not_counted_exceeds_the_limit() {
+        let found = broken_without(false, Protocol { counts_all: false, ..WHOLE });
+        assert_eq!(found, "more than the limit are dispatched or running");
+    }
+
+    #[test]
     fn a_permit_that_is_not_put_if_free_is_held_twice() {
-        let found = broken_without(Protocol { put_if_free: false, ..WHOLE });
+        let found = broken_without(true, Protocol { put_if_free: false, ..WHOLE });
         assert_eq!(found, "more than the limit are dispatched or running");
     }
 
     #[test]
     fn without_a_sweep_a_crash_leaves_jobs_held() {
-        let found = broken_without(Protocol { sweeps: false, ..WHOLE });
+        let found = broken_without(true, Protocol { sweeps: false, ..WHOLE });
         assert_eq!(found, "a job is held although the permit is free, and nobody will look");
     }
 

@@ -238,6 +238,22 @@ pub struct Spend {
     pub nanodollars: u64,
 }
 
+/// What of a capability's limit is taken: as records say it, and no count that somebody keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Permits {
+    /// The permits that are held, lowest first.
+    pub held: Vec<u16>,
+    /// Jobs that run without one: they were claimed while there was no limit, and take as much of it as any other.
+    pub without: usize,
+}
+
+impl Permits {
+    /// How many jobs take a part of the limit; more than it is, where it came or was lowered while they ran.
+    pub fn used(&self) -> usize {
+        self.held.len() + self.without
+    }
+}
+
 /// How much stands where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Depths {
@@ -245,7 +261,7 @@ pub struct Depths {
     pub open: Vec<(Phase, u64)>,
     /// What waits in each tier that something waits in: in the lanes of the fleet, and held.
     pub tiers: Vec<TierDepth>,
-    /// Capabilities of which a permit is held or a job is held back: permits, held jobs.
+    /// Capabilities of which a job runs, has a permit or is held back: jobs that run or have a permit, held jobs.
     pub capabilities: Vec<(String, u64, u64)>,
     /// Jobs that ended since the moment asked for and owe nothing, by phase.
     pub ended: Vec<(Phase, u64)>,
@@ -286,8 +302,8 @@ pub trait Ledger: Send + Sync {
     async fn list(&self, query: &Query) -> Result<Vec<Job>, PortError>;
     /// How many jobs stand in each phase; phases without jobs are left out.
     async fn count(&self) -> Result<Vec<(Phase, u64)>, PortError>;
-    /// The permits of a capability that are held, lowest first.
-    async fn permits(&self, capability: &str) -> Result<Vec<u16>, PortError>;
+    /// What of a capability's limit is taken.
+    async fn permits(&self, capability: &str) -> Result<Permits, PortError>;
     /// Held jobs of a capability in these tiers: the highest tier first, then the oldest; at most `limit`.
     async fn held(&self, capability: &str, tiers: &[Tier], limit: usize) -> Result<Vec<Job>, PortError>;
     /// The capabilities with held jobs.

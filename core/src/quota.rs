@@ -2,6 +2,8 @@
 //!
 //! The rate is a token bucket in the form of the generic cell rate algorithm (ITU-T I.371): one moment instead of a
 //! level and a time, so that nothing has to refill it.
+//!
+//! The yard's own callers have none: a tick or a finding that is refused is lost.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -126,6 +128,18 @@ pub enum OverQuota {
         /// When it may again.
         after: Duration,
     },
+    /// So many at once are more than may ever be unfinished: waiting does not help.
+    #[error(
+        "the quota of `{caller}` is {most} jobs that have not ended, and these are {n}: send them in smaller batches"
+    )]
+    Never {
+        /// Who.
+        caller: String,
+        /// How many it may have.
+        most: u64,
+        /// How many came together.
+        n: u32,
+    },
     /// Too many of the caller's jobs have not ended.
     #[error("the quota of `{caller}` is {most} jobs that have not ended, and it has {open}: try again when some have")]
     Open {
@@ -146,11 +160,12 @@ fn whole_seconds(duration: Duration) -> u64 {
 }
 
 impl OverQuota {
-    /// After how many whole seconds it is worth another try; at least one.
-    pub fn retry_after_seconds(&self) -> u64 {
+    /// After how many whole seconds it is worth another try, at least one; `None`: it never is.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
         match self {
-            Self::Rate { after, .. } => whole_seconds(*after).max(1),
-            Self::Open { .. } => whole_seconds(UNTIL_SOME_END),
+            Self::Rate { after, .. } => Some(whole_seconds(*after).max(1)),
+            Self::Never { .. } => None,
+            Self::Open { .. } => Some(whole_seconds(UNTIL_SOME_END)),
         }
     }
 }
@@ -164,7 +179,13 @@ impl OverQuota {
 /// The ledger failed; the [`OverQuota`] inside says what is used up.
 pub async fn charge(yard: &Yard, caller: &str, n: u32) -> Result<Result<(), OverQuota>, PortError> {
     let quota = yard.policies().quotas.of(caller);
+    if n == 0 {
+        return Ok(Ok(()));
+    }
     if let Some(most) = quota.open_jobs {
+        if u64::from(n) > most {
+            return Ok(Err(OverQuota::Never { caller: caller.to_owned(), most, n }));
+        }
         let open = yard.ledger.open_jobs(caller, most).await?;
         if open.saturating_add(u64::from(n)) > most {
             return Ok(Err(OverQuota::Open { caller: caller.to_owned(), most, open }));
@@ -210,10 +231,12 @@ mod tests {
     fn what_a_refused_caller_is_told() {
         let rate = OverQuota::Rate { caller: "ci".into(), rate: RATE, after: Duration::from_millis(1200) };
         let open = OverQuota::Open { caller: "ci".into(), most: 10, open: 10 };
+        let never = OverQuota::Never { caller: "ci".into(), most: 10, n: 11 };
         insta::assert_snapshot!(format!(
-            "{rate} [{}]\n{open} [{}]",
+            "{rate} [{:?}]\n{open} [{:?}]\n{never} [{:?}]",
             rate.retry_after_seconds(),
-            open.retry_after_seconds()
+            open.retry_after_seconds(),
+            never.retry_after_seconds()
         ));
     }
 

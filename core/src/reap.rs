@@ -220,9 +220,10 @@ fn has_beat(job: &Job) -> bool {
 
 /// The holder was asked and did not answer in time: the record ends without it.
 fn force(mut job: Job, run: &Run, cause: StopCause, situation: &Situation, now: Timestamp) -> Decided {
+    let unnumbered = dispatch::is_unnumbered(&job, situation);
     settle::charge(&mut job, run, situation, now);
     settle::owe_stop(&mut job);
-    match cause {
+    let ended = match cause {
         StopCause::Cancel | StopCause::Stale | StopCause::Drain => {
             dispatch::end(job, Ending::Cancelled, None, None, None, now, "forced")
         }
@@ -231,7 +232,8 @@ fn force(mut job: Job, run: &Run, cause: StopCause, situation: &Situation, now: 
             let failure = Failure::new("timed_out", "it ran over its time limit and its holder did not end it");
             dispatch::end(job, Ending::TimedOut, None, Some(failure), None, now, "forced")
         }
-    }
+    };
+    dispatch::makes_room(unnumbered, ended)
 }
 
 /// What a round did.

@@ -76,10 +76,11 @@ pub fn report(
         }
     };
     let mut job = job;
+    let unnumbered = dispatch::is_unnumbered(&job, situation);
     charge(&mut job, &run, situation, now);
     let by = Some(run.token);
     let asked = run.stop.as_ref().map(|stop| stop.cause);
-    Ok(match told.outcome {
+    let decided = match told.outcome {
         // Done is done, even if somebody asked it to stop meanwhile.
         Outcome::Succeeded(result) => {
             let result = result.as_ref().map(|text| ResultRef { epoch: job.epoch, bytes: text.len() as u64 });
@@ -119,7 +120,8 @@ pub fn report(
                 dispatch::again(job, situation, now, "interrupted", &detail)
             }
         },
-    })
+    };
+    Ok(dispatch::makes_room(unnumbered, decided))
 }
 
 /// The job itself failed once more: for good, or until the next attempt.
@@ -159,6 +161,7 @@ fn cancelled(job: Job, by: Option<TokenHash>, now: Timestamp, reason: &str) -> D
 /// Decides what becomes of a run whose holder is gone without a word. Spends no attempt; but a job that takes its
 /// workers down is stopped.
 pub fn lost(mut job: Job, situation: &Situation, now: Timestamp, detail: &str) -> Decided {
+    let unnumbered = dispatch::is_unnumbered(&job, situation);
     job.losses += 1;
     if let State::Running(run) = job.state.clone() {
         charge(&mut job, &run, situation, now);
@@ -167,9 +170,10 @@ pub fn lost(mut job: Job, situation: &Situation, now: Timestamp, detail: &str) -
     if job.losses >= LOSSES {
         let failure =
             Failure::new("took_its_worker_down", format!("{} holders in turn were lost while they ran it", job.losses));
-        return end(job, Ending::Failed, None, Some(failure), None, now, "took_its_worker_down");
+        let ended = end(job, Ending::Failed, None, Some(failure), None, now, "took_its_worker_down");
+        return dispatch::makes_room(unnumbered, ended);
     }
-    dispatch::again(job, situation, now, "holder_lost", detail)
+    dispatch::makes_room(unnumbered, dispatch::again(job, situation, now, "holder_lost", detail))
 }
 
 /// Decides what becomes of a job whose task ended without a report.

@@ -12,7 +12,7 @@ use crate::route::{Place, Venue};
 /// What a sentence can say besides, where somebody counted it. A list of jobs counts nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Of the permits of its capability, how many are held.
+    /// How many jobs take a part of its capability's limit.
     pub permits_used: Option<usize>,
     /// How many jobs its tier and the higher ones show; a long queue is counted to a thousand.
     pub ahead: Option<u64>,
@@ -26,7 +26,7 @@ pub struct Facts {
 pub async fn facts(yard: &Yard, job: &Job) -> Result<Facts, PortError> {
     let mut facts = Facts::default();
     match &job.state {
-        State::Held { .. } => facts.permits_used = Some(yard.ledger.permits(&job.work.capability).await?.len()),
+        State::Held { .. } => facts.permits_used = Some(yard.ledger.permits(&job.work.capability).await?.used()),
         State::Dispatched { .. } if job.route.venue() == Venue::Fleet => {
             let own = dispatch::lane(job);
             let mut ahead = 0;

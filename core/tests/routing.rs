@@ -87,6 +87,7 @@ const BROKEN: [(&str, &str, &str); 41] = [
     ("routing.yaml", "# ageing_seconds: 1800", "ageing_seconds: 0"),
     ("routing.yaml", "# ageing_seconds: 1800", "quotas: { every: { burst: 5 } }"),
     ("routing.yaml", "# ageing_seconds: 1800", "quotas: { callers: { ci: { jobs_per_minute: 0 } } }"),
+    ("routing.yaml", "# ageing_seconds: 1800", "quotas: { callers: { findings: { open_jobs: 5 } } }"),
     ("prices.yaml", "version: 1", "version: 3"),
     ("prices.yaml", "region: us-east-1", "region: US East"),
     ("prices.yaml", "region: us-east-1\n", ""),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row, params};
 use switchyard_core::brake::{Pause, Pauses, Scope};
 use switchyard_core::job::{Job, Tier};
-use switchyard_core::ports::PortError;
+use switchyard_core::ports::{Permits, PortError};
 use switchyard_core::wire;
 
 use crate::ledger_sqlite::{SqliteLedger, aside, job_of, lock, unreadable};
@@ -55,10 +55,25 @@ impl SqliteLedger {
     }
 
     /// See [`switchyard_core::ports::Ledger::permits`].
-    pub(crate) fn permits_of(&self, capability: &str) -> Result<Vec<u16>, PortError> {
-        let sql = "SELECT permit FROM jobs WHERE capability = ?1 AND permit IS NOT NULL ORDER BY permit";
+    pub(crate) fn permits_of(&self, capability: &str) -> Result<Permits, PortError> {
+        // One look at both: a job must not be missed between them.
+        let sql = "SELECT permit FROM jobs WHERE capability = ?1 AND permit IS NOT NULL
+                   UNION ALL
+                   SELECT NULL FROM jobs WHERE capability = ?1 AND phase = 'running' AND permit IS NULL
+                   ORDER BY 1";
         self.store
-            .read(|connection| connection.prepare_cached(sql)?.query_map([capability], |row| row.get(0))?.collect())
+            .read(|connection| {
+                let mut permits = Permits::default();
+                let mut statement = connection.prepare_cached(sql)?;
+                let mut rows = statement.query([capability])?;
+                while let Some(row) = rows.next()? {
+                    match row.get::<_, Option<u16>>(0)? {
+                        Some(permit) => permits.held.push(permit),
+                        None => permits.without += 1,
+                    }
+                }
+                Ok(permits)
+            })
             .map_err(|error| error.at("list the permits of", capability))
     }
 
@@ -114,7 +129,7 @@ impl SqliteLedger {
             }
             None => connection.execute("DELETE FROM yard WHERE name = ?1", [name]).map(drop),
         };
-        let bells = Arc::clone(&self.bells);
+        let (bells, lifted) = (Arc::clone(&self.bells), pause.is_none());
         let (kept, changed, over) = (Arc::clone(&self.pauses), pause.cloned(), scope.clone());
         let after = move |(): &()| {
             let mut kept = lock(&kept);
@@ -124,6 +139,9 @@ impl SqliteLedger {
                 None => drop(pauses.lift(&over)),
             }
             drop(kept);
+            if lifted {
+                bells.brakes.notify_one();
+            }
             // Whoever passed a paused tier over looks there again.
             bells.lanes.notify_waiters();
         };

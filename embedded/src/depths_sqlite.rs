@@ -57,11 +57,14 @@ pub(crate) fn depths(connection: &Connection, since: Timestamp) -> rusqlite::Res
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let counts = capabilities.entry(row.get(0)?).or_default();
-            *(if held { &mut counts.1 } else { &mut counts.0 }) = number(row, 1)?;
+            *(if held { &mut counts.1 } else { &mut counts.0 }) += number(row, 1)?;
         }
         Ok::<_, rusqlite::Error>(())
     };
     count("SELECT capability, count(*) FROM jobs WHERE permit IS NOT NULL GROUP BY capability", false)?;
+    let unnumbered =
+        "SELECT capability, count(*) FROM jobs WHERE phase = 'running' AND permit IS NULL GROUP BY capability";
+    count(unnumbered, false)?;
     count("SELECT capability, count(*) FROM jobs WHERE phase = 'held' GROUP BY capability", true)?;
     Ok(Depths {
         open,

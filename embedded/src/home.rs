@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use switchyard_core::brake;
 use switchyard_core::job::Nonce;
 use switchyard_core::observe::Observed;
@@ -200,10 +201,22 @@ fn clear(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// When to sweep next, if anything is held: at the moment kept from an earlier look, else half a minute from now.
+/// Whatever is looked at in between does not put it off.
+fn sweep_at(kept: Option<Timestamp>, held: bool, now: Timestamp) -> Option<Timestamp> {
+    held.then(|| kept.unwrap_or(now + brake::SWEEP))
+}
+
 /// Sleeps until something is due, and reaps. No clock ticks while nothing is.
+///
+/// It is also the one who sweeps when the rules were replaced, whoever replaced them, or a pause was lifted: what fails
+/// then is repeated, and nobody waits for it.
 async fn night_watch(yard: Yard, ledger: SqliteLedger) {
     let _vital = Vital("the night watch");
     let mut failures = 0;
+    let mut replaced = yard.shelf.changed();
+    // At once after the start, whose own sweep did as much as one does.
+    let mut sweep = Some(yard.ambient.now());
     loop {
         // Armed for ever first: whatever is saved while the next moment is looked up rings the bell.
         ledger.bells.arm(None);
@@ -219,20 +232,34 @@ async fn night_watch(yard: Yard, ledger: SqliteLedger) {
         };
         let now = yard.ambient.now();
         // While jobs are held, somebody looks whether they may go: what made room may have ended before it said so.
-        let sweep = held.then(|| now + brake::SWEEP);
+        sweep = sweep_at(sweep, held, now);
         let next = next.into_iter().chain(sweep).min();
         ledger.bells.arm(next);
         let wait = next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default());
         tokio::select! {
             () = sleep(wait) => {}
             () = ledger.bells.due.notified() => continue,
+            () = &mut replaced => {
+                // Heard from here on: rules that are replaced in the middle of a sweep are swept for once more.
+                replaced = yard.shelf.changed();
+                sweep = Some(now);
+                continue;
+            }
+            () = ledger.bells.brakes.notified() => {
+                sweep = Some(now);
+                continue;
+            }
         }
         match reap::round(&yard).await {
-            Ok(counts) if counts.errors == 0 => failures = 0,
-            Ok(_) => {
-                failures += 1;
-                pause(&yard, failures).await;
+            Ok(counts) => {
+                // Whatever moved something may not have moved all.
+                sweep = (counts.admitted > 0).then_some(now);
+                failures = if counts.errors == 0 { 0 } else { failures + 1 };
+                if failures > 0 {
+                    pause(&yard, failures).await;
+                }
             }
+            // The sweep's moment stays: it is made up for as soon as the home answers.
             Err(error) => {
                 failures += 1;
                 warn!(%error, "the night watch failed");
@@ -305,4 +332,20 @@ async fn sleep(wait: Option<Duration>) {
 async fn pause(yard: &Yard, failures: u32) {
     let pause = switchyard_core::ports::backoff(Duration::from_secs(1), failures.min(6), yard.ambient.chance());
     yard.ambient.pause(pause).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_moment_of_a_sweep_is_not_put_off_by_whoever_rings_before() {
+        let start = Timestamp::UNIX_EPOCH;
+        let mut sweep = None;
+        for second in 0..30 {
+            sweep = sweep_at(sweep, true, start + Duration::from_secs(second));
+            assert_eq!(sweep, Some(start + brake::SWEEP));
+        }
+        assert_eq!(sweep_at(sweep, false, start), None, "nothing is held, and nobody looks");
+    }
 }

@@ -13,8 +13,8 @@ use switchyard_core::execute;
 use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
-    Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Lane, Ledger, NewJob, PortError, Query, Refusal, Saved,
-    Spend,
+    Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Lane, Ledger, NewJob, Permits, PortError, Query, Refusal,
+    Saved, Spend,
 };
 use switchyard_core::quota::{Buckets, Drawn, Rate};
 use switchyard_core::route::Venue;
@@ -54,6 +54,8 @@ pub struct Bells {
     pub due: Notify,
     /// What the reaper waits for, in milliseconds since 1970.
     armed: AtomicI64,
+    /// A pause was lifted: what it held is swept at once.
+    pub brakes: Notify,
     /// A run was asked to stop, or is not the job's any more.
     pub stops: Notify,
     watched: Mutex<HashMap<JobId, (Arc<Notify>, usize)>>,
@@ -66,6 +68,7 @@ impl Default for Bells {
             rung: Mutex::default(),
             due: Notify::new(),
             armed: AtomicI64::new(i64::MAX),
+            brakes: Notify::new(),
             stops: Notify::new(),
             watched: Mutex::default(),
         }
@@ -603,7 +606,7 @@ impl Ledger for SqliteLedger {
         Ok(spent.into_iter().filter_map(spend).collect())
     }
 
-    async fn permits(&self, capability: &str) -> Result<Vec<u16>, PortError> {
+    async fn permits(&self, capability: &str) -> Result<Permits, PortError> {
         self.permits_of(capability)
     }
 

@@ -11,3 +11,7 @@ UPDATE jobs SET
 -- A permit is held once: this index is what refuses a second holder, in the same write that takes it.
 CREATE UNIQUE INDEX jobs_permit ON jobs (capability, permit) WHERE permit IS NOT NULL;
 CREATE INDEX jobs_held ON jobs (capability, tier, created, id) WHERE phase = 'held';
+
+-- What runs without a permit takes a part of its capability's limit, should there be one by now. As small as what runs
+-- is: a job pays for it with one entry at its claim, and no count can differ from the records.
+CREATE INDEX jobs_unnumbered ON jobs (capability) WHERE phase = 'running' AND permit IS NULL;

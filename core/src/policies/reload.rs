@@ -55,6 +55,16 @@ pub fn changes(old: &Policies, new: &Policies) -> Vec<String> {
     if old.limits != new.limits {
         changes.push("limits and prices: changed".to_owned());
     }
+    if old.ageing != new.ageing {
+        changes.push("ageing: changed".to_owned());
+    }
+    if old.quotas.every != new.quotas.every {
+        changes.push("quota of every caller: changed".to_owned());
+    }
+    let callers = |policies: &Policies| policies.quotas.callers.keys().cloned().collect();
+    changes.extend(compare("quota of caller", &callers(old), &callers(new), |name| {
+        old.quotas.callers.get(name) == new.quotas.callers.get(name)
+    }));
     changes
 }
 
@@ -72,6 +82,7 @@ fn compare(what: &str, old: &BTreeSet<String>, new: &BTreeSet<String>, same: imp
 mod tests {
     use super::*;
     use crate::policies::{CATALOG_FILE, Files, SCHEDULES_FILE};
+    use crate::quota::{Quota, Quotas};
 
     fn policies(capabilities: &str, schedules: &str) -> Policies {
         let files = Files::from([
@@ -92,6 +103,11 @@ mod tests {
         );
         let mut told = changes(&old, &new);
         told.extend(changes(&old, &Policies { limits: crate::route::Limits::one_machine(1), ..old.clone() }));
+        let ageing = Some(std::time::Duration::from_secs(9));
+        told.extend(changes(&old, &Policies { ageing, ..old.clone() }));
+        let some = Quota { rate: None, open_jobs: Some(7) };
+        let quotas = Quotas { every: some, callers: [("ci".to_owned(), some)].into() };
+        told.extend(changes(&old, &Policies { quotas, ..old.clone() }));
         let expected = [
             "capability b: changed",
             "capability c: removed",
@@ -100,6 +116,9 @@ mod tests {
             "schedule x: changed",
             "schedule y: removed",
             "limits and prices: changed",
+            "ageing: changed",
+            "quota of every caller: changed",
+            "quota of caller ci: added",
         ];
         assert_eq!(told, expected);
         assert_eq!(changes(&old, &old), Vec::<String>::new());

@@ -10,6 +10,7 @@ use serde_saphyr::Spanned;
 
 use super::{FUNCTION_TIME, Limits, POOLS, Pool, PoolName, Venue};
 use crate::cost::Prices;
+use crate::intake::RESERVED_CALLERS;
 use crate::job::one_line;
 use crate::policies::{PolicyError, check_version, read_yaml};
 use crate::quota::{Quota, Quotas, Rate};
@@ -281,6 +282,9 @@ impl Routing {
 
 impl QuotasEntry {
     fn into_quotas(self) -> Result<Quotas, String> {
+        if let Some(own) = self.callers.keys().find(|name| RESERVED_CALLERS.contains(&name.as_str())) {
+            return Err(format!("callers.{own}: the yard itself submits under that name, and is never refused"));
+        }
         let every = self.every.into_quota().map_err(|what| format!("every.{what}"))?;
         let named = |(name, entry): (String, QuotaEntry)| match entry.into_quota() {
             Ok(quota) => Ok((name, quota)),

@@ -147,7 +147,7 @@ pub struct LimitView {
     /// How many of its jobs may be dispatched or running at once; left out where there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u16>,
-    /// Permits that are held.
+    /// How many of its jobs have a permit, or run without one since there was no limit.
     pub used: u64,
     /// Jobs that are held back.
     pub held: u64,
@@ -177,6 +177,8 @@ impl YardView {
                 used: *used,
                 held: *held,
             })
+            // What runs without a limit is nobody's concern here.
+            .filter(|view| view.limit.is_some() || view.held > 0)
             .chain(idle.map(|listed| LimitView {
                 capability: listed.name.clone(),
                 limit: listed.concurrent,
@@ -221,7 +223,7 @@ mod tests {
         let depths = Depths {
             open: vec![(Phase::Held, 4), (Phase::Running, 3)],
             tiers: vec![TierDepth { tier: Tier::Standard, waiting: 2, held: 4, oldest: at(0) }],
-            capabilities: vec![("gone".into(), 0, 2)],
+            capabilities: vec![("gone".into(), 0, 2), ("runs-freely".into(), 7, 0)],
             ended: vec![(Phase::Succeeded, 17)],
         };
         let catalog = limited(Some(3)).policies.catalog.clone();
