@@ -123,7 +123,8 @@ pub enum Brake<'a> {
     Paused(&'a Pause),
     /// Its capability may have so many at once, and the job holds no permit.
     Limited(u16),
-    /// Its capability is not in the catalog: it waits until it is put back, or its start deadline passes.
+    /// Its capability is not in the catalog: it waits until it is put back, or its start deadline passes. A job that
+    /// has started once has no such deadline any more: only somebody's cancellation ends its wait.
     Unlisted,
 }
 

@@ -576,7 +576,7 @@ async fn a_claim_decides_as_the_pure_decision_does(yard: &Yard) {
         }
     }
     let met: Vec<&str> = refusals.iter().map(String::as_str).collect();
-    let all = ["Braked", "Held", "Newer", "NoRoom", "NotNow", "Settled"];
+    let all = ["Braked", "Newer", "NoRoom", "NotNow", "Settled", "Taken"];
     assert_eq!(met, all, "the table meets every refusal of a job that is there");
     assert!(wins > 8, "and enough wins");
 }

@@ -206,6 +206,8 @@ pub fn hold(mut job: Job, brake: Brake<'_>, now: Timestamp, reason: &str, detail
 
 /// Puts a job off until `until`; the reaper dispatches it then.
 pub fn delay(mut job: Job, until: Timestamp, now: Timestamp, reason: &str, detail: &str) -> Decided {
+    // Its next wait begins when the delay ends: it has not waited for that one yet.
+    job.aged = 0;
     job.take(Step::Delay, State::Delayed { until }, now, reason, detail);
     job.due = Some(due_in(&job, until, Duration::ZERO));
     let freed = give_up(&mut job);
@@ -394,6 +396,8 @@ mod tests {
         assert_eq!((ended.job.permit, ended.acts), (None, vec![back.clone()]));
         let delayed = delay(job.clone(), at(9), at(1), "attempt_failed", "");
         assert_eq!((delayed.job.permit, delayed.acts), (None, vec![back.clone()]));
+        let risen = Job { aged: 1, ..job.clone() };
+        assert_eq!(delay(risen, at(9), at(1), "attempt_failed", "").job.aged, 0, "it rises anew, or not");
         // Its number is above a limit that was lowered: the next number is below it, if there is one.
         let lowered = again(job.clone(), &crate::testing::limited(Some(1)), at(1), "interrupted", "");
         assert_eq!((lowered.job.phase(), lowered.job.permit), (Phase::Held, None));

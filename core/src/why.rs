@@ -79,7 +79,8 @@ fn held(job: &Job, since: Timestamp, situation: &Situation, facts: &Facts) -> St
         Some(Brake::Unlisted) => {
             let until = match job.work.start_deadline {
                 Some(deadline) => format!("; it expires at {}", shown(deadline)),
-                None => String::new(),
+                // It never had one, or has started once: nothing but these two ends its wait.
+                None => ", until it is put back or the job is cancelled".to_owned(),
             };
             format!("held since {since}: capability {capability} is not in the catalog{until}")
         }

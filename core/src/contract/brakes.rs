@@ -332,11 +332,11 @@ pub(super) async fn what_runs_without_a_permit_counts_when_a_limit_comes(yard: &
 }
 
 pub(super) async fn an_end_sends_one_on_and_a_sweep_so_many_and_no_more(yard: &Yard) {
-    let none = under_limit(yard, "limits: { concurrent: 1 }");
+    let one = under_limit(yard, "limits: { concurrent: 1 }");
     let now = today(yard);
-    let first = submit(&none, "first", &json!({ "capability": "guarded" })).await;
+    let first = load(yard, submit(&one, "first", &json!({ "capability": "guarded" })).await.id).await;
     let crowd = put(yard, (0..520).map(|n| guarded(yard, &format!("crowd-{n}"), Tier::Standard, now))).await;
-    assert!(matches!(desk_claim(&none, &first, 1).await, Claimed::Won(..)));
+    assert!(matches!(desk_claim(&one, &first, 1).await, Claimed::Won(..)));
     let held = async |yard: &Yard| yard.ledger.held("guarded", &Tier::ALL, 1000).await.expect("held").len();
     // The limit was removed meanwhile: whoever reports must not wait until all of them have gone.
     let free = under_limit(yard, "");
