@@ -5,14 +5,14 @@ use std::path::Path;
 
 use serde_json::Value;
 use switchyard_core::policies::PolicyError;
-use switchyard_core::route::{Limits, Pool, PoolName};
+use switchyard_core::route::{Limits, Pool, PoolName, Routing};
 
 fn policies(file: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies").join(file)).unwrap()
 }
 
 fn parse(routing: &str, prices: &str) -> Result<Limits, PolicyError> {
-    Limits::parse("routing.yaml", routing, "prices.yaml", prices)
+    Routing::parse("routing.yaml", routing, "prices.yaml", prices).map(|routing| routing.limits)
 }
 
 fn shipped() -> Limits {

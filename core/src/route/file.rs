@@ -163,22 +163,6 @@ pub struct Routing {
     pub ageing: Option<Duration>,
 }
 
-impl Limits {
-    /// [`Routing::parse`] without what is no matter of the venues.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn parse(
-        routing_file: &str,
-        routing_text: &str,
-        prices_file: &str,
-        prices_text: &str,
-    ) -> Result<Self, PolicyError> {
-        Routing::parse(routing_file, routing_text, prices_file, prices_text).map(|routing| routing.limits)
-    }
-}
-
 impl Routing {
     /// Reads what the venues can do and what they cost. The files' names are for errors.
     ///
