@@ -77,6 +77,25 @@ fn a_watched_job_is_shown_until_it_has_ended_and_says_how() {
 }
 
 #[test]
+fn a_task_that_waits_for_a_place_says_so_and_how_many_are_before_it() {
+    let home = Home::new();
+    // Four places.
+    let yard = home.start();
+    let running: Vec<String> = (0..4).map(|_| yard.submit("task", "sleep 30")).collect();
+    running.iter().for_each(|id| drop(yard.running(id)));
+    let waiting: Vec<String> = (0..2).map(|_| yard.submit("task", "exit 0")).collect();
+    let why = |id: &str| yard.job(id)["why"].as_str().unwrap_or_default().to_owned();
+    assert!(why(&waiting[0]).ends_with(", next in line"), "{}", why(&waiting[0]));
+    let second = why(&waiting[1]);
+    assert!(
+        second.starts_with("waiting for a place on fargate since ") && second.ends_with(", 1 before it"),
+        "{second}"
+    );
+    running.iter().for_each(|id| drop(Ended::of(home.switchyard().args(["cancel", id]))));
+    waiting.iter().for_each(|id| assert_eq!(yard.settled(id)["state"], "succeeded"));
+}
+
+#[test]
 fn every_shell_has_its_completions_and_tables_have_no_colours_where_none_are_wanted() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -492,6 +492,8 @@ pub enum LaunchFailure {
 pub enum TaskState {
     /// There is none for that job and epoch, or it has ended.
     Absent,
+    /// It waits for a place, behind so many others.
+    Waiting(u64),
     /// It starts or runs.
     Alive,
 }

@@ -125,7 +125,7 @@ fn look_at_waiting(
             return dispatch::again(job, situation, now, "handed_on", "the invocation ended before it ran");
         }
         venue @ (Venue::Function | Venue::Fargate) => {
-            if *fact != Fact::Task(TaskState::Alive) {
+            if !matches!(fact, Fact::Task(TaskState::Alive | TaskState::Waiting(_))) {
                 acts.push(Act::Launch(venue, message));
             }
         }
@@ -471,7 +471,9 @@ mod tests {
         let message = Message { id: job.id, epoch: Epoch(1) };
         let absent = look(job.clone(), &Fact::Task(TaskState::Absent), &here(), at(60)).unwrap();
         assert_eq!(absent.acts, [Act::Launch(Venue::Fargate, message)]);
-        assert_eq!(look(job, &Fact::Task(TaskState::Alive), &here(), at(60)).unwrap().acts, []);
+        for there in [TaskState::Alive, TaskState::Waiting(3)] {
+            assert_eq!(look(job.clone(), &Fact::Task(there), &here(), at(60)).unwrap().acts, []);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::brake::{Brake, Pause};
 use crate::dispatch;
 use crate::job::{Job, Settlement, State};
 use crate::policies::Situation;
-use crate::ports::{PortError, Yard};
+use crate::ports::{PortError, TaskState, Yard};
 use crate::route::{Place, Venue};
 
 /// What a sentence can say besides, where somebody counted it. A list of jobs counts nothing.
@@ -16,6 +16,8 @@ pub struct Facts {
     pub permits_used: Option<usize>,
     /// How many jobs its tier and the higher ones show; a long queue is counted to a thousand.
     pub ahead: Option<u64>,
+    /// What its launcher knows of its task.
+    pub task: Option<TaskState>,
 }
 
 /// Counts what the sentence about this job can use.
@@ -35,7 +37,13 @@ pub async fn facts(yard: &Yard, job: &Job) -> Result<Facts, PortError> {
             }
             facts.ahead = Some(ahead);
         }
-        State::Dispatched { .. } | State::Delayed { .. } | State::Running(_) | State::Settled(_) => {}
+        State::Dispatched { .. } => match job.route.venue() {
+            venue @ (Venue::Function | Venue::Fargate) => {
+                facts.task = Some(yard.launcher.find(job.id, job.epoch, venue).await?);
+            }
+            Venue::Inline | Venue::Fleet => {}
+        },
+        State::Delayed { .. } | State::Running(_) | State::Settled(_) => {}
     }
     Ok(facts)
 }
@@ -120,7 +128,17 @@ fn dispatched(job: &Job, at: Timestamp, situation: &Situation, facts: &Facts) ->
         }
         Place::Inline => format!("starting inline since {since}"),
         place @ (Place::Function | Place::Fargate) => {
-            format!("waiting for a place on {}, or starting there, since {since}", place.venue())
+            let venue = place.venue();
+            match facts.task {
+                Some(TaskState::Waiting(0)) => format!("waiting for a place on {venue} since {since}, next in line"),
+                Some(TaskState::Waiting(before)) => {
+                    format!("waiting for a place on {venue} since {since}, {before} before it")
+                }
+                Some(TaskState::Alive) => format!("starting on {venue} since {since}"),
+                // Launched once more by the reaper where that is so.
+                Some(TaskState::Absent) => format!("to be launched on {venue} since {since}"),
+                None => format!("waiting for a place on {venue}, or starting there, since {since}"),
+            }
         }
     }
 }
@@ -175,6 +193,7 @@ mod tests {
         let none = Facts::default();
         let used = |used| Facts { permits_used: Some(used), ..none };
         let ahead = |ahead| Facts { ahead: Some(ahead), ..none };
+        let task = |task| Facts { task: Some(task), ..none };
         let held = dispatch::hold(a_job(Venue::Fleet), Brake::Limited(2), at(3), "limited", "").job;
         let mut hurried = held.clone();
         hurried.work.start_deadline = Some(at(700));
@@ -222,7 +241,11 @@ mod tests {
             ("fleet, a long queue", &fleet, &free, ahead(1700)),
             ("fleet, risen", &risen, &free, none),
             ("fleet, paused", &fleet, &tier, ahead(3)),
-            ("fargate", &fargate, &free, none),
+            ("fargate, in a list", &fargate, &free, none),
+            ("fargate, next", &fargate, &free, task(TaskState::Waiting(0))),
+            ("fargate, others first", &fargate, &free, task(TaskState::Waiting(7))),
+            ("fargate, launched", &fargate, &free, task(TaskState::Alive)),
+            ("fargate, not launched", &fargate, &free, task(TaskState::Absent)),
             ("function", &function, &free, none),
             ("inline", &inline, &free, none),
             ("running", &running, &free, none),

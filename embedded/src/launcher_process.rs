@@ -100,11 +100,6 @@ impl ProcessLauncher {
         }
     }
 
-    /// How many launches wait for a place before this one; `None` when it does not wait for one.
-    pub fn waits_behind(&self, run: Message) -> Option<usize> {
-        self.0.places.before(run)
-    }
-
     fn tasks(&self) -> MutexGuard<'_, HashMap<Message, StopSignal>> {
         // A panic in between leaves a map without half-done entries.
         self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner)
@@ -249,8 +244,11 @@ impl Launcher for ProcessLauncher {
     }
 
     async fn find(&self, id: JobId, epoch: Epoch, _venue: Venue) -> Result<TaskState, PortError> {
-        let alive = self.tasks().contains_key(&Message { id, epoch });
-        Ok(if alive { TaskState::Alive } else { TaskState::Absent })
+        let run = Message { id, epoch };
+        if !self.tasks().contains_key(&run) {
+            return Ok(TaskState::Absent);
+        }
+        Ok(self.0.places.before(run).map_or(TaskState::Alive, |before| TaskState::Waiting(before as u64)))
     }
 
     async fn stop(&self, id: JobId, epoch: Epoch, _venue: Venue) -> Result<(), PortError> {
