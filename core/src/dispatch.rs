@@ -82,14 +82,24 @@ pub fn lane(job: &Job) -> Lane {
 /// it rises a tier.
 pub fn first_look(job: &Job, situation: &Situation, now: Timestamp) -> Timestamp {
     let due = due_in(job, now, FIRST_LOOK);
-    rises_at(job, situation, now).map_or(due, |rises| due.min(rises))
+    rises_at(job, situation, waits_since(job, now)).map_or(due, |rises| due.min(rises))
 }
 
-/// When a job that waits in the fleet since then rises a tier; never, unless the rules say so.
+/// When a job that waits since then rises another tier, in the fleet; never, unless the rules say so.
 pub(crate) fn rises_at(job: &Job, situation: &Situation, since: Timestamp) -> Option<Timestamp> {
     let waits = situation.policies.ageing?;
     let rises = job.route.venue() == Venue::Fleet && lane(job).tier != Tier::Synchronous;
-    rises.then(|| since + waits)
+    rises.then(|| since + waits * (u32::from(job.aged) + 1))
+}
+
+/// Since when a job waits that is to wait on: sent elsewhere, held back or let go on, it has not waited less for it. A
+/// run or a pause in between ends a wait, and the next begins now.
+fn waits_since(job: &Job, now: Timestamp) -> Timestamp {
+    match &job.state {
+        State::Held { since } => *since,
+        State::Dispatched { at, .. } => *at,
+        State::Delayed { .. } | State::Running(_) | State::Settled(_) => now,
+    }
 }
 
 /// The moment `wait` from now, or the start deadline if that comes first.
@@ -128,7 +138,8 @@ pub fn again(mut job: Job, situation: &Situation, now: Timestamp, reason: &str, 
             let place = chosen.place;
             job.route = chosen;
             let detail = if detail.is_empty() { place.to_string() } else { format!("{detail}; {place}") };
-            job.take(Step::Dispatch, State::Dispatched { at: now, looks: 0 }, now, reason, detail);
+            let at = waits_since(&job, now);
+            job.take(Step::Dispatch, State::Dispatched { at, looks: 0 }, now, reason, detail);
             job.due = Some(first_look(&job, situation, now));
             let acts = acts(&job);
             Decided { job, acts }
@@ -195,7 +206,8 @@ pub fn hold(mut job: Job, brake: Brake<'_>, now: Timestamp, reason: &str, detail
         State::Held { .. } => {}
         State::Delayed { .. } | State::Dispatched { .. } | State::Running(_) | State::Settled(_) => {
             let detail = if detail.is_empty() { brake.to_string() } else { format!("{detail}; {brake}") };
-            job.take(Step::Hold, State::Held { since: now }, now, reason, detail);
+            let since = waits_since(&job, now);
+            job.take(Step::Hold, State::Held { since }, now, reason, detail);
         }
     }
     // A debt of an earlier run is not to wait as long as the job may.

@@ -163,7 +163,7 @@ fn rise(mut job: Job, since: Timestamp, situation: &Situation, now: Timestamp) -
     job.aged += 1;
     let waited = now.duration_since(since).as_secs();
     let detail = format!("waited {waited} s; {} tier", dispatch::lane(&job).tier);
-    job.take(Step::Dispatch, State::Dispatched { at: now, looks: 0 }, now, "aged", detail);
+    job.take(Step::Dispatch, State::Dispatched { at: since, looks: 0 }, now, "aged", detail);
     job.due = Some(dispatch::first_look(&job, situation, now));
     let acts = dispatch::acts(&job);
     Decided { job, acts }
