@@ -37,6 +37,7 @@ pub mod policies;
 pub mod quota;
 pub mod why;
 pub mod finding;
+pub mod mapping;
 pub mod ports;
 pub mod wire;
 

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::brake::{Brake, Pauses, brake};
 use crate::catalog::Catalog;
 use crate::job::Job;
+use crate::mapping::Mappings;
 use crate::observe::Observations;
 use crate::ports::Worker;
 use crate::quota::Quotas;
@@ -29,6 +30,8 @@ pub use self::reload::{NotReloaded, Reload, Reloaded, changes};
 pub const CATALOG_FILE: &str = "capabilities.yaml";
 /// The schedules; none where there is no such file.
 pub const SCHEDULES_FILE: &str = "schedules.yaml";
+/// Which policies answer which findings; none where there is no such file.
+pub const MAPPINGS_FILE: &str = "policy-mappings.json";
 /// Where jobs may run; what is built in where there is no such file.
 pub const ROUTING_FILE: &str = "routing.yaml";
 /// What that costs; what is built in where there is no such file.
@@ -48,6 +51,8 @@ pub struct Policies {
     pub limits: Limits,
     /// What runs by the clock.
     pub schedules: Schedules,
+    /// Which policies answer which findings.
+    pub mappings: Mappings,
     /// SHA-256 of the files they were read from, in hexadecimal: the same files, the same digest. Empty where there
     /// were none.
     pub digest: String,
@@ -98,6 +103,11 @@ impl Policies {
         {
             keep(violations);
         }
+        let mappings = match files.get(MAPPINGS_FILE) {
+            Some(text) => Mappings::parse(MAPPINGS_FILE, text),
+            None => Ok(Mappings::default()),
+        };
+        let mappings = mappings.map_err(&mut keep).unwrap_or_default();
         let Routing { limits, quotas, ageing } = routing(files).map_err(&mut keep).unwrap_or_default();
         if let (Some(catalog), Some(text), false) = (&catalog, files.get(CATALOG_FILE), limits.pools.is_empty()) {
             let lost = lost_pins(catalog, &limits, text);
@@ -113,6 +123,7 @@ impl Policies {
             catalog: catalog.unwrap_or_default(),
             limits,
             schedules: schedules.unwrap_or_default(),
+            mappings,
             digest: digest(files),
             quotas,
             ageing,

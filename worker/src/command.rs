@@ -14,6 +14,7 @@ use switchyard_core::ports::{Ambient, Assignment, Body, LogLine, LogSink, Messag
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 
+use crate::environment::{PAYLOAD_FILE, RESULT_FILE, is_large, variables};
 use crate::process::{self, MARK, mark};
 use crate::scratch::Scratch;
 
@@ -25,8 +26,6 @@ pub const OUTPUT_BYTES: usize = 10 * 1024 * 1024;
 const LINE_COST: usize = 48;
 /// The longest line kept in one piece: 16 KiB. Longer ones are cut into several.
 pub const LINE_BYTES: usize = 16 * 1024;
-/// The largest payload handed over in the environment. Linux takes 128 KiB for one variable (execve(2)).
-pub const ENVIRONMENT_BYTES: usize = 64 * 1024;
 /// How long output is awaited after the program ended and its group was killed. Only a process that left the group
 /// can hold the pipe still; it is swept then.
 const LINGER: Duration = Duration::from_millis(500);
@@ -56,10 +55,8 @@ pub struct Command<'a> {
 
 /// Runs the command to its end.
 ///
-/// The program finds in its environment: PATH, HOME (its own folder), LANG, TZ, and SWITCHYARD_JOB_ID,
-/// SWITCHYARD_EPOCH, SWITCHYARD_PAYLOAD (or SWITCHYARD_PAYLOAD_URI when it is over [`ENVIRONMENT_BYTES`]),
-/// SWITCHYARD_RESULT_PATH, SWITCHYARD_DEADLINE (RFC 3339), and SWITCHYARD_RUN, the mark by which whatever it leaves is
-/// found and ended. Nothing of the yard's own environment besides.
+/// The program finds in its environment: PATH, HOME (its own folder), LANG, TZ, what [`variables`] makes, and
+/// SWITCHYARD_RUN, the mark by which whatever it leaves is found and ended. Nothing of the yard's own environment besides.
 pub async fn run(command: &Command<'_>, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
     let message = Message { id: assignment.job.id, epoch: assignment.job.epoch };
     let folder = match command.scratch.take(message) {
@@ -81,7 +78,7 @@ async fn run_in(
     folder: &Path,
     log: &dyn LogSink,
 ) -> Outcome {
-    let result_path = folder.join("result.json");
+    let result_path = folder.join(RESULT_FILE);
     let mut prepared = tokio::process::Command::new(command.program);
     prepared
         .args(&command.args)
@@ -92,22 +89,15 @@ async fn run_in(
         .env("LANG", "C.UTF-8")
         .env("TZ", "UTC")
         .env(MARK, mark(command.yard, message))
-        .env("SWITCHYARD_JOB_ID", message.id.to_string())
-        .env("SWITCHYARD_EPOCH", message.epoch.to_string())
-        .env("SWITCHYARD_RESULT_PATH", &result_path)
-        .env("SWITCHYARD_DEADLINE", assignment.deadline.to_string())
+        .envs(variables(assignment, folder))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    if assignment.payload.len() <= ENVIRONMENT_BYTES {
-        prepared.env("SWITCHYARD_PAYLOAD", &assignment.payload);
-    } else {
-        let path = folder.join("payload.json");
-        if let Err(error) = std::fs::write(&path, &assignment.payload) {
-            return failed("no_scratch_folder", format!("cannot write the payload: {error}"), false);
-        }
-        prepared.env("SWITCHYARD_PAYLOAD_URI", format!("file://{}", path.display()));
+    if is_large(&assignment.payload)
+        && let Err(error) = std::fs::write(folder.join(PAYLOAD_FILE), &assignment.payload)
+    {
+        return failed("no_scratch_folder", format!("cannot write the payload: {error}"), false);
     }
     if let Some(cause) = assignment.stop.cause() {
         return Outcome::Stopped(cause);

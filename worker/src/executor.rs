@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 use switchyard_core::catalog::Program;
-use switchyard_core::job::Failure;
+use switchyard_core::job::{Failure, StopCause};
 use switchyard_core::policies::Shelf;
 use switchyard_core::ports::{Ambient, Assignment, Executor, LogSink, Outcome};
 
@@ -39,10 +39,16 @@ impl Executor for LocalExecutor {
         };
         match &capability.run {
             Program::Builtin(name) => {
-                // Built-ins compute for milliseconds; one that waits for a network is to watch the stop signal.
-                match builtin::run(name, &payload) {
-                    Ok(result) => Outcome::Succeeded(Some(result.to_string())),
-                    Err(failure) => Outcome::Failed { failure, permanent: true },
+                let call = builtin::Call { payload: &payload, policies: &policies };
+                let left = assignment.deadline.duration_since(self.ambient.now());
+                tokio::select! {
+                    biased;
+                    cause = assignment.stop.raised() => stopped(cause),
+                    ran = builtin::run(name, &call) => match ran {
+                        Ok(result) => Outcome::Succeeded(Some(result.to_string())),
+                        Err(builtin::BuiltinFailed { failure, permanent }) => Outcome::Failed { failure, permanent },
+                    },
+                    () = tokio::time::sleep(left.try_into().unwrap_or_default()) => Outcome::TimedOut,
                 }
             }
             // Routed here it never is: without an engine no place of this machine runs images.
@@ -65,6 +71,14 @@ impl Executor for LocalExecutor {
                 Err(error) => failed("invalid_payload", error.to_string(), true),
             },
         }
+    }
+}
+
+/// What a run is that was ended for this cause.
+fn stopped(cause: StopCause) -> Outcome {
+    match cause {
+        StopCause::Deadline => Outcome::TimedOut,
+        StopCause::Cancel | StopCause::Stale | StopCause::Drain => Outcome::Stopped(cause),
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod builtin;
 pub mod command;
+pub mod environment;
 pub mod executor;
 pub mod fleet;
 pub mod once;
