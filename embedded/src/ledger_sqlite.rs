@@ -226,6 +226,16 @@ fn load(connection: &Connection, id: JobId) -> rusqlite::Result<Option<Job>> {
     statement.query_row([id.as_bytes()], job_of).optional()
 }
 
+/// A record and its payload, which is written once: in one statement, for each takes a lock of its own.
+fn load_with_payload(connection: &Connection, id: JobId) -> rusqlite::Result<Option<(Job, Option<Body>)>> {
+    let sql = "SELECT record, (SELECT body FROM bodies WHERE job = seq AND epoch = 0) FROM jobs WHERE id = ?1";
+    let read = |row: &Row<'_>| {
+        let payload = row.get_ref(1)?.as_str_or_null()?.map(wire::decode_body).transpose().map_err(unreadable)?;
+        Ok((job_of(row)?, payload))
+    };
+    connection.prepare_cached(sql)?.query_row([id.as_bytes()], read).optional()
+}
+
 fn body(connection: &Connection, id: JobId, epoch: Epoch) -> rusqlite::Result<Option<Body>> {
     let sql = "SELECT body FROM bodies WHERE job = (SELECT seq FROM jobs WHERE id = ?1) AND epoch = ?2";
     let mut statement = connection.prepare_cached(sql)?;
@@ -449,6 +459,7 @@ impl Ledger for SqliteLedger {
         let id = job.id;
         let columns = Columns::of(&job);
         let result = result.as_ref().map(wire::encode_body);
+        let one = result.is_none();
         let bells = Arc::clone(&self.bells);
         let write = move |connection: &Connection| {
             update(connection, &columns, result.as_deref()).map(|saved| (saved, columns))
@@ -458,7 +469,7 @@ impl Ledger for SqliteLedger {
                 bells.saved(columns);
             }
         };
-        let written = self.store.write(write, ring).await;
+        let written = if one { self.store.write_one(write, ring).await } else { self.store.write(write, ring).await };
         written.map(|(saved, _)| saved).map_err(|error| error.at("save", format!("job {id}")))
     }
 
@@ -466,7 +477,9 @@ impl Ledger for SqliteLedger {
         // Decided on what a reader sees, written on condition that it is still so: the writer's thread does no work
         // that another can do.
         loop {
-            let Some(job) = self.load_now(claim.id)? else { return Ok(Claimed::Lost(Refusal::Unknown)) };
+            let found = self.store.read(|connection| load_with_payload(connection, claim.id));
+            let found = found.map_err(|error| error.at("claim", format!("job {}", claim.id)))?;
+            let Some((job, payload)) = found else { return Ok(Claimed::Lost(Refusal::Unknown)) };
             let claimed = match execute::claim(&job, claim, situation, now) {
                 Err(refusal) => return Ok(Claimed::Lost(refusal)),
                 Ok(claimed) => claimed,
@@ -481,7 +494,7 @@ impl Ledger for SqliteLedger {
                 }
             };
             if let Some(job) = won {
-                let payload = self.payload(claim.id).await?.ok_or_else(|| {
+                let payload = payload.ok_or_else(|| {
                     PortError::permanent("claim", format!("job {}", claim.id), "its payload is not in the database")
                 })?;
                 return Ok(Claimed::Won(Box::new(job), payload));

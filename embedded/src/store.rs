@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use switchyard_core::ports::PortError;
@@ -180,11 +181,13 @@ impl Store {
         }
         // A lock or damage shows here, before anything is promised.
         writer.execute_batch("BEGIN IMMEDIATE; SELECT count(*) FROM yard; COMMIT;").map_err(fail)?;
+        keep_plans(&writer).map_err(fail)?;
         writer.set_prepared_statement_cache_capacity(64);
         let reader = || {
             let reader = Connection::open_with_flags(file, flags | OpenFlags::SQLITE_OPEN_READ_ONLY)?;
             reader.busy_timeout(BUSY)?;
             reader.execute_batch("PRAGMA cache_size = -2048;")?;
+            keep_plans(&reader)?;
             reader.set_prepared_statement_cache_capacity(32);
             Ok(Mutex::new(reader))
         };
@@ -199,15 +202,25 @@ impl Store {
     }
 
     /// Does `write` in the next group, and answers when the group is durable. `after` runs then, before the answer,
-    /// and whether or not the caller still waits.
+    /// and whether or not the caller still waits. What fails halfway is undone.
     pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        after: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.write_one(|connection| in_savepoint(connection, write), after).await
+    }
+
+    /// The same for a `write` of one statement that changes something. SQLite undoes such a one by itself, which spares
+    /// it the two statements around a savepoint.
+    pub(crate) async fn write_one<T: Send + 'static>(
         &self,
         write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
         after: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
         let operation: Operation = Box::new(move |connection| {
-            let outcome = connection.map(|connection| in_savepoint(connection, write));
+            let outcome = connection.map(write);
             Box::new(move |committed| {
                 let outcome = committed.and_then(|()| match outcome {
                     Some(outcome) => outcome.map_err(|error| StoreError::new(&error)),
@@ -262,6 +275,12 @@ impl Drop for Store {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What these guard is a channel, a handle or a connection: usable whatever panicked beside it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has SQLite plan a statement once, whatever values it is given later: else it plans some of them anew for every other
+/// value, which took a twentieth of all a job costs.
+fn keep_plans(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
 }
 
 fn user_version(connection: &Connection) -> rusqlite::Result<usize> {
