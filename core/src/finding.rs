@@ -47,6 +47,7 @@ use std::fmt;
 use serde_json::Value;
 
 use self::envelope::{Envelope, Outcome};
+pub(crate) use self::envelope::{is_account, is_region};
 use self::field::Defects;
 pub use self::judgement::{NotASeverity, Severity, Signal, Standing};
 pub use self::wire::{BadFinding, FINDING_VERSION};
@@ -231,6 +232,31 @@ fn sender(source: &str, detail_type: &str) -> Option<Sender> {
         // The one name here that is common enough for somebody else's event to bear it.
         "Scheduled Event" if matches!(source, "aws.events" | "aws.scheduler") => Sender::Schedule,
         _ => return None,
+    })
+}
+
+/// Sources that send nothing but unrated findings.
+pub(crate) const UNRATED_SOURCES: [&str; 4] = ["aws.access-analyzer", "aws.config", "aws.health", "aws.signin"];
+
+/// Whether findings of such events are rated; None: nobody here knows.
+pub(crate) fn is_rated(detail_type: &str) -> Option<bool> {
+    if detail_type == config::RULE_INVOCATION {
+        return Some(false);
+    }
+    Some(match sender("", detail_type)? {
+        Sender::SecurityHub
+        | Sender::SecurityHubOcsf
+        | Sender::SecurityHubInsight
+        | Sender::GuardDuty
+        | Sender::Macie
+        | Sender::Inspector => true,
+        Sender::ConfigCompliance
+        | Sender::ConfigItem
+        | Sender::AccessAnalyzer
+        | Sender::AccessPreview
+        | Sender::CloudTrail
+        | Sender::Health
+        | Sender::Schedule => false,
     })
 }
 

@@ -36,6 +36,8 @@ pub const MAPPINGS_FILE: &str = "policy-mappings.json";
 pub const ROUTING_FILE: &str = "routing.yaml";
 /// What that costs; what is built in where there is no such file.
 pub const PRICES_FILE: &str = "prices.yaml";
+/// Where the Cloud Custodian policies lie that a mapping may name.
+pub const CUSTODIAN: &str = "custodian/";
 /// Where the schemas lie that `input: { $ref: … }` may name.
 pub const SCHEMAS: &str = "schemas/";
 
@@ -53,6 +55,8 @@ pub struct Policies {
     pub schedules: Schedules,
     /// Which policies answer which findings.
     pub mappings: Mappings,
+    /// The Cloud Custodian policies, by their paths in the policies folder.
+    pub custodian: BTreeMap<String, String>,
     /// SHA-256 of the files they were read from, in hexadecimal: the same files, the same digest. Empty where there
     /// were none.
     pub digest: String,
@@ -103,8 +107,13 @@ impl Policies {
         {
             keep(violations);
         }
+        let custodian: BTreeMap<String, String> = files
+            .iter()
+            .filter(|(path, _)| path.starts_with(CUSTODIAN))
+            .map(|(p, text)| (p.clone(), text.clone()))
+            .collect();
         let mappings = match files.get(MAPPINGS_FILE) {
-            Some(text) => Mappings::parse(MAPPINGS_FILE, text),
+            Some(text) => Mappings::parse(MAPPINGS_FILE, text, &custodian.keys().cloned().collect()),
             None => Ok(Mappings::default()),
         };
         let mappings = mappings.map_err(&mut keep).unwrap_or_default();
@@ -124,6 +133,7 @@ impl Policies {
             limits,
             schedules: schedules.unwrap_or_default(),
             mappings,
+            custodian,
             digest: digest(files),
             quotas,
             ageing,
@@ -182,7 +192,8 @@ fn whole(file: &str, message: &str) -> PolicyError {
     PolicyError { file: file.to_owned(), line: 0, column: 0, message: message.to_owned() }
 }
 
-fn not_json(file: &str, error: &serde_json::Error) -> PolicyError {
+/// What JSON's reader says, with the place in front.
+pub(crate) fn not_json(file: &str, error: &serde_json::Error) -> PolicyError {
     let text = error.to_string();
     // serde_json ends its messages with the place; here it stands in front, as in the catalog's.
     let reason = text.split(" at line ").next().unwrap_or(&text);

@@ -101,6 +101,10 @@ enum Change {
     Replace(Value),
     Truncate(usize),
     Rename(String),
+    /// In a text that is JSON itself, such as a Config rule's `invokingEvent`: something else done inside it.
+    Within(usize, Box<Change>),
+    /// In any text: this in place of so many characters, from one of them on.
+    Splice(usize, usize, String),
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -124,12 +128,26 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 fn any_change() -> impl Strategy<Value = Change> {
-    prop_oneof![
+    let change = prop_oneof![
         Just(Change::Remove),
         any_json().prop_map(Change::Replace),
         (0_usize..40).prop_map(Change::Truncate),
         "[a-z]{0,6}".prop_map(Change::Rename),
-    ]
+        (any::<usize>(), 0_usize..4, "[\\[\\]{}\":,\\\\0-9a-z\u{0}]{0,3}")
+            .prop_map(|(from, most, text)| Change::Splice(from, most, text)),
+    ];
+    change.prop_recursive(2, 4, 1, |inner| {
+        (any::<usize>(), inner).prop_map(|(pick, inner)| Change::Within(pick, Box::new(inner)))
+    })
+}
+
+/// The texts in an event that are JSON objects themselves, as pointers.
+fn embedded(event: &Value, all: &[String]) -> Vec<String> {
+    let holds_json = |pointer: &&String| {
+        let text = event.pointer(pointer).and_then(Value::as_str).filter(|text| text.starts_with('{'));
+        text.is_some_and(|text| serde_json::from_str::<Value>(text).is_ok())
+    };
+    all.iter().filter(holds_json).cloned().collect()
 }
 
 /// The JSON pointers of all values below the root.
@@ -160,8 +178,30 @@ fn apply(event: &mut Value, pick: usize, change: Change) {
     if all.is_empty() {
         return;
     }
+    if let Change::Within(inside, change) = change {
+        let texts = embedded(event, &all);
+        // Few events have such texts: the others are changed as they are.
+        let Some(pointer) = texts.get(pick % texts.len().max(1)) else { return apply(event, inside, *change) };
+        let Some(Value::String(text)) = event.pointer_mut(pointer) else { return };
+        let mut within = serde_json::from_str(text).expect("JSON");
+        apply(&mut within, inside, *change);
+        *text = within.to_string();
+        return;
+    }
     let pointer = &all[pick % all.len()];
     match change {
+        Change::Within(..) => {}
+        Change::Splice(from, most, with) => {
+            // Where there is JSON in a text, there: to break it is what nothing else does.
+            let texts = embedded(event, &all);
+            let pointer = texts.get(pick % (2 * texts.len()).max(1)).unwrap_or(pointer);
+            if let Some(Value::String(text)) = event.pointer_mut(pointer) {
+                let chars: Vec<char> = text.chars().collect();
+                let from = from % (chars.len() + 1);
+                let rest = &chars[(from + most).min(chars.len())..];
+                *text = chars[..from].iter().chain(&with.chars().collect::<Vec<_>>()).chain(rest).collect();
+            }
+        }
         Change::Replace(value) => {
             if let Some(place) = event.pointer_mut(pointer) {
                 *place = value;
@@ -210,9 +250,29 @@ fn check(finding: &Finding) {
     assert!(printable(&triage.summary));
 }
 
-/// 2,000 mutated events, or as many as PROPTEST_CASES says: `make soak` asks for more.
+/// 10,000 mutated events, or as many as PROPTEST_CASES says: `make soak` asks for more.
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000)
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(10_000)
+}
+
+#[test]
+fn changes_reach_into_the_json_that_a_config_rule_is_invoked_with() {
+    let (_, event) =
+        events().into_iter().find(|(_, event)| event.get("invokingEvent").is_some()).expect("an invocation");
+    let mut all = Vec::new();
+    pointers(&event, "", &mut all);
+    let texts = embedded(&event, &all);
+    assert_eq!(texts, ["/invokingEvent", "/ruleParameters"]);
+    for (pick, pointer) in texts.iter().enumerate() {
+        let inside =
+            |event: &Value| serde_json::from_str::<Value>(event.pointer(pointer).and_then(Value::as_str).unwrap());
+        let mut changed = event.clone();
+        apply(&mut changed, pick, Change::Within(0, Box::new(Change::Remove)));
+        assert!(inside(&changed).unwrap() != inside(&event).unwrap(), "{pointer}");
+        let mut broken = event.clone();
+        apply(&mut broken, pick, Change::Splice(0, 1, String::new()));
+        assert!(inside(&broken).is_err(), "{pointer}");
+    }
 }
 
 proptest! {

@@ -49,6 +49,16 @@ pub(super) fn kind(name: &str) -> String {
     name.to_owned()
 }
 
+/// How findings spell a resource's type, where that is another spelling than this one.
+pub(crate) fn respelt(name: &str) -> Option<String> {
+    let right = match name.strip_prefix("AWS") {
+        Some(rest) if rest.starts_with("::") || rest.starts_with('_') => kind(name),
+        Some(rest) => format!("Aws{}", camel(rest)),
+        None => camel(name),
+    };
+    (right != name).then_some(right)
+}
+
 /// The service that a kind belongs to, as ARNs name it; None if the kind does not tell.
 pub(super) fn service_of_kind(kind: &str) -> Option<String> {
     let rest = kind.strip_prefix("Aws")?;

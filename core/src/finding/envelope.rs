@@ -145,12 +145,12 @@ pub(super) fn settle_signals<const N: usize>(stated: [(Signal, bool); N]) -> Vec
 }
 
 /// Whether text can be an account id: 12 digits (AWS Account Management Reference Guide).
-pub(super) fn is_account(text: &str) -> bool {
+pub(crate) fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Whether text can be a region, or stand in for one as `global` and `aws-global` do.
-pub(super) fn is_region(text: &str) -> bool {
+pub(crate) fn is_region(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')

@@ -102,14 +102,18 @@ impl From<Vec<PolicyError>> for Violations {
 
 /// Reads an operator's YAML file, and names what is wrong with it as all of them are named.
 pub(crate) fn read_yaml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, PolicyError> {
+    // Two million nodes are what 10,000 mappings can have; whoever reads a file has bounded its bytes.
+    let budget = serde_saphyr::budget! { max_nodes: 4_000_000, max_events: 8_000_000 };
     // YAML 1.2, as the published schemas' readers have it: `on` and `no` are words.
-    let options = serde_saphyr::options! { strict_booleans: true };
+    let options = serde_saphyr::options! { strict_booleans: true, budget: budget };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
         let message = error.without_snippet().to_string();
         // The place stands in front already.
-        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
-        PolicyError { file: file.to_owned(), line, column, message: one_line(&message, 400) }
+        let message = message.split(" at line ").next().unwrap_or(&message);
+        // An operator has no options to set.
+        let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or(message);
+        PolicyError { file: file.to_owned(), line, column, message: one_line(message, 400) }
     })
 }
 

@@ -1,11 +1,12 @@
 //! Rules that are read again while the yard runs: by whom, and what that changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{Policies, Violations};
+use crate::mapping::Mapping;
 
 /// Rules that were put into force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,20 @@ pub fn changes(old: &Policies, new: &Policies) -> Vec<String> {
         (old, new) => old.is_none() && new.is_none(),
     };
     changes.extend(compare("schedule", &schedules(old), &schedules(new), same));
+    let (was, is) = (by_name(old), by_name(new));
+    let names = |of: &BTreeMap<&str, &Mapping>| of.keys().map(|name| (*name).to_owned()).collect();
+    changes.extend(compare("mapping", &names(&was), &names(&is), |name| was.get(name) == is.get(name)));
+    // Between two that are as specific the file's order decides.
+    let order = |of: &Policies, both: &BTreeMap<&str, &Mapping>| -> Vec<String> {
+        of.mappings.iter().map(|one| one.name.clone()).filter(|name| both.contains_key(name.as_str())).collect()
+    };
+    if order(old, &is) != order(new, &was) {
+        changes.push("mappings: in another order".to_owned());
+    }
+    let policies = |policies: &Policies| policies.custodian.keys().cloned().collect();
+    changes.extend(compare("policy", &policies(old), &policies(new), |path| {
+        old.custodian.get(path) == new.custodian.get(path)
+    }));
     if old.limits != new.limits {
         changes.push("limits and prices: changed".to_owned());
     }
@@ -66,6 +81,10 @@ pub fn changes(old: &Policies, new: &Policies) -> Vec<String> {
         old.quotas.callers.get(name) == new.quotas.callers.get(name)
     }));
     changes
+}
+
+fn by_name(policies: &Policies) -> BTreeMap<&str, &Mapping> {
+    policies.mappings.iter().map(|mapping| (mapping.name.as_str(), mapping)).collect()
 }
 
 fn compare(what: &str, old: &BTreeSet<String>, new: &BTreeSet<String>, same: impl Fn(&str) -> bool) -> Vec<String> {
