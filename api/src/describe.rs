@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use switchyard_core::intake::{KEY_BYTES, Submission};
 use switchyard_core::job::Phase;
-use switchyard_core::wire::{Explanation, JobView, Supposed, YardView};
+use switchyard_core::wire::{EventPlanView, Explanation, JobView, Supposed, YardView};
 use utoipa::PartialSchema;
 use utoipa::openapi::schema::{ArrayBuilder, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::{KnownFormat, RefOr, Schema};
@@ -337,11 +337,27 @@ pub(crate) fn events() -> Doc {
     let answer = json!({ "reading": "unknown", "reason": "no reader knows events of source `my.app`", "repeated": 0 });
     let any = ObjectBuilder::new().schema_type(Type::Object).description(Some("An event's envelope."));
     Doc::new("deliverEvent", "an EventBridge envelope; its findings become jobs")
-        .more("An event that nobody knows is an answer, not an error.")
+        .more("A job for every policy and resource. An event that nobody knows, or no mapping answers, is an answer and no error: it is kept for replay.")
         .body(any.build().into(), event, BODY_BYTES)
         .answers::<EventAnswer>(200, "What became of it.", answer)
         .problems(&[Code::NotAnEvent])
         .problems(&SUBMISSION)
+}
+
+/// POST /v1/events/plan
+pub(crate) fn plan() -> Doc {
+    let event = json!({ "source": "my.app", "detail-type": "Something Else", "detail": {} });
+    let answer = json!({
+        "source": "my.app", "detail_type": "Something Else", "reading": "unknown", "left_out": 0, "findings": [],
+        "reason": "no reader and no mapping knows events of source `my.app` and detail-type `Something Else`",
+        "unmapped": "no reader and no mapping knows events of source `my.app` and detail-type `Something Else`",
+    });
+    let any = ObjectBuilder::new().schema_type(Type::Object).description(Some("An event's envelope."));
+    Doc::new("planEvent", "what an event would lead to, step by step; nothing is stored")
+        .more("The mapping for each resource with what else was considered, the jobs, and where each would go.")
+        .body(any.build().into(), event, BODY_BYTES)
+        .answers::<EventPlanView>(200, "The plan.", answer)
+        .problems(&[Code::NotAnEvent])
 }
 
 /// What may run, as the list of capabilities shows it.

@@ -1,16 +1,17 @@
 //! Events over HTTP, as EventBridge would deliver them: an event's findings become jobs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use switchyard_core::finding::{self, Reading};
 use switchyard_core::intake::{self, Rejected, Sender, Taken, Taking};
+use switchyard_core::job::JobId;
 use switchyard_core::job::one_line;
 use switchyard_core::why::Facts;
-use switchyard_core::wire::JobView;
+use switchyard_core::wire::{EventPlanView, JobView};
 use utoipa::ToSchema;
 
 use crate::body::Whole;
@@ -20,67 +21,71 @@ use crate::problem::{Code, Problem};
 use crate::{Api, BODY_BYTES};
 
 /// What became of an event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventAnswer {
-    /// `findings`, `nothing` (known, and nothing to act on) or `unknown`.
+    /// `findings`, `plainly` (a mapping names an event that no reader knows), `nothing` (known, and nothing to act on) or
+    /// `unknown`.
     pub reading: String,
     /// Why there is nothing to do, when there is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// One job a finding.
+    /// The jobs: one for every policy and resource.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub jobs: Vec<JobView>,
-    /// Of those jobs, how many an earlier delivery of the same event had made.
+    /// Of those jobs, how many an earlier delivery of the same findings had made.
     #[serde(default)]
     pub repeated: usize,
+    /// Findings that nothing is done about, each with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
+    /// The id under which the event is kept for replay, where something of it is answered by nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmapped: Option<String>,
     /// What could not be read of the event, each with its place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub defects: Vec<String>,
 }
 
-/// Takes an event: its findings become jobs, all of them accepted in one durable write. No quota is drawn for it: a
-/// sender of events that is refused too often drops them, and a finding must not be lost to a brake.
-async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
-    let nothing = |reading: &str, reason: String| EventAnswer {
-        reading: reading.to_owned(),
-        reason: Some(reason),
-        jobs: Vec::new(),
-        repeated: 0,
-        defects: Vec::new(),
-    };
-    let reading = finding::read(event).map_err(|error| Problem::new(Code::NotAnEvent, error.to_string()))?;
-    let (findings, defects) = match reading {
-        Reading::Findings { findings, defects } => (findings, defects),
-        Reading::Nothing { reason, .. } => return Ok(nothing("nothing", reason)),
-        Reading::Unknown { source, detail_type } => {
-            let reason = format!("no reader knows events of source `{source}` and detail-type `{detail_type}`");
-            return Ok(nothing("unknown", one_line(&reason, 400)));
-        }
-    };
+/// Jobs in one durable write.
+const AT_ONCE: usize = 500;
+
+/// Takes an event: its findings become jobs, and what nothing answers is kept. No quota is drawn for it: a sender of
+/// events that is refused too often drops them, and a finding must not be lost to a brake.
+pub(crate) async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
     let situation = api.yard.situation().await;
+    let plan = intake::plan_event(event, &situation.policies.mappings);
+    let plan = plan.map_err(|error| Problem::new(Code::NotAnEvent, error.to_string()))?;
     let taking = Taking { invocation_left: api.inline.left(), companions: 0 };
-    let mut prepared = Vec::with_capacity(findings.len());
-    for finding in &findings {
-        let (submission, key) = intake::of_finding(finding);
+    let mut prepared = Vec::new();
+    for job in plan.jobs() {
         // The key's own hash stands for the body: the same finding delivered in another envelope is the same job.
-        let digest = intake::canonical_sha256(&Value::from(key.as_str()));
+        let digest = intake::canonical_sha256(&Value::from(job.key.as_str()));
         // Whoever delivers it: a finding that comes by two ways is one job.
-        let sender = Sender { caller: intake::FINDINGS, key: Some(&key) };
-        prepared.push(prepare(api, sender, &situation, taking, &submission, digest)?);
+        let sender = Sender { caller: intake::FINDINGS, key: Some(&job.key) };
+        prepared.push(prepare(api, sender, &situation, taking, &job.submission, digest)?);
     }
-    let taken: Vec<Taken> = take(api, prepared).await?.into_iter().collect::<Result<_, Rejected>>()?;
+    let mut taken: Vec<Taken> = Vec::with_capacity(prepared.len());
+    let mut rest = prepared.into_iter().peekable();
+    while rest.peek().is_some() {
+        // A delivery that fails halfway is made again, and finds the first jobs there.
+        let some = take(api, rest.by_ref().take(AT_ONCE).collect()).await?;
+        taken.extend(some.into_iter().collect::<Result<Vec<_>, Rejected>>()?);
+    }
     let mut jobs = Vec::with_capacity(taken.len());
     for taken in &taken {
         // As it is now: inline jobs have ended meanwhile.
         let job = api.yard.ledger.load(taken.job.id).await?;
         jobs.push(JobView::of(job.as_ref().unwrap_or(&taken.job), &situation, &Facts::default()));
     }
+    let (reading, reason) = plan.read.as_words();
     Ok(EventAnswer {
-        reading: "findings".to_owned(),
-        reason: None,
+        reading: reading.to_owned(),
+        reason: reason.map(str::to_owned),
         jobs,
         repeated: taken.iter().filter(|taken| !taken.fresh).count(),
-        defects: defects.iter().map(ToString::to_string).collect(),
+        skipped: plan.findings.iter().filter_map(|finding| finding.skipped.clone()).collect(),
+        unmapped: None,
+        defects: plan.defects.iter().map(ToString::to_string).collect(),
     })
 }
 
@@ -90,7 +95,31 @@ pub(crate) async fn deliver(
     _: Params<Nothing>,
     Whole(body, _room): Whole<BODY_BYTES>,
 ) -> Result<Json<EventAnswer>, Problem> {
-    let event: Value =
-        serde_json::from_slice(&body).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
-    accept(&api, &event).await.map(Json)
+    accept(&api, &read(&body)?).await.map(Json)
+}
+
+/// POST /v1/events/plan: what the event would lead to under the rules in force; nothing is stored.
+pub(crate) async fn plan(
+    State(api): State<Arc<Api>>,
+    _: Params<Nothing>,
+    Whole(body, _room): Whole<BODY_BYTES>,
+) -> Result<Json<EventPlanView>, Problem> {
+    let event = read(&body)?;
+    let situation = api.yard.situation().await;
+    let plan = intake::plan_event(&event, &situation.policies.mappings);
+    let plan = plan.map_err(|error| Problem::new(Code::NotAnEvent, error.to_string()))?;
+    let mut known = BTreeSet::new();
+    for job in plan.jobs() {
+        let id = JobId::keyed(intake::FINDINGS, &job.key);
+        if api.yard.ledger.load(id).await?.is_some() {
+            known.insert(id);
+        }
+    }
+    let taking = Taking { invocation_left: api.inline.left(), companions: 0 };
+    Ok(Json(EventPlanView::of(&plan, &situation, taking, &known)))
+}
+
+/// A body as JSON, whatever its shape.
+fn read(body: &[u8]) -> Result<Value, Rejected> {
+    serde_json::from_slice(body).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))
 }

@@ -53,6 +53,7 @@ pub fn table() -> Vec<Route> {
         route(M::POST, "/v1/jobs/{id}/retry", SUBMITTER, jobs::retry, describe::retry),
         route(M::POST, "/v1/explain", SUBMITTER, explain::answer, describe::explain),
         route(M::POST, "/v1/events", OPERATOR, events::deliver, describe::events),
+        route(M::POST, "/v1/events/plan", OPERATOR, events::plan, describe::plan),
         route(M::GET, "/v1/capabilities", VIEWER, policies::capabilities, describe::capabilities),
         route(M::POST, "/v1/reload", OPERATOR, policies::reload, describe::reload),
         route(M::GET, "/v1/yard", VIEWER, brakes::yard, describe::yard),

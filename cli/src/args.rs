@@ -85,13 +85,7 @@ pub(crate) enum Command {
         id: String,
     },
     /// Say what an event would lead to; with --submit, deliver it to the yard.
-    Replay {
-        /// A file with one EventBridge event, or - for standard input.
-        event: PathBuf,
-        /// Deliver it.
-        #[arg(long)]
-        submit: bool,
-    },
+    Replay(Replay),
     /// Say where a job would go, what every place would cost, and why not there.
     Explain(Explain),
     /// Show what jobs have cost, by capability and venue; on one machine what AWS would have charged.
@@ -399,4 +393,23 @@ pub(crate) struct Worker {
     pub(crate) blobs: PathBuf,
     #[arg(long)]
     pub(crate) policies: Option<PathBuf>,
+}
+
+/// How an event is replayed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Replay {
+    /// A file with one EventBridge event, or - for standard input.
+    pub(crate) event: PathBuf,
+    /// Deliver it to the yard.
+    #[arg(long)]
+    pub(crate) submit: bool,
+    /// Ask the open yard, which says too which jobs there are already; else it is decided here.
+    #[arg(long, conflicts_with_all = ["submit", "policies", "aws"])]
+    pub(crate) yard: bool,
+    /// The policies to decide by; without them those that are built in.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "submit")]
+    pub(crate) policies: Option<PathBuf>,
+    /// Decide as the yard on AWS would, and not as one machine.
+    #[arg(long, conflicts_with = "submit")]
+    pub(crate) aws: bool,
 }

@@ -72,10 +72,9 @@ fn raise_file_limit() {
 
 async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let ambient: Arc<dyn Ambient> = Arc::new(System);
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let processors = processors();
     let room = room(processors, local.slots);
-    // What its worker has no room for is not sent to it.
-    let machine = Machine { memory_mib: room.memory_mib, milli_vcpu: room.milli_vcpu };
+    let machine = machine(local.slots);
     let read = policies::load(local.policies.as_deref(), machine);
     let (policies, files) = read.map_err(|wrong| Failure::Policies { wrong, exit: 8 })?;
     let shelf = Arc::new(Shelf::default());
@@ -210,6 +209,16 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
             std::process::exit(130);
         });
     })
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The machine that jobs are routed for: what its worker has no room for is not sent to it.
+pub(crate) fn machine(slots: Option<u16>) -> Machine {
+    let room = room(processors(), slots);
+    Machine { memory_mib: room.memory_mib, milli_vcpu: room.milli_vcpu }
 }
 
 /// What the worker has: so many jobs at once, a processor for each at least, and the machine's memory but for a tenth,

@@ -73,12 +73,8 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Explain(asked) if asked.aws => explain::decide(&asked, json),
         Command::Explain(asked) => explain::ask(&client()?, &asked, json),
         Command::Cost { since } => cost::show(&client()?, since.as_deref(), json),
-        Command::Replay { event, submit } => {
-            if submit {
-                replay::submit(&client()?, &event, json)
-            } else {
-                replay::explain(&event, json)
-            }
-        }
+        Command::Replay(asked) if asked.submit => replay::submit(&client()?, &asked.event, json),
+        Command::Replay(asked) if asked.yard => replay::ask(&client()?, &asked.event, json),
+        Command::Replay(asked) => replay::decide(&asked, json),
     }
 }

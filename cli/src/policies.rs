@@ -54,6 +54,12 @@ pub(crate) fn as_on_aws(folder: Option<&Path>) -> Result<Policies, Failure> {
     read(folder).map_err(|wrong| Failure::Policies { wrong, exit: 2 })
 }
 
+/// The same, as a yard on this machine would have them.
+pub(crate) fn as_here(folder: Option<&Path>) -> Result<Policies, Failure> {
+    let machine = crate::local::machine(None);
+    load(folder, machine).map(|(policies, _)| policies).map_err(|wrong| Failure::Policies { wrong, exit: 2 })
+}
+
 /// The policies that a yard handed to its tasks, or those built in.
 pub(crate) fn of_task(file: Option<&Path>) -> Result<Policies, Failure> {
     let files = match file {

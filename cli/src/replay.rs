@@ -1,18 +1,22 @@
 //! Events by hand: what one would lead to, and its delivery.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
 use switchyard_api::EventAnswer;
-use switchyard_core::finding::triage::triage;
-use switchyard_core::finding::{self, Reading};
-use switchyard_core::intake;
+use switchyard_core::cost::dollars;
+use switchyard_core::intake::{self, EVENT_JOBS, Taking};
 use switchyard_core::job::one_line;
+use switchyard_core::policies::Situation;
+use switchyard_core::wire::{AnswerView, EventPlanView, Explanation, FindingPlanView, ResourceView};
 
+use crate::args::Replay;
 use crate::client::Client;
 use crate::exit::Failure;
-use crate::show;
+use crate::local::INLINE_BUDGET;
+use crate::{policies, show};
 
 /// The largest event that is read. EventBridge takes 256 KiB; a file of findings exported by hand may hold more.
 const EVENT_BYTES: u64 = 1024 * 1024;
@@ -48,8 +52,14 @@ pub(crate) fn submit(client: &Client, path: &Path, json: bool) -> Result<u8, Fai
     if let Some(reason) = &answer.reason {
         show::print(&format!("{}: {reason}", answer.reading))?;
     }
+    for skipped in &answer.skipped {
+        show::print(&format!("skipped: {}", one_line(skipped, 300)))?;
+    }
     for defect in &answer.defects {
         show::print(&format!("not read: {}", one_line(defect, 300)))?;
+    }
+    if let Some(id) = &answer.unmapped {
+        show::print(&format!("kept for replay as {id}"))?;
     }
     if !answer.jobs.is_empty() {
         show::print(&show::table(&answer.jobs))?;
@@ -60,49 +70,131 @@ pub(crate) fn submit(client: &Client, path: &Path, json: bool) -> Result<u8, Fai
     Ok(0)
 }
 
-/// Says what an event would lead to, without a yard.
-pub(crate) fn explain(path: &Path, json: bool) -> Result<u8, Failure> {
+/// Says what an event would lead to under the rules of an open yard.
+pub(crate) fn ask(client: &Client, path: &Path, json: bool) -> Result<u8, Failure> {
     let event = read(path)?;
-    let reading = finding::read(&event).map_err(|error| Failure::BadInput(error.to_string()))?;
-    let (name, reason, findings, defects) = match reading {
-        Reading::Findings { findings, defects } => ("findings", None, findings, defects),
-        Reading::Nothing { reason, .. } => ("nothing", Some(reason), vec![], vec![]),
-        Reading::Unknown { source, detail_type } => {
-            let reason = format!("no reader knows events of source `{source}` and detail-type `{detail_type}`");
-            ("unknown", Some(one_line(&reason, 400)), vec![], vec![])
-        }
-    };
-    let triages: Vec<Value> = findings.iter().map(|finding| triage(finding).to_json()).collect();
+    let plan: EventPlanView = client.post("/v1/events/plan", Some(event.to_string().as_bytes()), None)?;
+    print(&plan, "those in force in the yard", json)
+}
+
+/// Says what an event would lead to, without a yard.
+pub(crate) fn decide(asked: &Replay, json: bool) -> Result<u8, Failure> {
+    let event = read(&asked.event)?;
+    let folder = asked.policies.as_deref();
+    let policies = if asked.aws { policies::as_on_aws(folder)? } else { policies::as_here(folder)? };
+    let situation = Situation { policies: policies.into(), ..Situation::default() };
+    let plan = intake::plan_event(&event, &situation.policies.mappings);
+    let plan = plan.map_err(|error| Failure::BadInput(error.to_string()))?;
+    // As if a request had taken it.
+    let taking = Taking { invocation_left: Some(INLINE_BUDGET), companions: 0 };
+    let rules = folder.map_or_else(|| "those built in".to_owned(), |folder| folder.display().to_string());
+    print(&EventPlanView::of(&plan, &situation, taking, &BTreeSet::new()), &rules, json)
+}
+
+/// Mappings shown of those that were considered for a resource.
+const CONSIDERED: usize = 4;
+
+/// A plan, step by step.
+fn print(plan: &EventPlanView, rules: &str, json: bool) -> Result<u8, Failure> {
     if json {
-        let findings: Vec<Value> = findings.iter().map(finding::Finding::to_json).collect();
-        let defects: Vec<String> = defects.iter().map(ToString::to_string).collect();
-        show::print_json(&serde_json::json!({
-            "reading": name, "reason": reason, "findings": findings, "triages": triages, "defects": defects,
-        }))?;
+        show::print_json(plan)?;
         return Ok(0);
     }
-    if let Some(reason) = reason {
-        show::print(&format!("{name}: {reason}"))?;
-        show::print("No job would be made.")?;
+    let line = |text: &str| show::print(&one_line(text, 400));
+    line(&format!("rules      {rules}"))?;
+    line(&format!("event      {} from {}", quoted(&plan.detail_type), quoted(&plan.source)))?;
+    match &plan.reason {
+        Some(reason) => line(&format!("read as    {}: {reason}", plan.reading))?,
+        None if plan.reading == "plainly" => line("read as    a finding, because a mapping names this detail-type")?,
+        None => line(&format!("read as    {} finding{}", plan.findings.len(), plural(plan.findings.len())))?,
     }
-    for (finding, triage) in findings.iter().zip(&triages) {
-        let (submission, key) = intake::of_finding(finding);
-        show::print(&format!(
-            "finding    {} ({})",
-            one_line(&finding.title, 100),
-            one_line(&finding.finding_type, 100)
-        ))?;
-        show::print(&format!("id         {}", one_line(&finding.id, 200)))?;
-        show::print(&format!("in         account {} region {}", finding.account, finding.region))?;
-        for resource in &finding.resources {
-            show::print(&format!("resource   {} {}", one_line(&resource.kind, 60), one_line(&resource.id, 200)))?;
+    for FindingPlanView { finding, skipped, answers } in &plan.findings {
+        let field = |name: &str| finding[name].as_str().unwrap_or("none").to_owned();
+        show::print("")?;
+        line(&format!("finding    {}", field("title")))?;
+        line(&format!("type       {}", quoted(finding["finding_type"].as_str().unwrap_or_default())))?;
+        line(&format!("id         {}", field("id")))?;
+        line(&format!("updated    {}", field("updated_at")))?;
+        line(&format!("standing   {}, severity {}", field("standing"), field("severity")))?;
+        line(&format!("where      account {}, region {}", quoted(&field("account")), quoted(&field("region"))))?;
+        if let Some(why) = skipped {
+            line(&format!("skipped    {why}"))?;
         }
-        show::print(&format!("triage     {}", triage["summary"].as_str().unwrap_or_default()))?;
-        show::print(&format!("job        {} in the {} tier, key {key}", submission.capability, submission.tier))?;
+        for answer in answers {
+            print_answer(answer)?;
+        }
+    }
+    if !plan.defects.is_empty() || plan.unmapped.is_some() || plan.left_out > 0 {
         show::print("")?;
     }
-    for defect in &defects {
-        show::print(&format!("not read: {}", one_line(&defect.to_string(), 300)))?;
+    for defect in &plan.defects {
+        line(&format!("not read   {defect}"))?;
     }
+    if plan.left_out > 0 {
+        line(&format!("left out   {} jobs over the {EVENT_JOBS} that one event makes", plan.left_out))?;
+    }
+    if let Some(why) = &plan.unmapped {
+        line(&format!("kept       for replay: {why}"))?;
+    }
+    let jobs = plan.findings.iter().flat_map(|finding| &finding.answers).flat_map(|answer| &answer.jobs);
+    let (known, all) = jobs.fold((0, 0), |(known, all), job| (known + usize::from(job.known), all + 1));
+    show::print("")?;
+    let known = if known > 0 { format!(", {known} of which there are already") } else { String::new() };
+    line(&format!("in all     {all} job{}{known}; nothing was submitted", plural(all)))?;
     Ok(0)
+}
+
+fn print_answer(answer: &AnswerView) -> Result<(), Failure> {
+    let line = |text: &str| show::print(&one_line(text, 400));
+    show::print("")?;
+    match &answer.resource {
+        Some(ResourceView { kind, id }) => line(&format!("resource   {kind} {id}"))?,
+        None => line("resource   none, the finding itself")?,
+    }
+    for (at, sentence) in answer.considered.iter().take(CONSIDERED).enumerate() {
+        line(&format!("{} {sentence}", if at == 0 { "mapping   " } else { "          " }))?;
+    }
+    if answer.considered.len() > CONSIDERED {
+        line(&format!("           and {} more; --json has all", answer.considered.len() - CONSIDERED))?;
+    }
+    if answer.mapping.is_none() && answer.jobs.is_empty() {
+        line("unmapped   no mapping answers for it")?;
+    }
+    for job in &answer.jobs {
+        let policy = job.policy.as_deref().unwrap_or("none: there are no mappings, and a finding is triaged");
+        line(&format!("policy     {policy}"))?;
+        let known = if job.known { ", and there is already" } else { "" };
+        line(&format!("job        {} {} in the {} tier{known}", job.capability, job.id, job.tier))?;
+        line(&format!("key        {}", job.key))?;
+        if let Some(refused) = &job.refused {
+            line(&format!("refused    {refused}"))?;
+        }
+        if let Some(explanation) = &job.explanation {
+            print_place(explanation)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a job would go, and why not elsewhere.
+fn print_place(explanation: &Explanation) -> Result<(), Failure> {
+    for verdict in &explanation.verdicts {
+        let pool = verdict.pool.map(|pool| format!("/{pool}")).unwrap_or_default();
+        let place = format!("{}{pool}", verdict.venue);
+        let word = if verdict.chosen { "goes to" } else { "" };
+        let costs = if verdict.rule.is_none() { format!(", {}", dollars(verdict.nanodollars)) } else { String::new() };
+        show::print(&format!("{word:<10} {place:<15} {}{costs}", verdict.reason))?;
+    }
+    if explanation.venue.is_none() {
+        show::print("refused    no place can run it")?;
+    }
+    Ok(())
+}
+
+fn quoted(text: &str) -> String {
+    if text.is_empty() { "none".to_owned() } else { text.to_owned() }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }

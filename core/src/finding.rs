@@ -46,9 +46,9 @@ use std::fmt;
 
 use serde_json::Value;
 
-use self::envelope::{Envelope, Outcome};
+use self::envelope::{Envelope, Outcome, settle_resources};
 pub(crate) use self::envelope::{is_account, is_region};
-use self::field::Defects;
+use self::field::{Defects, Node};
 pub use self::judgement::{NotASeverity, Severity, Signal, Standing};
 pub use self::wire::{BadFinding, FINDING_VERSION};
 
@@ -192,6 +192,26 @@ pub fn read(event: &Value) -> Result<Reading, NotAnEvent> {
         Outcome::Findings(findings) => Reading::Findings { findings, defects: defects.into_vec() },
         Outcome::Nothing(reason) => Reading::Nothing { detail_type, reason },
     })
+}
+
+/// Reads an event of a sender nobody here knows as a finding, of what its envelope alone says. It is for an event that
+/// an operator has named in a mapping: then the envelope's `resources`, which no known sender is believed, are all there
+/// is to go by.
+pub fn read_plainly(event: &Value) -> (Finding, Vec<Defect>) {
+    let mut defects = Defects::default();
+    let envelope = Envelope::open(event, &mut defects);
+    let root = Node::new("", event);
+    let list = root.get("resources");
+    // The envelope does not say of what type they are.
+    let found = list.items(&mut defects).iter().filter_map(|field| field.resource("Other", &mut defects)).collect();
+    let finding = Finding {
+        finding_type: envelope.detail_type.clone(),
+        title: envelope.detail_type.clone(),
+        resources: settle_resources(found, "resources", &mut defects),
+        id: envelope.id_of(&root.get("id"), envelope.detail.value(), &mut defects),
+        ..envelope.blank()
+    };
+    (finding, defects.into_vec())
 }
 
 /// Who sends what: one variant for each shape of `detail`.

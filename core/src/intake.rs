@@ -1,5 +1,6 @@
 //! Room 1: a submission becomes a [`Job`], accepted and routed in one durable write.
 
+mod event;
 mod json;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use self::event::{ANSWERED_BY, Answer, EVENT_JOBS, EventJob, EventPlan, FindingPlan, Read, plan_event};
 pub use self::json::read_json;
 use crate::brake;
 use crate::catalog::{BadPayload, Capability};
 use crate::dispatch::{self, Act};
-use crate::finding::{Finding, Severity};
 use crate::job::{Epoch, Job, JobId, Nonce, State, Tier, Work, one_line};
 use crate::policies::Situation;
 use crate::ports::{Acceptance, Body, NewJob, PortError, Yard};
@@ -226,35 +227,6 @@ pub fn canonical_sha256(value: &Value) -> [u8; 32] {
     let mut out = Vec::new();
     write(value, &mut out);
     Sha256::digest(&out).into()
-}
-
-/// What a finding asks for: the submission, and the key that makes the same finding at the same update one job.
-pub fn of_finding(finding: &Finding) -> (Submission, String) {
-    let mut labels = BTreeMap::new();
-    let mut label = |name: &str, value: &str| {
-        // A label is for finding jobs by; a value that cannot be one is in the payload all the same.
-        let value: String = value.chars().filter(|c| !c.is_control() && *c != '=').take(60).collect();
-        if !value.is_empty() {
-            labels.insert(name.to_owned(), value);
-        }
-    };
-    label("source", &finding.source);
-    label("account", &finding.account);
-    label("severity", finding.severity.map_or("", Severity::as_str));
-    let updated = finding.updated_at.map(|at| at.to_string()).unwrap_or_default();
-    let digest = canonical_sha256(&Value::from(vec![finding.id.as_str(), updated.as_str()]));
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let submission = Submission {
-        capability: "finding-triage".to_owned(),
-        payload: serde_json::json!({ "finding": finding.to_json() }),
-        tier: Tier::Priority,
-        labels,
-        run_timeout_seconds: None,
-        start_within_seconds: None,
-        delay_seconds: None,
-        announce: false,
-    };
-    (submission, format!("finding-{hex}"))
 }
 
 /// A submission held against the catalog: what it asks of a place, and under which conditions.

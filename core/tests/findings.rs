@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use switchyard_core::finding::{
     DEFECTS_MAX, FINDINGS_MAX, Finding, ID_MAX_CHARS, RESOURCES_MAX, Reading, TEXT_MAX_CHARS, read, triage,
 };
+use switchyard_core::mapping::Mappings;
 
 /// The recorded events and those made by hand, by name.
 fn events() -> Vec<(String, Value)> {
@@ -69,7 +70,8 @@ fn every_event_reads_as_it_always_did() {
 #[test]
 fn the_triage_capability_answers_every_event() {
     for (name, event) in events() {
-        let answer = triage::run(&json!({"event": event})).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let answer =
+            triage::run(&json!({"event": event}), &Mappings::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(answer["triages"].is_array(), "{name}");
     }
 }
@@ -300,7 +302,7 @@ proptest! {
     fn any_json_is_read_or_refused(value in any_json()) {
         let _ = read(&value);
         let _ = Finding::from_json(&value);
-        let _ = triage::run(&value);
-        let _ = triage::run(&json!({"finding": value}));
+        let _ = triage::run(&value, &Mappings::default());
+        let _ = triage::run(&json!({"finding": value}), &Mappings::default());
     }
 }

@@ -35,9 +35,8 @@ pub struct BuiltinFailed {
 pub async fn run(name: &str, call: &Call<'_>) -> Result<Value, BuiltinFailed> {
     let permanent = |failure| BuiltinFailed { failure, permanent: true };
     match name {
-        "finding-triage" => {
-            triage::run(call.payload).map_err(|error| permanent(Failure::new("invalid_finding", describe(&error))))
-        }
+        "finding-triage" => triage::run(call.payload, &call.policies.mappings)
+            .map_err(|error| permanent(Failure::new("invalid_finding", describe(&error)))),
         other => Err(permanent(Failure::new("unknown_builtin", format!("this program has no built-in `{other}`")))),
     }
 }

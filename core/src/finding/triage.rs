@@ -10,7 +10,8 @@ mod score;
 use serde_json::{Value, json};
 
 use super::arn::{self, Arn};
-use super::{BadFinding, Finding, NotAnEvent, Reading, Severity, Standing};
+use super::{BadFinding, Finding, NotAnEvent, Reading, Resource, Severity, Standing};
+use crate::mapping::Mappings;
 
 /// The version of a triage's JSON.
 pub const TRIAGE_VERSION: u64 = 1;
@@ -130,17 +131,20 @@ pub fn triage(finding: &Finding) -> Triage {
 }
 
 /// Runs the capability on a job's payload: `{"event": ...}` with an EventBridge envelope, or
-/// `{"finding": ...}` with a finding's JSON. An event without findings is an answer, not an error.
+/// `{"finding": ...}` with a finding's JSON, and beside that `answer`, the mapping and policy that the job was made for,
+/// which comes back in the result. Each triage names the policies that answer for each resource under `mappings`. An
+/// event without findings is an answer, not an error.
 ///
 /// # Errors
 ///
 /// Names the field at fault.
-pub fn run(payload: &Value) -> Result<Value, TriageError> {
+pub fn run(payload: &Value, mappings: &Mappings) -> Result<Value, TriageError> {
+    let judged = |finding: &Finding| (triage(finding), answers(finding, mappings));
     match (payload.get("event"), payload.get("finding")) {
         (Some(event), None) => match super::read(event).map_err(TriageError::Event)? {
             Reading::Findings { findings, defects } => {
                 let defects: Vec<String> = defects.iter().map(ToString::to_string).collect();
-                let triages = findings.iter().map(triage).collect();
+                let triages = findings.iter().map(judged).collect();
                 Ok(answer("findings", triages, &defects, None))
             }
             Reading::Nothing { reason, .. } => Ok(answer("nothing", Vec::new(), &[], Some(&reason))),
@@ -150,22 +154,47 @@ pub fn run(payload: &Value) -> Result<Value, TriageError> {
         },
         (None, Some(finding)) => {
             let finding = Finding::from_json(finding).map_err(TriageError::Finding)?;
-            Ok(answer("findings", vec![triage(&finding)], &[], None))
+            let mut result = answer("findings", vec![judged(&finding)], &[], None);
+            if let Some(answer) = payload.get("answer") {
+                result["answer"] = answer.clone();
+            }
+            Ok(result)
         }
         (Some(_), Some(_)) | (None, None) => Err(TriageError::Payload),
     }
 }
 
 /// One shape for every outcome, the most urgent triage first.
-fn answer(reading: &str, mut triages: Vec<Triage>, defects: &[String], reason: Option<&str>) -> Value {
-    triages.sort_by_key(|triage| std::cmp::Reverse((triage.urgency, triage.score)));
+fn answer(reading: &str, mut triages: Vec<(Triage, Value)>, defects: &[String], reason: Option<&str>) -> Value {
+    triages.sort_by_key(|(triage, _)| std::cmp::Reverse((triage.urgency, triage.score)));
+    let shown = |(triage, answers): (Triage, Value)| {
+        let mut shown = triage.to_json();
+        shown["answers"] = answers;
+        shown
+    };
     json!({
         "version": TRIAGE_VERSION,
         "reading": reading,
         "reason": reason,
-        "triages": triages.iter().map(Triage::to_json).collect::<Vec<_>>(),
+        "triages": triages.into_iter().map(shown).collect::<Vec<_>>(),
         "defects": defects,
     })
+}
+
+/// Which policies would answer for each resource, and by which mapping; without a mapping none would.
+fn answers(finding: &Finding, mappings: &Mappings) -> Value {
+    let answer = |resource: Option<&Resource>| {
+        let mapping = mappings.choose(finding, resource);
+        json!({
+            "resource": resource.map(|resource| json!({"kind": resource.kind, "id": resource.id})),
+            "mapping": mapping.map(|mapping| mapping.name.as_str()),
+            "policies": mapping.map(|mapping| mapping.policies.as_slice()).unwrap_or_default(),
+        })
+    };
+    match finding.resources.as_slice() {
+        [] => Value::from(vec![answer(None)]),
+        resources => resources.iter().map(Some).map(answer).collect(),
+    }
 }
 
 impl Urgency {
@@ -288,7 +317,7 @@ mod tests {
     use std::error::Error as _;
 
     use super::*;
-    use crate::finding::{Resource, Signal};
+    use crate::finding::Signal;
 
     fn finding(finding_type: &str, severity: Option<Severity>) -> Finding {
         let event = json!({"detail-type": "GuardDuty Finding", "account": "123456789012",
@@ -385,21 +414,21 @@ mod tests {
     #[test]
     fn a_payload_is_an_event_or_a_finding_and_errors_name_the_field() {
         let finding = finding("Some:Type", None).to_json();
-        let answer = run(&json!({"finding": finding})).unwrap();
+        let answer = run(&json!({"finding": finding}), &Mappings::default()).unwrap();
         assert_eq!(answer["triages"][0]["score"], 30);
         for payload in [json!({}), json!(7), json!({"event": {}, "finding": finding})] {
-            assert_eq!(run(&payload), Err(TriageError::Payload));
+            assert_eq!(run(&payload, &Mappings::default()), Err(TriageError::Payload));
         }
-        let error = run(&json!({"event": []})).unwrap_err();
+        let error = run(&json!({"event": []}), &Mappings::default()).unwrap_err();
         assert_eq!(error.to_string(), "payload.event is not an event");
         assert_eq!(error.source().unwrap().to_string(), "event: expected a JSON object, found a list");
-        let error = run(&json!({"finding": {"version": 1}})).unwrap_err();
+        let error = run(&json!({"finding": {"version": 1}}), &Mappings::default()).unwrap_err();
         assert!(error.source().unwrap().to_string().starts_with("finding.source: "));
     }
 
     #[test]
     fn an_event_without_findings_is_an_answer() {
-        let unknown = run(&json!({"event": {"source": "my.app"}})).unwrap();
+        let unknown = run(&json!({"event": {"source": "my.app"}}), &Mappings::default()).unwrap();
         assert_eq!(unknown["reading"], "unknown");
         assert_eq!(unknown["triages"], json!([]));
     }
