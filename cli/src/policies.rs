@@ -27,6 +27,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("schemas/finding-triage.json", include_str!("../../policies/schemas/finding-triage.json")),
     ("schemas/host-name.json", include_str!("../../policies/schemas/host-name.json")),
     ("schemas/path.json", include_str!("../../policies/schemas/path.json")),
+    ("schemas/port-scan.json", include_str!("../../policies/schemas/port-scan.json")),
     ("schemas/url.json", include_str!("../../policies/schemas/url.json")),
 ];
 /// The largest file: a thousand capabilities with their schemas written out, several times over.

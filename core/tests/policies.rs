@@ -54,7 +54,8 @@ impl<'a> Agreement<'a> {
 
 #[test]
 fn the_shipped_files_and_their_examples_are_sound() {
-    let schemas = ["finding-triage", "host-name", "path", "url"].map(|name| format!("schemas/{name}.json"));
+    let schemas =
+        ["finding-triage", "host-name", "path", "port-scan", "url"].map(|name| format!("schemas/{name}.json"));
     let shipped = |schedules: String| {
         let mut files: Files = schemas.clone().map(|name| (name.clone(), policies(&name))).into();
         files.insert("capabilities.yaml".to_owned(), policies("capabilities.yaml"));

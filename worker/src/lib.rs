@@ -15,3 +15,4 @@ pub mod process;
 pub mod roster;
 pub mod scratch;
 pub mod system;
+pub mod tool;
