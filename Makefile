@@ -34,5 +34,6 @@ bench:
 soak:
 	SWITCHYARD_TEST_KILLS=500 SWITCHYARD_TEST_JOBS=20000 cargo test --release --package switchyard --test crash -- --nocapture
 	PROPTEST_CASES=100000 cargo test --release --package switchyard-core --all-features --test findings
+	SWITCHYARD_TEST_LOGS_MIB=1024 cargo test --package switchyard --test tool logs_of -- --nocapture
 	cargo build --package switchyard
 	sh api/conformance/run.sh "$${CARGO_TARGET_DIR:-target}/debug/switchyard" 2000

@@ -390,6 +390,12 @@ Exit codes: 0 done; 1 another attempt may help; 2 the same input fails again; 14
 pub(crate) enum Tool {
     /// Find the open TCP ports of a host, by connecting to each.
     PortScan(PortScan),
+    /// Say who made risky calls, out of CloudTrail's log files, in constant memory.
+    CloudtrailDigest {
+        /// Files, or folders with .json.gz and .json files; links are not followed.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
 }
 
 #[derive(Debug, clap::Args)]

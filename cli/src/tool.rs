@@ -1,9 +1,11 @@
 //! `switchyard tool`: programs of their own that capabilities run as commands, and people by hand.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
+use switchyard_worker::tool::cloudtrail_digest;
 use switchyard_worker::tool::port_scan::{Manner, Scan};
 use switchyard_worker::tool::{ToolError, port_scan};
 use tokio::signal::unix::{SignalKind, signal};
@@ -59,6 +61,12 @@ async fn work(tool: Tool) -> Result<Found, ToolError> {
             };
             let report: port_scan::Report = Scan::new(&asked.target, &asked.ports, &asked.allow, manner)?.run().await?;
             Ok(Found { json: report.to_json(), text: report.to_text() })
+        }
+        Tool::CloudtrailDigest { paths } => {
+            let digesting = tokio::task::spawn_blocking(move || cloudtrail_digest::digest(&paths));
+            let failed = |error| ToolError::Failed { what: "digest".to_owned(), cause: io::Error::other(error) };
+            let digest = digesting.await.map_err(failed)??;
+            Ok(Found { json: digest.to_json(), text: digest.to_text() })
         }
     }
 }

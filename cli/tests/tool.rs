@@ -5,6 +5,7 @@ mod common_bad;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -70,7 +71,7 @@ fn a_tool_writes_its_result_for_programs_and_a_text_for_people_and_its_exit_says
     assert_eq!(text.code, Some(0), "{text:?}");
     assert_eq!(
         text.stdout,
-        format!("127.0.0.1: 1 ports at 1 addresses\n127.0.0.1: 1 open, 0 closed, 0 filtered\n  {port}/tcp open\n")
+        format!("127.0.0.1, ports tried: 1\n127.0.0.1: 1 open, 0 closed, 0 filtered\n  {port}/tcp open\n")
     );
     let path = home.path().join("result.json");
     let mut command = home.switchyard();
@@ -158,6 +159,70 @@ fn a_yard_checks_the_sites_that_its_catalog_allows_and_no_others() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let result = result(&ended);
     assert_eq!((&result["grade"], &result["hops"][0]["status"]), (&json!("F"), &json!(200)), "{result:#}");
+}
+
+/// A gzip member with a thousand records or so, a mebibyte of text; every `turn` has principals of its own.
+fn member(turn: usize) -> (Vec<u8>, usize) {
+    let filler = "0123456789abcdef".repeat(32);
+    let record = |n: usize| {
+        let user = n / 8;
+        let risky = if user.is_multiple_of(5) { "CreateAccessKey" } else { "GetUser" };
+        let user = format!("arn:aws:iam::111122223333:user/{}/u{turn}-{user}", &filler[..128]);
+        json!({
+            "eventVersion": "1.11", "eventTime": "2026-01-31T12:00:00Z", "eventSource": "iam.amazonaws.com",
+            "eventName": risky, "sourceIPAddress": format!("203.0.113.{}", n % 250), "userAgent": filler,
+            "userIdentity": { "type": "IAMUser", "arn": user }, "requestParameters": { "filler": filler },
+        })
+    };
+    let text = json!({ "Records": (0..800).map(record).collect::<Vec<_>>() }).to_string();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).unwrap();
+    (encoder.finish().unwrap(), text.len())
+}
+
+/// `make soak` asks for a gigabyte.
+#[test]
+fn logs_of_any_size_are_digested_in_the_same_memory() {
+    let mib: usize = std::env::var("SWITCHYARD_TEST_LOGS_MIB").map_or(128, |mib| mib.parse().unwrap());
+    let home = Home::new();
+    let (log, fifo) = (home.path().join("log.json.gz"), home.path().join("result.json"));
+    let members: Vec<(Vec<u8>, usize)> = (0..32).map(member).collect();
+    let (mut file, mut bytes, mut records) = (std::fs::File::create(&log).unwrap(), 0, 0_u64);
+    for (member, length) in members.iter().cycle() {
+        if bytes >= mib * 1024 * 1024 {
+            break;
+        }
+        file.write_all(member).unwrap();
+        (bytes, records) = (bytes + length, records + 800);
+    }
+    // The result goes into a pipe, and is more than this one takes: when its first byte is there, the work is done and
+    // the program is still to be looked at.
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap();
+    let mut pipe = std::fs::File::options().read(true).custom_flags(nonblocking).open(&fifo).unwrap();
+    let takes = rustix::pipe::fcntl_setpipe_size(&pipe, 4096).unwrap();
+    let mut command = home.switchyard();
+    command.args(["tool", "cloudtrail-digest"]).arg(&log).env("SWITCHYARD_RESULT_PATH", &fifo).stdout(Stdio::null());
+    let mut child = Killed(command.spawn().unwrap());
+    let mut result = vec![0];
+    until("the first byte of the result", || {
+        assert!(matches!(child.0.try_wait(), Ok(None)), "it ended without a result");
+        matches!(pipe.read(&mut result), Ok(1)).then_some(())
+    });
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.0.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    println!("{bytes} bytes of logs, {} on disk: {peak_kib} KiB", file.metadata().unwrap().len());
+    until("the rest of the result", || match pipe.read_to_end(&mut result) {
+        Ok(_) => Some(()),
+        Err(error) => (error.kind() != std::io::ErrorKind::WouldBlock).then(|| panic!("{error}")),
+    });
+    assert_eq!(until("its end", || child.0.try_wait().unwrap()).code(), Some(0));
+    assert!(result.len() > takes + 1, "{} bytes fit the pipe, and the look may have come too late", result.len());
+    let result: Value = serde_json::from_slice(&result).unwrap();
+    assert_eq!((&result["records"], &result["bytes"]), (&json!(records), &json!(bytes)));
+    assert_eq!((&result["principals"][0]["risk"], &result["unreadable"]), (&json!(20), &json!([])));
+    assert!(peak_kib < 48 * 1024, "{peak_kib} KiB");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The tools that capabilities run as commands, and people by hand: `switchyard tool NAME`.
 
+pub mod cloudtrail_digest;
 pub mod port_scan;
 
 /// Why a tool has no result.

@@ -232,10 +232,10 @@ impl Report {
 
     /// The report for people.
     pub fn to_text(&self) -> String {
-        let mut text = format!("{}: {} ports at {} addresses", self.target, self.ports, self.hosts.len());
+        let mut text = format!("{}, ports tried: {}", self.target, self.ports);
         let left = self.addresses_in_all - self.hosts.len();
         if left > 0 {
-            let _ = write!(text, " ({left} more were not scanned)");
+            let _ = write!(text, "; addresses left out: {left}");
         }
         for Host { address, open, closed, filtered } in &self.hosts {
             let _ = write!(text, "\n{address}: {} open, {closed} closed, {filtered} filtered", open.len());
