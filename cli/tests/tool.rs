@@ -116,7 +116,9 @@ fn a_scan_stops_at_sigterm() {
 fn a_yard_runs_the_shipped_port_scan_with_its_own_program() {
     let home = shipped("version: 1", "version: 1");
     // Nothing called switchyard is to be found.
-    let _yard = home.start_with(|command| drop(command.env("PATH", "/usr/bin:/bin")));
+    let _yard = home.start_with(|command| {
+        command.env("PATH", "/usr/bin:/bin");
+    });
     let open = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = open.local_addr().unwrap().port();
     let ended = submit(&home, "port-scan", &json!({ "target": "127.0.0.1", "ports": port.to_string() }));

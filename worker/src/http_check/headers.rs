@@ -152,9 +152,9 @@ fn referrer(values: &[String]) -> Vec<Reason> {
         "strict-origin-when-cross-origin",
         "unsafe-url",
     ];
-    let words = values.iter().flat_map(|value| value.split(',')).map(|word| word.trim().to_ascii_lowercase());
+    let mut words = values.iter().flat_map(|value| value.split(',')).map(|word| word.trim().to_ascii_lowercase());
     // The last one that a browser knows is in force (Referrer Policy, section 8.1).
-    match words.filter(|word| POLICIES.contains(&word.as_str())).last().as_deref() {
+    match words.rfind(|word| POLICIES.contains(&word.as_str())).as_deref() {
         None => {
             let because = "what other sites learn of a visit is left to the browser: there is no Referrer-Policy";
             vec![Reason::new("referrer_missing", -2, because)]

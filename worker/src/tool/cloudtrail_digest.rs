@@ -10,7 +10,6 @@ mod record;
 mod risk;
 mod split;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -143,10 +142,6 @@ impl Digest {
         let unreadable: Vec<Value> =
             self.unreadable.iter().map(|(file, why)| json!({ "file": file, "why": why })).collect();
         let (principals, others) = self.principals.ranked();
-        let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
-        for (code, count) in principals.iter().flat_map(|(_, principal)| principal.counts()) {
-            *reasons.entry(code).or_default() += count;
-        }
         json!({
             "version": DIGEST_VERSION,
             "files": self.files,
@@ -155,7 +150,7 @@ impl Digest {
             "failed_calls": self.failed_calls,
             "first": self.first,
             "last": self.last,
-            "reasons": reasons,
+            "reasons": self.principals.totals(),
             "principals": principals.iter().map(|(name, principal)| principal.to_json(name)).collect::<Vec<_>>(),
             "others": others.to_json(),
             "broken_records": { "too_large": self.broken.too_large, "not_records": self.broken.not_records },
@@ -237,14 +232,14 @@ mod tests {
     fn a_folder_of_logs_in_every_form_is_digested_and_what_is_broken_is_told() {
         let denied = json!({ "errorCode": "AccessDenied" });
         let burst: Vec<Value> = (0..60).map(|_| record("eve", "s3", "GetObject", denied.clone())).collect();
-        let wrapped = |records: &[Value]| json!({ "Records": records }).to_string();
+        let wrapped = |records: &[&Value]| json!({ "Records": records }).to_string();
         let stop = record("mallory", "cloudtrail", "StopLogging", json!({}));
         let tried = record("trudy", "cloudtrail", "DeleteTrail", denied.clone());
         let quiet = record("ada", "s3", "ListBuckets", json!({ "eventTime": "2026-02-01T00:00:00Z" }));
         let hostile =
             record("\u{1b}[31mred\u{202e}", "iam", "CreateAccessKey", json!({ "sourceIPAddress": "\u{9b}2J" }));
-        let members = [gzip(&wrapped(&[stop.clone()])), gzip(&wrapped(&[quiet.clone()]))].concat();
-        let whole = gzip(&wrapped(&burst));
+        let members = [gzip(&wrapped(&[&stop])), gzip(&wrapped(&[&quiet]))].concat();
+        let whole = gzip(&wrapped(&burst.iter().collect::<Vec<_>>()));
         let deep = format!(r#"{{"eventSource":"s3.amazonaws.com","eventName":{}1}}"#, "[".repeat(10_000));
         let (folder, digest) = of(&[
             ("a/1.json.gz", members),
@@ -255,7 +250,7 @@ mod tests {
             ("a/6.json", format!("{{\"Records\":[{{\"a\":1}},7,{{\"eventName\":[]}},{stop}]}}").into_bytes()),
             ("a/7.json", format!("{}\n{deep}\n{stop}\n", "garbage ".repeat(3)).into_bytes()),
             ("a/8.json", format!("{{\"Records\":[{{\"filler\":\"{}\"}},{stop}]}}", "x".repeat(2 << 20)).into_bytes()),
-            ("a/9.json", wrapped(&[stop.clone()])[..100].as_bytes().to_vec()),
+            ("a/9.json", wrapped(&[&stop]).as_bytes()[..100].to_vec()),
             ("a/10.json", Vec::new()),
             ("a/notes.txt", stop.to_string().into_bytes()),
         ]);

@@ -19,7 +19,7 @@ const ADDRESSES: usize = 10;
 const NAME_BYTES: usize = 200;
 /// What is kept of a source address, which can be a service's name.
 const ADDRESS_BYTES: usize = 64;
-/// Refused calls of one principal in one tenth of an hour that are no longer a mistake.
+/// Refused calls of one principal in ten minutes by the clock that are no longer a mistake.
 const BURST: u64 = 50;
 const BURST_REASON: Reason =
     Reason { code: "denied_burst", points: 20, because: "it was refused again and again, as who tries what it may" };
@@ -29,6 +29,8 @@ const BURST_REASON: Reason =
 pub(super) struct Principals {
     held: HashMap<String, Principal>,
     let_go: Others,
+    /// How often each reason was met by anybody.
+    totals: BTreeMap<&'static str, u64>,
 }
 
 /// One that called.
@@ -42,7 +44,7 @@ pub(super) struct Principal {
     addresses: BTreeSet<String>,
     addresses_more: bool,
     reasons: BTreeMap<Reason, Count>,
-    /// The tenth of an hour (`2026-01-31T12:0`: ten minutes by the clock) and the refused calls in it.
+    /// The ten minutes that the last refused call was in (`2026-01-31T12:0`), and the refused calls in them.
     burst: (String, u64),
 }
 
@@ -69,7 +71,17 @@ impl Principals {
         if !self.held.contains_key(&name) && self.held.len() >= HELD {
             self.let_go();
         }
-        self.held.entry(name).or_default().add(record, reasons);
+        for reason in reasons {
+            *self.totals.entry(reason.code).or_default() += 1;
+        }
+        if self.held.entry(name).or_default().add(record, reasons) {
+            *self.totals.entry(BURST_REASON.code).or_default() += 1;
+        }
+    }
+
+    /// How often each reason was met, also by those that are not told by name.
+    pub(super) fn totals(&self) -> &BTreeMap<&'static str, u64> {
+        &self.totals
     }
 
     /// Makes room: the riskier half stays.
@@ -105,7 +117,8 @@ fn rank_of<'a>(name: &'a str, principal: &Principal) -> Rank<'a> {
 }
 
 impl Principal {
-    fn add(&mut self, record: &Record<'_>, reasons: &[Reason]) {
+    /// Counts a record, and says whether it made a burst of refusals.
+    fn add(&mut self, record: &Record<'_>, reasons: &[Reason]) -> bool {
         let failed = record.failed();
         self.calls += 1;
         self.failed += u64::from(failed);
@@ -131,28 +144,25 @@ impl Principal {
                 self.last = Some(at.to_owned());
             }
         }
-        if denied(record) {
-            self.denied += 1;
-            // What has no time counts as one span of its own.
-            let span = at.map_or("", |at| &at[..15]);
-            if self.burst.0 != span {
-                self.burst = (span.to_owned(), 0);
-            }
-            self.burst.1 += 1;
-            if self.burst.1 == BURST {
-                self.reasons.entry(BURST_REASON).or_default().calls += 1;
-            }
+        if !denied(record) {
+            return false;
         }
+        self.denied += 1;
+        // What has no time counts as one span of its own.
+        let span = at.map_or("", |at| &at[..15]);
+        if self.burst.0 != span {
+            self.burst = (span.to_owned(), 0);
+        }
+        self.burst.1 += 1;
+        if self.burst.1 == BURST {
+            self.reasons.entry(BURST_REASON).or_default().calls += 1;
+        }
+        self.burst.1 == BURST
     }
 
     /// The points of its reasons, each once, and half of those whose calls all failed; at most 100.
     pub(super) fn risk(&self) -> u16 {
         self.reasons.iter().map(|(reason, count)| points(reason, *count)).sum::<u16>().min(100)
-    }
-
-    /// How often each reason was met.
-    pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.reasons.iter().map(|(reason, count)| (reason.code, count.calls))
     }
 
     /// Its reasons, the weightiest first.
