@@ -123,6 +123,9 @@ pub(crate) enum Command {
     Schedules,
     /// List who works, what room they have and what they run.
     Workers,
+    /// Run one of the tools that capabilities run as commands; by hand they print what they find.
+    #[command(subcommand, hide = true)]
+    Tool(Tool),
     /// Run one job for a yard that started this process: nothing to call by hand.
     #[command(hide = true)]
     Worker(Worker),
@@ -372,6 +375,42 @@ pub(crate) struct Jobs {
     /// Go on showing them until interrupted.
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = "As the command of a capability a tool writes its result to SWITCHYARD_RESULT_PATH, too.
+
+Exit codes: 0 done; 1 another attempt may help; 2 the same input fails again; 143 ended by SIGTERM")]
+pub(crate) enum Tool {
+    /// Find the open TCP ports of a host, by connecting to each.
+    PortScan(PortScan),
+    /// Say who made risky calls, out of CloudTrail's log files, in constant memory.
+    CloudtrailDigest {
+        /// Files, or folders with .json.gz and .json files; links are not followed.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PortScan {
+    /// The name or address of a host.
+    pub(crate) target: String,
+    /// The ports, such as 22,80,8000-8100; at most 4096.
+    #[arg(long)]
+    pub(crate) ports: String,
+    /// A network that may be reached, such as 10.0.0.0/8; can be given again [default: this machine only].
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) allow: Vec<String>,
+    /// Connections at once.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) concurrency: u16,
+    /// How long a port has to answer.
+    #[arg(long, default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub(crate) timeout_ms: u64,
+    /// Keep the first printable bytes that a service says unasked.
+    #[arg(long)]
+    pub(crate) banners: bool,
 }
 
 #[derive(Debug, clap::Args)]

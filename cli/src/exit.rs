@@ -6,11 +6,12 @@ use std::time::Duration;
 use switchyard_api::Problem;
 use switchyard_core::job::one_line;
 use switchyard_core::policies::Violations;
+use switchyard_worker::tool::ToolError;
 
 /// The list that `--help` ends with.
 pub(crate) const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  the job ended, but did not succeed
+  1  the job ended, but did not succeed; a tool could not do its work
   2  bad input: an argument, a file, a submission
   3  no such job, or nothing to show
   4  the job, or the yard, stands where that cannot be done
@@ -71,6 +72,9 @@ pub(crate) enum Failure {
         /// 2 where they were given to be judged, 8 where a yard was to be opened with them.
         exit: u8,
     },
+    /// A tool has no result.
+    #[error("{}", switchyard_core::ports::describe(.0))]
+    Tool(ToolError),
     /// The yard cannot be opened.
     #[error("{}", switchyard_core::ports::describe(.0.as_ref()))]
     CannotOpen(Box<dyn std::error::Error + Send + Sync>),
@@ -101,6 +105,13 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::BadInput(_) => 2,
+            Self::Tool(error) => {
+                if error.is_permanent() {
+                    2
+                } else {
+                    1
+                }
+            }
             Self::Problem(problem) => match problem.status {
                 401 | 403 => 6,
                 404 => 3,

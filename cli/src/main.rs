@@ -13,6 +13,7 @@ mod replay;
 mod schedules;
 mod show;
 mod tokens;
+mod tool;
 mod watch;
 mod worker;
 mod workers;
@@ -47,6 +48,7 @@ fn run(args: Args) -> Result<u8, Failure> {
             show::print(&String::from_utf8_lossy(&script))?;
             Ok(0)
         }
+        Command::Tool(tool) => tool::run(tool, json),
         Command::Worker(worker) => worker::run(&worker),
         Command::Submit(submit) => match &submit.batch {
             Some(file) => batch::submit(&client()?, &submit, file, json),

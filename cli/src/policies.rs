@@ -27,6 +27,8 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("schemas/finding-triage.json", include_str!("../../policies/schemas/finding-triage.json")),
     ("schemas/host-name.json", include_str!("../../policies/schemas/host-name.json")),
     ("schemas/path.json", include_str!("../../policies/schemas/path.json")),
+    ("schemas/port-scan.json", include_str!("../../policies/schemas/port-scan.json")),
+    ("schemas/url.json", include_str!("../../policies/schemas/url.json")),
 ];
 /// The largest file: a thousand capabilities with their schemas written out, several times over.
 const FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -49,7 +51,7 @@ pub(crate) fn load(folder: Option<&Path>, machine: Machine) -> Result<(Policies,
 pub(crate) fn as_on_aws(folder: Option<&Path>) -> Result<Policies, Failure> {
     let read = |folder: Option<&Path>| {
         let files = folder.map_or_else(|| Ok(built_in()), read)?;
-        Policies::parse(&files, builtin::NAMES, None)
+        Policies::parse(&files, builtin::ALL, None)
     };
     read(folder).map_err(|wrong| Failure::Policies { wrong, exit: 2 })
 }
@@ -67,7 +69,7 @@ pub(crate) fn of_task(file: Option<&Path>) -> Result<Policies, Failure> {
         Some(file) => read_policies(file)
             .map_err(|cause| Failure::io(format!("read the policies in {}", file.display()), cause))?,
     };
-    Policies::parse(&files, builtin::NAMES, None).map_err(|wrong| Failure::Policies { wrong, exit: 8 })
+    Policies::parse(&files, builtin::ALL, None).map_err(|wrong| Failure::Policies { wrong, exit: 8 })
 }
 
 /// What tasks need of the files: nothing of the clock, and nothing of where jobs run.
@@ -83,7 +85,7 @@ fn built_in() -> Files {
 }
 
 fn parse(files: &Files, machine: Machine) -> Result<Policies, Violations> {
-    Policies::parse(files, builtin::NAMES, Some(machine))
+    Policies::parse(files, builtin::ALL, Some(machine))
 }
 
 /// The texts in a policies folder. A file that is missing is left out, and judged by whoever needs it.

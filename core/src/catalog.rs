@@ -84,7 +84,12 @@ impl PartialEq for Capability {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Program {
     /// A function compiled into Switchyard.
-    Builtin(String),
+    Builtin {
+        /// Its name.
+        name: String,
+        /// What the operator set for it: an object that the function's [`Builtin::check`] has found good.
+        settings: Value,
+    },
     /// A program and its arguments; `{{field}}` stands for a field of the payload. No shell reads them.
     Command {
         /// The program, as `execvp` finds it.
@@ -105,6 +110,37 @@ pub enum Program {
         /// As for a command.
         allow_leading_dash: Vec<String>,
     },
+}
+
+/// A function compiled into Switchyard, as whoever reads a catalog must know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Builtin {
+    /// What `run.builtin` calls it.
+    pub name: &'static str,
+    /// Whether it can work with `run.with`, an object; else what is wrong with it.
+    pub check: fn(&Value) -> Result<(), BadSettings>,
+}
+
+/// What is wrong with the settings of a built-in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct BadSettings {
+    /// Where in them, such as `allow[1]`; empty for all of them.
+    pub path: String,
+    /// What is wrong there.
+    pub message: String,
+}
+
+/// The check of a built-in that has no settings.
+///
+/// # Errors
+///
+/// Names the first one that was given.
+pub fn no_settings(settings: &Value) -> Result<(), BadSettings> {
+    match settings.as_object().and_then(|settings| settings.keys().next()) {
+        None => Ok(()),
+        Some(path) => Err(BadSettings { path: path.clone(), message: "this built-in has no settings".to_owned() }),
+    }
 }
 
 /// What a container image has inside.
@@ -187,7 +223,7 @@ impl Capability {
     /// an argument with `-` where the catalog does not allow it: a value must not turn into an option.
     pub fn arguments(&self, payload: &Value) -> Result<Vec<String>, BadPayload> {
         match &self.run {
-            Program::Builtin(_) => Ok(Vec::new()),
+            Program::Builtin { .. } => Ok(Vec::new()),
             Program::Command { args, allow_leading_dash, .. } | Program::Image { args, allow_leading_dash, .. } => {
                 args.iter().map(|template| render(template, payload, allow_leading_dash)).collect()
             }
@@ -233,7 +269,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Catalog {
-        Catalog::parse("capabilities.yaml", text, &["finding-triage"], &BTreeMap::new()).unwrap()
+        Catalog::parse("capabilities.yaml", text, &[], &BTreeMap::new()).unwrap()
     }
 
     const DIGEST: &str = r#"

@@ -532,7 +532,7 @@ fn judge(job: Job, acceptance: Acceptance) -> Result<Taken, Rejected> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::Catalog;
+    use crate::catalog::{Builtin, Catalog, no_settings};
     use crate::policies::Policies;
     use crate::route::{Limits, Venue};
 
@@ -599,7 +599,8 @@ mod tests {
     #[test]
     fn a_job_under_a_brake_is_held_at_the_door_also_where_it_would_run_inline() {
         let text = "version: 1\ncapabilities:\n  - name: greet\n    summary: says hello\n    run: { builtin: greet }\n    needs: { expected_seconds: 1 }\n    limits: { concurrent: 1 }\n";
-        let catalog = Catalog::parse("c.yaml", text, &["greet"], &BTreeMap::new()).unwrap();
+        let catalog =
+            Catalog::parse("c.yaml", text, &[Builtin { name: "greet", check: no_settings }], &BTreeMap::new()).unwrap();
         let policies = Policies { catalog, limits: Limits::one_machine(1024), ..Policies::default() };
         let situation = Situation { policies: policies.into(), ..Situation::default() };
         let (submission, digest) = read(br#"{"capability":"greet","start_within_seconds":900}"#).unwrap();

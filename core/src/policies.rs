@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::brake::{Brake, Pauses, brake};
-use crate::catalog::Catalog;
+use crate::catalog::{Builtin, Catalog};
 use crate::job::Job;
 use crate::mapping::Mappings;
 use crate::observe::Observations;
@@ -83,7 +83,7 @@ impl Policies {
     /// # Errors
     ///
     /// [`Violations`] names everything that is wrong in any of the files.
-    pub fn parse(files: &Files, builtins: &[&str], machine: Option<Machine>) -> Result<Self, Violations> {
+    pub fn parse(files: &Files, builtins: &[Builtin], machine: Option<Machine>) -> Result<Self, Violations> {
         let mut wrong = Violations::default();
         let mut keep = |violations: Violations| wrong = std::mem::take(&mut wrong).and(violations);
         let mut schemas = BTreeMap::new();

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
-use switchyard_core::catalog::Catalog;
+use switchyard_core::catalog::{Builtin, Catalog, no_settings};
 use switchyard_core::policies::{Files, Policies, Violations};
 use switchyard_core::schedule::Schedules;
 
 fn policies(file: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies").join(file)).unwrap()
 }
+
+/// The functions there are, as far as a published schema can know them: with whatever settings.
+const BUILTINS: [Builtin; 2] =
+    [Builtin { name: "finding-triage", check: no_settings }, Builtin { name: "http-check", check: |_| Ok(()) }];
 
 /// The shipped schedules, and the same with their examples switched on.
 fn schedules() -> (String, String) {
@@ -50,12 +54,13 @@ impl<'a> Agreement<'a> {
 
 #[test]
 fn the_shipped_files_and_their_examples_are_sound() {
-    let schemas = ["schemas/finding-triage.json", "schemas/host-name.json", "schemas/path.json"];
+    let schemas =
+        ["finding-triage", "host-name", "path", "port-scan", "url"].map(|name| format!("schemas/{name}.json"));
     let shipped = |schedules: String| {
-        let mut files: Files = schemas.map(|name| (name.to_owned(), policies(name))).into();
+        let mut files: Files = schemas.clone().map(|name| (name.clone(), policies(&name))).into();
         files.insert("capabilities.yaml".to_owned(), policies("capabilities.yaml"));
         files.insert("schedules.yaml".to_owned(), schedules);
-        Policies::parse(&files, &["finding-triage"], None).unwrap()
+        Policies::parse(&files, &BUILTINS, None).unwrap()
     };
     let (plain, with_examples) = schedules();
     assert_eq!(shipped(plain).schedules.iter().count(), 0);
@@ -65,7 +70,7 @@ fn the_shipped_files_and_their_examples_are_sound() {
 #[test]
 fn the_published_schema_of_capabilities_agrees_with_the_parser() {
     let schemas = BTreeMap::from([("schemas/x.json".to_owned(), Value::Bool(true))]);
-    let parse = |text: &str| Catalog::parse("capabilities.yaml", text, &["finding-triage"], &schemas).map(drop);
+    let parse = |text: &str| Catalog::parse("capabilities.yaml", text, &BUILTINS, &schemas).map(drop);
     let agreement = Agreement::new("schema/capabilities.schema.json", &parse);
     // Every schema it refers to is the one that is there.
     let shipped = policies("capabilities.yaml");
@@ -82,6 +87,8 @@ fn the_published_schema_of_capabilities_agrees_with_the_parser() {
         "version: 1\ncapabilities: []\n".to_owned(),
         run("builtin: finding-triage"),
         run("builtin: finding-triage, args: []"),
+        run("builtin: http-check, with: {}"),
+        run("builtin: http-check, with: { allow: [127.0.0.0/8] }"),
         run("command: [du, \"{{path}}\", \"5\"], allow_leading_dash: [path]"),
         run("task_image: ghcr.io/example/nmap:7.95, args: [-oX, \"{{target}}\"]"),
         run("function_image: example@sha256:0123"),
@@ -121,6 +128,11 @@ fn the_published_schema_of_capabilities_agrees_with_the_parser() {
         run("builtin: finding-triage, command: [a]"),
         run("image: a, task_image: a"),
         run("builtin: finding-triage, args: [a]"),
+        run("builtin: http-check, with: "),
+        run("builtin: http-check, with: [a]"),
+        run("builtin: http-check, with: 5"),
+        run("command: [a], with: {}"),
+        run("image: a, with: {}"),
         run("command: [a], args: [a]"),
         run("command: []"),
         run("command: [\"\"]"),

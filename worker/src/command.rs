@@ -79,8 +79,9 @@ async fn run_in(
     log: &dyn LogSink,
 ) -> Outcome {
     let result_path = folder.join(RESULT_FILE);
-    let mut prepared = tokio::process::Command::new(command.program);
+    let mut prepared = tokio::process::Command::new(found(command.program));
     prepared
+        .arg0(command.program)
         .args(&command.args)
         .current_dir(folder)
         .env_clear()
@@ -140,6 +141,25 @@ async fn run_in(
         (None, Err(error)) => failed("not_awaited", format!("cannot wait for the process: {error}"), false),
         (None, Ok(status)) => judge(status, command.permanent_exits, &capture.last_error_line, &result_path),
     }
+}
+
+/// This very program, also when its file was replaced or removed since it was started (proc(5)).
+const OURSELVES: &str = "/proc/self/exe";
+
+/// What a command's program is started as. `switchyard` is this very program where it is one, so that its tools are
+/// there without being installed, and are of its own version; anything else is as PATH finds it.
+fn found(program: &str) -> &str {
+    let own = || std::fs::read_link(OURSELVES).is_ok_and(|file| is_switchyard(&file));
+    if program == NAME && own() { OURSELVES } else { program }
+}
+
+/// What this program is called.
+const NAME: &str = "switchyard";
+
+/// Whether a running program's file is called `switchyard`, or was until it was removed.
+fn is_switchyard(file: &Path) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.strip_suffix(" (deleted)").unwrap_or(name) == NAME
 }
 
 /// Whether a process could not be started because the machine, or this process, has too many of something.
@@ -438,4 +458,24 @@ fn stored_bytes(text: &str) -> usize {
         _ => 1,
     };
     LINE_COST + text.bytes().map(written).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_program_is_known_by_its_file_s_name_also_when_that_is_gone() {
+        for (file, known) in [
+            ("/opt/bin/switchyard", true),
+            ("/opt/bin/switchyard (deleted)", true),
+            ("/opt/bin/switchyard-1", false),
+            ("/opt/switchyard/bootstrap", false),
+            ("/", false),
+        ] {
+            assert_eq!(is_switchyard(Path::new(file)), known, "{file}");
+        }
+        // The tests' own program is none, and leaves the search to PATH.
+        assert_eq!((found(NAME), found("true")), (NAME, "true"));
+    }
 }

@@ -38,8 +38,8 @@ impl Executor for LocalExecutor {
             Err(error) => return failed("payload_not_json", error.to_string(), true),
         };
         match &capability.run {
-            Program::Builtin(name) => {
-                let call = builtin::Call { payload: &payload, policies: &policies };
+            Program::Builtin { name, settings } => {
+                let call = builtin::Call { payload: &payload, settings, policies: &policies, now: self.ambient.now() };
                 let left = assignment.deadline.duration_since(self.ambient.now());
                 tokio::select! {
                     biased;

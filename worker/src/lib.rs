@@ -3,13 +3,16 @@
 //! Everything here sees the yard through a [`switchyard_core::ports::Desk`] only, so that the same code runs in the
 //! yard's own process, in a child, in a task and on an instance.
 
+pub mod addresses;
 pub mod builtin;
 pub mod command;
 pub mod environment;
 pub mod executor;
 pub mod fleet;
+mod http_check;
 pub mod once;
 pub mod process;
 pub mod roster;
 pub mod scratch;
 pub mod system;
+pub mod tool;

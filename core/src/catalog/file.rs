@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Capability, Catalog, GRACE_MAX, ImageKind, Learn, Program, RUN_TIMEOUT_MAX, Retry};
+use super::{Builtin, Capability, Catalog, GRACE_MAX, ImageKind, Learn, Program, RUN_TIMEOUT_MAX, Retry};
 use crate::intake::AHEAD_MAX;
 use crate::job::one_line;
 use crate::policies::{Document, Violations, Wrong, given, is_name};
@@ -36,6 +36,8 @@ struct Entry {
 struct RunEntry {
     #[serde(default, deserialize_with = "given")]
     builtin: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    with: Option<Map<String, Value>>,
     #[serde(default, deserialize_with = "given")]
     command: Option<Vec<String>>,
     #[serde(default, deserialize_with = "given")]
@@ -129,7 +131,7 @@ impl Catalog {
     pub fn parse(
         file: &str,
         text: &str,
-        builtins: &[&str],
+        builtins: &[Builtin],
         schemas: &BTreeMap<String, Value>,
     ) -> Result<Self, Violations> {
         let mut names = BTreeMap::new();
@@ -160,7 +162,11 @@ fn expect(right: bool, path: &str, what: impl Into<String>, wrong: &mut Vec<Wron
 }
 
 impl Entry {
-    fn into_capability(self, builtins: &[&str], schemas: &BTreeMap<String, Value>) -> Result<Capability, Vec<Wrong>> {
+    fn into_capability(
+        self,
+        builtins: &[Builtin],
+        schemas: &BTreeMap<String, Value>,
+    ) -> Result<Capability, Vec<Wrong>> {
         let Self { name, summary, run, input, needs, route, retry, limits } = self;
         let mut wrong = Vec::new();
         expect(is_name(&name), "name", "expected 1 to 64 lower-case letters, digits and `-`", &mut wrong);
@@ -244,7 +250,7 @@ fn resolve(input: Option<Value>, schemas: &BTreeMap<String, Value>) -> Result<(V
 
 fn packaging(run: &Program) -> Packaging {
     match run {
-        Program::Builtin(_) => Packaging::Builtin,
+        Program::Builtin { .. } => Packaging::Builtin,
         Program::Command { .. } => Packaging::Command,
         Program::Image { kind: ImageKind::Task, .. } => Packaging::TaskImage,
         Program::Image { kind: ImageKind::Function, .. } => Packaging::FunctionImage,
@@ -253,12 +259,15 @@ fn packaging(run: &Program) -> Packaging {
 }
 
 impl RunEntry {
-    fn into_program(self, builtins: &[&str]) -> Result<Program, Wrong> {
-        let Self { builtin, command, task_image, function_image, image, args, allow_leading_dash } = self;
+    fn into_program(self, builtins: &[Builtin]) -> Result<Program, Wrong> {
+        let Self { builtin, with, command, task_image, function_image, image, args, allow_leading_dash } = self;
         let wrong = |path: &str, what: &str| Err((path.to_owned(), what.to_owned()));
         let takes_args = task_image.is_some() || function_image.is_some() || image.is_some();
         if !args.is_empty() && !takes_args {
             return wrong("run.args", "they go with an image; a command has its arguments in `command`");
+        }
+        if with.is_some() && builtin.is_none() {
+            return wrong("run.with", "these are the settings of a built-in; nothing else has any");
         }
         let images = [
             (ImageKind::Task, "run.task_image", task_image),
@@ -269,12 +278,18 @@ impl RunEntry {
             images.into_iter().filter_map(|(kind, path, reference)| reference.map(|text| (kind, path, text)));
         match (builtin, command, images.next(), images.next()) {
             (Some(builtin), None, None, None) => {
-                if !builtins.contains(&builtin.as_str()) {
-                    let (builtin, known) = (one_line(&builtin, 64), builtins.join(", "));
+                let Some(known) = builtins.iter().find(|known| known.name == builtin) else {
+                    let known: Vec<&str> = builtins.iter().map(|known| known.name).collect();
+                    let (builtin, known) = (one_line(&builtin, 64), known.join(", "));
                     let what = format!("there is no built-in `{builtin}`; there are: {known}");
                     return wrong("run.builtin", &what);
-                }
-                Ok(Program::Builtin(builtin))
+                };
+                let settings = Value::Object(with.unwrap_or_default());
+                (known.check)(&settings).map_err(|bad| {
+                    let inside = if bad.path.is_empty() { String::new() } else { format!(".{}", bad.path) };
+                    (format!("run.with{inside}"), bad.message)
+                })?;
+                Ok(Program::Builtin { name: builtin, settings })
             }
             (None, Some(command), None, None) => {
                 check_templates("run.command", &command)?;
@@ -314,9 +329,34 @@ fn check_templates(path: &str, args: &[String]) -> Result<(), Wrong> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::{BadSettings, no_settings};
+
+    /// Takes a list of even numbers.
+    fn evens(settings: &Value) -> Result<(), BadSettings> {
+        let numbers = settings.get("evens").and_then(Value::as_array).cloned().unwrap_or_default();
+        match numbers.iter().position(|number| number.as_u64().is_none_or(|number| number % 2 == 1)) {
+            None => Ok(()),
+            Some(at) => {
+                Err(BadSettings { path: format!("evens[{at}]"), message: "expected an even number".to_owned() })
+            }
+        }
+    }
 
     fn parse(text: &str) -> Result<Catalog, Violations> {
-        Catalog::parse("capabilities.yaml", text, &["finding-triage"], &BTreeMap::new())
+        let builtins =
+            [Builtin { name: "finding-triage", check: no_settings }, Builtin { name: "evens", check: evens }];
+        Catalog::parse("capabilities.yaml", text, &builtins, &BTreeMap::new())
+    }
+
+    #[test]
+    fn a_builtin_has_the_settings_that_it_finds_good() {
+        let one = |run: &str| format!("version: 1\ncapabilities:\n  - {{ name: x, summary: s, run: {{ {run} }} }}\n");
+        let settings = |run: &str| match &parse(&one(run)).unwrap().get("x").unwrap().run {
+            Program::Builtin { settings, .. } => settings.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(settings("builtin: evens"), serde_json::json!({}));
+        assert_eq!(settings("builtin: evens, with: { evens: [2] }"), serde_json::json!({ "evens": [2] }));
     }
 
     #[test]
@@ -343,6 +383,10 @@ mod tests {
             "version: 1\ncapabilitys: []\n",
             "version: 1\ncapabilities: {}\n",
             "version: 1\nversion: 1\ncapabilities: []\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run:\n      builtin: evens\n      with:\n        evens: [2, 3]\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run:\n      builtin: finding-triage\n      with: { fast: true }\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run:\n      command: [a]\n      with: { fast: true }\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { builtin: evens, with: [2] }\n",
         ];
         let messages: Vec<String> = cases.iter().map(|text| parse(text).unwrap_err().to_string()).collect();
         insta::assert_snapshot!(messages.join("\n\n"));
