@@ -214,7 +214,7 @@ fn the_published_schema_of_policy_mappings_agrees_with_the_parser() {
     let read: Value = serde_json::from_str(&shipped).unwrap();
     let named = read["mappings"].as_array().unwrap().iter().flat_map(|one| one["policies"].as_array().unwrap());
     let mut there: BTreeSet<String> = named.map(|path| path.as_str().unwrap().to_owned()).collect();
-    there.extend(["custodian/x.yml", "custodian/deep/..x.yaml"].map(str::to_owned));
+    there.extend(["custodian/x.yml", "custodian/deep/..x.yaml", "custodian/deep/.yml"].map(str::to_owned));
     let parse = |text: &str| Mappings::parse("policy-mappings.json", text, &there).map(drop);
     let agreement = Agreement::new("schema/policy-mappings.schema.json", &parse);
     assert!(agreement.good(&shipped));
@@ -277,6 +277,7 @@ fn the_published_schema_of_policy_mappings_agrees_with_the_parser() {
         runs(r#"["custodian/./x.yml"]"#),
         runs(r#"["custodian//x.yml"]"#),
         runs(r#"["custodian/x.json"]"#),
+        runs(r#"["custodian/deep/.yml"]"#),
         runs(r#"["custodian/a b.yml"]"#),
     ]);
 }

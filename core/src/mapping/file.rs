@@ -223,7 +223,9 @@ fn is_policy_path(path: &str) -> bool {
     let Some(below) = path.strip_prefix(CUSTODIAN) else { return false };
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     let named = |part: &str| !part.is_empty() && part != "." && part != "..";
-    let ends_well = [".yml", ".yaml"].iter().any(|end| below.len() > end.len() && below.ends_with(end));
+    let ends_well = [".yml", ".yaml"]
+        .iter()
+        .any(|end| below.strip_suffix(end).is_some_and(|stem| !stem.is_empty() && !stem.ends_with('/')));
     path.len() <= 255 && ends_well && below.chars().all(fits) && below.split('/').all(named)
 }
 
