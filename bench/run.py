@@ -41,6 +41,8 @@ RATIOS = [
 FSYNCS_PER_JOB = 0.1
 NS_PER_DECISION = 200
 ALLOCATIONS = 0
+# What choosing among 10,000 mappings may take of what it takes among 10.
+MAPPING_GROWTH = 2
 # An idle yard starts a job after two commits, and 250 us for everything else.
 DISPATCH_FDATASYNCS = 2
 DISPATCH_ELSE_US = 250
@@ -70,7 +72,7 @@ def main():
         "rounds": rounds,
         "medians": medians(rounds),
         "targets": targets(rounds, skipped),
-        "instructions_per_decision": instructions(args, crashes),
+        "instructions": {name: instructions(name, args, crashes) for name in ("decide", "mapping")},
         "skipped": skipped,
         "crashes": crashes,
     }
@@ -147,6 +149,7 @@ def commands(args):
         ("process_executor", [os.path.join(OURS, "process_executor"), *processes]),
         ("spawn_wait", [os.path.join(PEERS, "spawn_wait"), *processes]),
         ("decide", [os.path.join(OURS, "decide")]),
+        ("mapping", [os.path.join(OURS, "mapping")]),
     ]
 
 
@@ -203,21 +206,21 @@ def run(command, timeout):
     return result
 
 
-def instructions(args, crashes):
-    """The instructions of one decision: counted twice under valgrind, the difference by the decisions in between."""
-    decide = os.path.join(OURS, "decide")
-    if shutil.which("valgrind") is None or not os.path.exists(decide):
+def instructions(name, args, crashes):
+    """The instructions of one decision or choice: counted twice under valgrind, the difference by those in between."""
+    counting = os.path.join(OURS, name)
+    if shutil.which("valgrind") is None or not os.path.exists(counting):
         return None
     counts = []
     for passes in (1, 101):
-        command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", decide, "--passes", str(passes)]
+        command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", counting, "--passes", str(passes)]
         try:
             ended = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
                                    timeout=args.timeout, check=True)
             counted = next(line for line in ended.stderr.splitlines() if "Collected :" in line)
             counts.append((int(counted.split(":")[1]), json.loads(ended.stdout)["jobs"]))
         except (OSError, ValueError, StopIteration, subprocess.SubprocessError) as error:
-            crashes.append(f"decide under valgrind: {error}")
+            crashes.append(f"{name} under valgrind: {error}")
             return None
     (few, fewer), (many, more) = counts
     return (many - few) / (more - fewer)
@@ -236,7 +239,8 @@ def medians(rounds):
         entry = {"runs": len(runs), "jobs": runs[-1].get("jobs"), "notes": runs[-1].get("notes", ""),
                  "durability": runs[-1].get("durability", "")}
         for field in ("jobs_per_second", "p50_us", "p99_us", "accept_p50_us", "fdatasync_p50_us",
-                      "idle_switches_per_second", "fsyncs", "fsyncs_per_job", "ns_per_decision", "allocations"):
+                      "idle_switches_per_second", "fsyncs", "fsyncs_per_job", "ns_per_decision", "ns_per_choice", "growth",
+                      "allocations"):
             values = [run[field] for run in runs if isinstance(run.get(field), (int, float))]
             if values:
                 entry[field] = spread(values)
@@ -256,10 +260,13 @@ def targets(rounds, skipped):
               if isinstance(results.get("throughput", {}).get("fsyncs_per_job"), (int, float))]
     found.append(judged("throughput, fsyncs a job", "fsyncs a job", "at most", FSYNCS_PER_JOB, fsyncs,
                         ["throughput"] if "throughput" in skipped else []))
-    for name, field, wanted in (("decide, ns a decision", "ns_per_decision", NS_PER_DECISION),
-                                ("decide, allocations", "allocations", ALLOCATIONS)):
-        values = [results["decide"][field] for results in rounds if "decide" in results]
-        found.append(judged(name, field, "at most", wanted, values, ["decide"] if "decide" in skipped else []))
+    for of, what, field, wanted in (
+            ("decide", "ns a decision", "ns_per_decision", NS_PER_DECISION),
+            ("decide", "allocations", "allocations", ALLOCATIONS),
+            ("mapping", "10,000 mappings to 10, the worst shape", "growth", MAPPING_GROWTH),
+            ("mapping", "allocations", "allocations", ALLOCATIONS)):
+        values = [results[of][field] for results in rounds if of in results]
+        found.append(judged(f"{of}, {what}", field, "at most", wanted, values, [of] if of in skipped else []))
     dispatches = [(run["p50_us"] - DISPATCH_ELSE_US) / run["fdatasync_p50_us"]
                   for run in (results["dispatch"] for results in rounds if "dispatch" in results)]
     found.append(judged(f"dispatch, (p50 - {DISPATCH_ELSE_US} us) in fdatasyncs of its own run", "fdatasyncs", "at most",
@@ -341,6 +348,19 @@ def number(value):
     return f"{value:.1f}" if value >= 10 else f"{value:.3f}".rstrip("0").rstrip(".")
 
 
+def by_size(rounds):
+    """What choosing a mapping took in the last round, by how many there are, and looking at each in turn beside it."""
+    runs = [results["mapping"] for results in rounds if "mapping" in results]
+    if not runs:
+        return ""
+    text = row("ns a choice, mappings differ by", "10", "100", "1,000", "10,000") + row(*["---"] * 5)
+    for shape, took in runs[-1]["ns_at_10_100_1000_10000"].items():
+        cells = [f"{number(indexed)} (linear {number(linear)})"
+                 for indexed, linear in zip(took["choose"], took["linear"])]
+        text += row(shape, *cells)
+    return text + "\n"
+
+
 def row(*cells):
     return "| " + " | ".join(str(cell) for cell in cells) + " |\n"
 
@@ -361,6 +381,7 @@ def markdown(result):
             ("p50_us", "p50 us"), ("p99_us", "p99 us"), ("accept_p50_us", "acceptance p50 us"),
             ("fdatasync_p50_us", "fdatasync p50 us"), ("idle_switches_per_second", "idle switches a second"),
             ("fsyncs_per_job", "fsyncs a job"), ("ns_per_decision", "ns a decision"),
+            ("ns_per_choice", "ns a choice"), ("growth", "times that of ten"),
             ("allocations", "allocations")) if field in entry]
         text += row(name, entry["jobs"], number(rate["median"]), number(rate["min"]), number(rate["max"]),
                     ", ".join(also))
@@ -372,10 +393,11 @@ def markdown(result):
         text += row(f"{target['name']} ({target['what']})" if unit else target["name"],
                     f"{target['bound']} {target['wanted']:g}{unit}", *figures, target["verdict"])
     text += "\n"
-    if result["instructions_per_decision"] is None:
-        text += "Instructions of a decision: not counted, there is no valgrind.\n\n"
-    else:
-        text += f"Instructions of a decision, counted by valgrind: {number(result['instructions_per_decision'])}.\n\n"
+    for name, counted in result["instructions"].items():
+        what = {"decide": "a decision", "mapping": "a choice among 10,000 mappings"}[name]
+        text += (f"Instructions of {what}: not counted, there is no valgrind.\n\n" if counted is None else
+                 f"Instructions of {what}, counted by valgrind: {number(counted)}.\n\n")
+    text += by_size(result["rounds"])
     for name, entry in result["medians"].items():
         text += f"- {name}: {entry['notes']}; durability: {entry['durability']}.\n"
     for name, reason in result["skipped"].items():

@@ -77,6 +77,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let machine = machine(local.slots);
     let read = policies::load(local.policies.as_deref(), machine);
     let (policies, files) = read.map_err(|wrong| Failure::Policies { wrong, exit: 8 })?;
+    policies::log_warnings(&policies, local.policies.as_deref());
     let shelf = Arc::new(Shelf::default());
     shelf.replace(policies, ambient.now());
     let listener = TcpListener::bind(local.listen).await.map_err(|cause| {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use switchyard_core::policies::{
-    CATALOG_FILE, Files, Machine, NotReloaded, PRICES_FILE, Policies, PolicyError, ROUTING_FILE, Refused, Reload,
-    Reloaded, SCHEDULES_FILE, SCHEMAS, Shelf, Violations, changes,
+    CATALOG_FILE, CUSTODIAN, Files, MAPPINGS_FILE, Machine, NotReloaded, PRICES_FILE, Policies, PolicyError,
+    ROUTING_FILE, Refused, Reload, Reloaded, SCHEDULES_FILE, SCHEMAS, Shelf, Violations, changes,
 };
 use switchyard_core::ports::Ambient;
 use switchyard_embedded::folder::{read_policies, write_policies};
@@ -24,6 +24,18 @@ const BUILT_IN: &[(&str, &str)] = &[
     (CATALOG_FILE, include_str!("../../policies/capabilities.yaml")),
     (ROUTING_FILE, include_str!("../../policies/routing.yaml")),
     (PRICES_FILE, include_str!("../../policies/prices.yaml")),
+    (MAPPINGS_FILE, include_str!("../../policies/policy-mappings.json")),
+    ("custodian/ec2-stop-and-tag.yml", include_str!("../../policies/custodian/ec2-stop-and-tag.yml")),
+    ("custodian/ec2-tag-suspect.yml", include_str!("../../policies/custodian/ec2-tag-suspect.yml")),
+    ("custodian/iam-role-deny-all.yml", include_str!("../../policies/custodian/iam-role-deny-all.yml")),
+    ("custodian/iam-user-disable-keys.yml", include_str!("../../policies/custodian/iam-user-disable-keys.yml")),
+    ("custodian/s3-baseline.yml", include_str!("../../policies/custodian/s3-baseline.yml")),
+    ("custodian/s3-block-public-access.yml", include_str!("../../policies/custodian/s3-block-public-access.yml")),
+    ("custodian/s3-tag-sensitive.yml", include_str!("../../policies/custodian/s3-tag-sensitive.yml")),
+    (
+        "custodian/security-group-close-ingress.yml",
+        include_str!("../../policies/custodian/security-group-close-ingress.yml"),
+    ),
     ("schemas/finding-triage.json", include_str!("../../policies/schemas/finding-triage.json")),
     ("schemas/host-name.json", include_str!("../../policies/schemas/host-name.json")),
     ("schemas/path.json", include_str!("../../policies/schemas/path.json")),
@@ -32,8 +44,10 @@ const BUILT_IN: &[(&str, &str)] = &[
 ];
 /// The largest file: a thousand capabilities with their schemas written out, several times over.
 const FILE_BYTES: u64 = 4 * 1024 * 1024;
-/// The most schemas: one a capability, and then some.
-const SCHEMAS_MAX: usize = 2000;
+/// The most schemas, and the most Cloud Custodian policies: one a capability or a mapping, and then some.
+const LISTED_MAX: usize = 2000;
+/// All files together. A yard keeps their texts, and hands them to each of its tasks.
+const FOLDER_BYTES: usize = 64 * 1024 * 1024;
 
 /// The policies in a folder, or those built in, and the files that a folder's were read from.
 pub(crate) fn load(folder: Option<&Path>, machine: Machine) -> Result<(Policies, Option<Files>), Violations> {
@@ -97,13 +111,23 @@ fn read(folder: &Path) -> Result<Files, Violations> {
         message: format!("cannot be read: {cause}"),
     };
     fs::read_dir(folder).map_err(|cause| unreadable(folder, &cause))?;
-    let mut names: Vec<String> = [CATALOG_FILE, SCHEDULES_FILE, ROUTING_FILE, PRICES_FILE].map(str::to_owned).to_vec();
-    names.extend(schemas(folder).map_err(|cause| unreadable(&folder.join(SCHEMAS), &cause))?);
-    let (mut files, mut wrong) = (Files::new(), Vec::new());
+    let single = [CATALOG_FILE, SCHEDULES_FILE, MAPPINGS_FILE, ROUTING_FILE, PRICES_FILE];
+    let mut names: Vec<String> = single.map(str::to_owned).to_vec();
+    for (below, ends) in [(SCHEMAS, [".json"].as_slice()), (CUSTODIAN, &[".yml", ".yaml"])] {
+        names.extend(list(folder, below, ends).map_err(|cause| unreadable(&folder.join(below), &cause))?);
+    }
+    let (mut files, mut wrong, mut bytes) = (Files::new(), Vec::new(), 0);
     for name in names {
         let path = folder.join(&name);
         match read_text(&path) {
-            Ok(text) => drop(files.insert(name, text)),
+            Ok(text) => {
+                bytes += text.len();
+                if bytes > FOLDER_BYTES {
+                    let cause = io::Error::other(format!("its files are over {FOLDER_BYTES} bytes together"));
+                    return Err(unreadable(folder, &cause).into());
+                }
+                files.insert(name, text);
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => wrong.push(unreadable(&path, &error)),
         }
@@ -114,23 +138,41 @@ fn read(folder: &Path) -> Result<Files, Violations> {
     if wrong.is_empty() { Ok(files) } else { Err(wrong.into()) }
 }
 
-/// The schemas in a folder, by their paths in it.
-fn schemas(folder: &Path) -> io::Result<Vec<String>> {
-    let entries = match fs::read_dir(folder.join(SCHEMAS)) {
+/// The files with such ends in a folder of the policies, by their paths in these.
+fn list(folder: &Path, below: &str, ends: &[&str]) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder.join(below)) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let mut names = Vec::new();
     for entry in entries {
-        if let Some(name) = entry?.file_name().to_str().filter(|name| name.ends_with(".json")) {
-            names.push(format!("{SCHEMAS}{name}"));
+        if let Some(name) = entry?.file_name().to_str().filter(|name| ends.iter().any(|end| name.ends_with(end))) {
+            names.push(format!("{below}{name}"));
         }
-        if names.len() > SCHEMAS_MAX {
-            return Err(io::Error::other(format!("expected at most {SCHEMAS_MAX} schemas")));
+        if names.len() > LISTED_MAX {
+            return Err(io::Error::other(format!("expected at most {LISTED_MAX} files")));
         }
     }
+    // Folders are listed in no order; which of two faults is told first must not depend on it.
+    names.sort_unstable();
     Ok(names)
+}
+
+/// What is allowed in the policies and surely not meant, one a line.
+fn warnings(policies: &Policies, folder: Option<&Path>) -> Vec<String> {
+    let warnings = Violations::from(policies.mappings.warnings().to_vec());
+    match folder {
+        Some(folder) => warnings.within(&folder.display().to_string()).lines(),
+        None => warnings.lines(),
+    }
+}
+
+/// Logs what is allowed in the policies and surely not meant.
+pub(crate) fn log_warnings(policies: &Policies, folder: Option<&Path>) {
+    for warning in warnings(policies, folder) {
+        warn!(warning, "a policy is surely not meant as it is written");
+    }
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
@@ -166,6 +208,7 @@ pub(crate) struct Rules {
 impl Rules {
     async fn reload_in_turn(self) -> Result<Reloaded, NotReloaded> {
         let Some(folder) = self.folder else { return Err(NotReloaded::BuiltIn) };
+        let within = folder.clone();
         let _turn = self.turn.lock().await;
         let (for_tasks, machine) = (self.for_tasks, self.machine);
         let reading = tokio::task::spawn_blocking(move || {
@@ -183,6 +226,7 @@ impl Rules {
             };
             self.shelf.refuse(Refused { at, why });
         })?;
+        log_warnings(&policies, Some(&within));
         let changes = changes(&self.shelf.policies(), &policies);
         let digest = policies.digest.clone();
         self.shelf.replace(policies, at);
@@ -210,9 +254,13 @@ const ANY: Machine = Machine { memory_mib: u32::MAX, milli_vcpu: u32::MAX };
 /// Says whether the policies in a folder are sound.
 pub(crate) fn check(folder: &Path) -> Result<u8, Failure> {
     let (policies, _) = load(Some(folder), ANY).map_err(|wrong| Failure::Policies { wrong, exit: 2 })?;
+    for warning in warnings(&policies, Some(folder)) {
+        eprintln!("warning: {warning}");
+    }
     let (capabilities, schedules) = (policies.catalog.iter().count(), policies.schedules.iter().count());
-    let folder = folder.display();
-    show::print(&format!("{folder}: {capabilities} capabilities and {schedules} schedules, all sound"))?;
+    let (mappings, folder) = (policies.mappings.iter().count(), folder.display());
+    let found = format!("{capabilities} capabilities, {schedules} schedules and {mappings} mappings");
+    show::print(&format!("{folder}: {found}, all sound"))?;
     Ok(0)
 }
 
@@ -228,5 +276,51 @@ mod tests {
         let (on_disk, _) = load(Some(&folder), ANY).unwrap();
         assert_eq!(changes(&built_in, &on_disk), Vec::<String>::new());
         assert_eq!(on_disk.schedules.iter().count(), 0);
+        assert_eq!(warnings(&on_disk, Some(&folder)), Vec::<String>::new());
+        assert!(on_disk.mappings.iter().count() > 5 && built_in.custodian == on_disk.custodian);
+    }
+
+    #[test]
+    fn tasks_have_the_mappings_and_their_policies() {
+        let files = for_tasks(built_in());
+        let policies = Policies::parse(&files, builtin::NAMES, None).unwrap();
+        assert!(
+            policies.mappings.iter().all(|one| one.policies.iter().all(|path| policies.custodian.contains_key(path)))
+        );
+        assert!(policies.mappings.iter().count() > 5);
+    }
+
+    #[test]
+    fn only_policies_by_their_endings_are_read_and_their_mappings_with_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write(CATALOG_FILE, "version: 1\ncapabilities: []\n");
+        write("custodian/b.yaml", "policies: []\n");
+        write("custodian/a.yml", "policies: []\n");
+        write("custodian/notes.txt", "no policy");
+        let without = load(Some(folder.path()), ANY).unwrap().0;
+        assert_eq!((without.mappings.iter().count(), without.custodian.len()), (0, 2));
+        let mapping = |policy: &str| {
+            let asked = r#"{ "source": "aws.config", "severity_at_least": "low" }"#;
+            let entry = format!(r#"{{ "name": "m", "match": {asked}, "policies": ["custodian/{policy}"] }}"#);
+            write(MAPPINGS_FILE, &format!("{{ \"version\": 1, \"mappings\": [\n{entry}\n] }}\n"));
+            load(Some(folder.path()), ANY).map(|(policies, _)| policies)
+        };
+        let with = mapping("b.yaml").unwrap();
+        assert_eq!(changes(&without, &with), ["mapping m: added"]);
+        let place = folder.path().join(MAPPINGS_FILE).display().to_string();
+        let warned = warnings(&with, Some(folder.path()));
+        assert!(warned.len() == 1 && warned[0].starts_with(&format!("{place}:2:")), "{warned:?}");
+        let refused = mapping("notes.txt").unwrap_err().to_string();
+        assert!(refused.starts_with(&format!("{place}:2:")) && refused.contains("policies[0]"), "{refused}");
+        let refused = mapping("c.yml").unwrap_err().to_string();
+        assert!(
+            refused.ends_with("there is no `custodian/c.yml`; there are: custodian/a.yml, custodian/b.yaml"),
+            "{refused}"
+        );
     }
 }

@@ -132,7 +132,8 @@ fn a_folder_is_judged_whole_and_without_a_yard() {
     write(&home, "schedules.yaml", schedules);
     for args in [&["policies", "check"][..], &["capabilities", "--check"]] {
         let sound = check(args);
-        let expected = format!("{}: 6 capabilities and 1 schedules, all sound\n", home.policies().display());
+        let expected =
+            format!("{}: 6 capabilities, 1 schedules and 0 mappings, all sound\n", home.policies().display());
         assert_eq!((sound.code, sound.stdout), (Some(0), expected));
     }
     write(&home, "schedules.yaml", &schedules.replace("environment", "sh"));

@@ -39,8 +39,11 @@ static ALLOCATOR: Counting = Counting;
 
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
 
-/// What mappings differ in, and what the nth asks. The one in the middle is the finding's.
-const SHAPES: [(&str, fn(usize) -> Value); 7] = [
+/// What the nth mapping asks.
+type Asks = fn(usize) -> Value;
+
+/// What mappings differ in. The one in the middle is the finding's.
+const SHAPES: [(&str, Asks); 7] = [
     ("account", |n| json!({ "account": account(n), "finding_type": "Recon:EC2/*" })),
     ("type", |n| json!({ "finding_type": format!("Recon:EC2/Probe{n:05}") })),
     ("glob_prefix", |n| json!({ "finding_type": format!("Recon:EC2/Probe{n:05}*") })),
@@ -65,7 +68,7 @@ fn mixed(n: usize) -> Value {
     }
 }
 
-fn mappings(asks: fn(usize) -> Value, count: usize) -> Mappings {
+fn mappings(asks: Asks, count: usize) -> Mappings {
     let entry = |n| json!({ "name": format!("m{n}"), "match": asks(n), "policies": ["custodian/x.yml"] });
     let file = json!({ "version": 1, "mappings": (0..count).map(entry).collect::<Vec<_>>() }).to_string();
     let policies = BTreeSet::from(["custodian/x.yml".to_owned()]);
@@ -163,7 +166,9 @@ fn main() {
             assert!(chosen.is_some(), "{shape}, {count}: something answers");
             let calls = passes.unwrap_or(100_000);
             let before = ALLOCATIONS.load(Ordering::Relaxed);
-            let choose = || drop(black_box(mappings.choose(black_box(&finding), Some(black_box(&resource)))));
+            let choose = || {
+                black_box(mappings.choose(black_box(&finding), Some(black_box(&resource))));
+            };
             let nanoseconds = timed(calls, choose);
             allocations += ALLOCATIONS.load(Ordering::Relaxed) - before;
             choices += calls as u64;
@@ -175,7 +180,9 @@ fn main() {
                     chosen,
                     "{shape}, {count}"
                 );
-                let choose = || drop(black_box(linear(black_box(&mappings), &finding, black_box(&resource))));
+                let choose = || {
+                    black_box(linear(black_box(&mappings), &finding, black_box(&resource)));
+                };
                 by_hand.push(timed(1_000_000 / count, choose).round());
             }
         }

@@ -22,7 +22,7 @@ use crate::schedule::Schedules;
 mod document;
 mod reload;
 
-pub(crate) use self::document::{Document, Stand, Wrong, check_version, given, is_name, read_yaml};
+pub(crate) use self::document::{Document, Stand, Wrong, check_version, fields, given, is_name, read_yaml};
 pub use self::document::{PolicyError, VIOLATIONS_MAX, Violations};
 pub use self::reload::{NotReloaded, Reload, Reloaded, changes};
 

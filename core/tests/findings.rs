@@ -260,7 +260,7 @@ fn cases() -> u32 {
 #[test]
 fn changes_reach_into_the_json_that_a_config_rule_is_invoked_with() {
     let (_, event) =
-        events().into_iter().find(|(_, event)| event.get("invokingEvent").is_some()).expect("an invocation");
+        events().into_iter().find(|(_, event)| event.get("ruleParameters").is_some()).expect("an invocation");
     let mut all = Vec::new();
     pointers(&event, "", &mut all);
     let texts = embedded(&event, &all);

@@ -1,10 +1,11 @@
 //! The policies that are shipped, and the published schemas against the parsers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::Value;
 use switchyard_core::catalog::{Builtin, Catalog, no_settings};
+use switchyard_core::mapping::Mappings;
 use switchyard_core::policies::{Files, Policies, Violations};
 use switchyard_core::schedule::Schedules;
 
@@ -56,15 +57,25 @@ impl<'a> Agreement<'a> {
 fn the_shipped_files_and_their_examples_are_sound() {
     let schemas =
         ["finding-triage", "host-name", "path", "port-scan", "url"].map(|name| format!("schemas/{name}.json"));
+    let custodian = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/custodian")).unwrap();
+    let custodian: Vec<String> =
+        custodian.map(|entry| format!("custodian/{}", entry.unwrap().file_name().to_string_lossy())).collect();
     let shipped = |schedules: String| {
         let mut files: Files = schemas.clone().map(|name| (name.clone(), policies(&name))).into();
+        files.extend(custodian.iter().map(|name| (name.clone(), policies(name))));
+        files.insert("policy-mappings.json".to_owned(), policies("policy-mappings.json"));
         files.insert("capabilities.yaml".to_owned(), policies("capabilities.yaml"));
         files.insert("schedules.yaml".to_owned(), schedules);
         Policies::parse(&files, &BUILTINS, None).unwrap()
     };
     let (plain, with_examples) = schedules();
     assert_eq!(shipped(plain).schedules.iter().count(), 0);
-    assert_eq!(shipped(with_examples).schedules.iter().count(), 2);
+    let with_examples = shipped(with_examples);
+    assert_eq!(with_examples.schedules.iter().count(), 2);
+    // Each policy is there because a mapping names it, and has no mode: to run one with a mode is to set up a function.
+    let named: BTreeSet<&String> = with_examples.mappings.iter().flat_map(|mapping| &mapping.policies).collect();
+    assert!(named.into_iter().eq(with_examples.custodian.keys()));
+    assert!(with_examples.custodian.values().all(|text| text.contains("policies:") && !text.contains("mode:")));
 }
 
 #[test]
@@ -206,5 +217,79 @@ fn the_published_schema_of_schedules_agrees_with_the_parser() {
         one("rate_minutes: 5, labels: { schedule: s }"),
         one("rate_minutes: 5, labels: { a=b: c }"),
         one("rate_minutes: 5, labels: { a: \"\" }"),
+    ]);
+}
+
+#[test]
+fn the_published_schema_of_policy_mappings_agrees_with_the_parser() {
+    let shipped = policies("policy-mappings.json");
+    let read: Value = serde_json::from_str(&shipped).unwrap();
+    let named = read["mappings"].as_array().unwrap().iter().flat_map(|one| one["policies"].as_array().unwrap());
+    let mut there: BTreeSet<String> = named.map(|path| path.as_str().unwrap().to_owned()).collect();
+    there.extend(["custodian/x.yml", "custodian/deep/..x.yaml", "custodian/deep/.yml"].map(str::to_owned));
+    let parse = |text: &str| Mappings::parse("policy-mappings.json", text, &there).map(drop);
+    let agreement = Agreement::new("schema/policy-mappings.schema.json", &parse);
+    assert!(agreement.good(&shipped));
+    let one = |name: &str, asked: &str, policies: &str, more: &str| {
+        format!(r#"{{"version":1,"mappings":[{{"name":"{name}","match":{asked},"policies":{policies}{more}}}]}}"#)
+    };
+    let asks = |asked: &str| one("m", &format!("{{{asked}}}"), r#"["custodian/x.yml"]"#, "");
+    let runs = |policies: &str| one("m", "{}", policies, "");
+    let good = [
+        r#"{"version":1,"mappings":[]}"#.to_owned(),
+        asks(""),
+        asks(r#""source":"a","detail_type":["a","b"],"finding_type":["*","a?[b]{c}"],"resource_type":"AwsS3Bucket""#),
+        asks(r#""severity_at_least":"informational","account":"000000000001","region":["eu-west-1","aws-global"]"#),
+        asks(&format!(r#""source":"{}""#, "é".repeat(512))),
+        runs(r#"["custodian/x.yml","custodian/deep/..x.yaml"]"#),
+        one("m", "{}", r#"["custodian/x.yml"]"#, r#","tier":"synchronous""#),
+    ];
+    for text in good {
+        assert!(agreement.good(&text), "{text}");
+    }
+    agreement.all_broken([
+        r#"{"version":2,"mappings":[]}"#.to_owned(),
+        r#"{"version":1}"#.to_owned(),
+        r#"{"version":1,"mappings":{}}"#.to_owned(),
+        r#"{"version":1,"mappings":[],"extra":1}"#.to_owned(),
+        r#"[]"#.to_owned(),
+        one("M", "{}", r#"["custodian/x.yml"]"#, ""),
+        one("", "{}", r#"["custodian/x.yml"]"#, ""),
+        one("m", "[]", r#"["custodian/x.yml"]"#, ""),
+        r#"{"version":1,"mappings":[["m",{},["custodian/x.yml"],"priority"]]}"#.to_owned(),
+        one("m", "{}", r#"["custodian/x.yml"]"#, r#","tier":"soon""#),
+        one("m", "{}", r#"["custodian/x.yml"]"#, r#","extra":1"#),
+        asks(r#""soruce":"a""#),
+        asks(r#""source":"""#),
+        asks(r#""source":" a""#),
+        asks(r#""source":"a ""#),
+        asks("\"source\":\"a\\u0007\""),
+        asks("\"source\":\"a\\u202e\""),
+        asks(&format!(r#""source":"{}""#, "a".repeat(513))),
+        asks(r#""source":[]"#),
+        asks(r#""source":["a","a"]"#),
+        asks(r#""source":["a",""]"#),
+        asks(r#""source":7"#),
+        asks(r#""source":[7]"#),
+        asks(r#""source":null"#),
+        asks(r#""account":"12345678901""#),
+        asks(r#""account":["12345678901x"]"#),
+        asks(r#""account":123456789012"#),
+        asks(r#""region":"Ireland""#),
+        asks(r#""region":"""#),
+        asks(r#""severity_at_least":"HIGH""#),
+        asks(r#""severity_at_least":["high"]"#),
+        asks(r#""severity_at_least":null"#),
+        runs("[]"),
+        runs(r#""custodian/x.yml""#),
+        runs(r#"["custodian/x.yml","custodian/x.yml"]"#),
+        runs(r#"["x.yml"]"#),
+        runs(r#"["/custodian/x.yml"]"#),
+        runs(r#"["custodian/../x.yml"]"#),
+        runs(r#"["custodian/./x.yml"]"#),
+        runs(r#"["custodian//x.yml"]"#),
+        runs(r#"["custodian/x.json"]"#),
+        runs(r#"["custodian/deep/.yml"]"#),
+        runs(r#"["custodian/a b.yml"]"#),
     ]);
 }

@@ -134,4 +134,25 @@ mod tests {
             assert_eq!(service_of_kind(kind).as_deref(), service, "{kind}");
         }
     }
+
+    #[test]
+    fn another_spelling_of_a_kind_is_told_the_right_one() {
+        for (name, right) in [
+            ("AWS::S3::Bucket", Some("AwsS3Bucket")),
+            ("AWS_EC2_INSTANCE", Some("AwsEc2Instance")),
+            ("AwsEC2Instance", Some("AwsEc2Instance")),
+            ("AWSIAMUser", Some("AwsIamUser")),
+            ("AWSS3Bucket", Some("AwsS3Bucket")),
+            ("AwsS3Bucket", None),
+            ("AwsEc2Instance", None),
+            ("AwsRdsDbInstance", None),
+            ("AwsElbv2LoadBalancer", None),
+            ("AwsAppSyncGraphQlApi", None),
+            ("AwsDynamoDbTable", None),
+            ("Container", None),
+            ("Other", None),
+        ] {
+            assert_eq!(respelt(name).as_deref(), right, "{name}");
+        }
+    }
 }

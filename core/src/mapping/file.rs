@@ -9,7 +9,7 @@ use super::index::Builder;
 use super::{ALTERNATIVES_MAX, Field, MAPPED_POLICIES_MAX, MAPPINGS_MAX, Mapping, Mappings, Match};
 use crate::finding::{self, Severity, TEXT_MAX_CHARS, arn};
 use crate::job::{Tier, one_line};
-use crate::policies::{CUSTODIAN, Document, PolicyError, Stand, Violations, Wrong, given, is_name, not_json};
+use crate::policies::{CUSTODIAN, Document, PolicyError, Stand, Violations, Wrong, fields, given, is_name, not_json};
 
 /// Policies named in a message about one that is not there.
 const NAMED: usize = 10;
@@ -19,7 +19,7 @@ const NAMED: usize = 10;
 struct Entry {
     name: String,
     #[serde(rename = "match")]
-    matches: MatchEntry,
+    matches: Value,
     policies: Vec<String>,
     #[serde(default = "priority")]
     tier: Tier,
@@ -133,7 +133,15 @@ impl Entry {
             };
             wrong.push((format!("policies[{at}]"), what));
         }
-        Mapping { name, matches: matches.into_match(wrong), policies, tier }
+        let matches = match fields::<MatchEntry>(&matches) {
+            Ok(matches) => matches.into_match(wrong),
+            Err((path, what)) => {
+                let path = if path.is_empty() { "match".to_owned() } else { format!("match.{path}") };
+                wrong.push((path, what));
+                Match::default()
+            }
+        };
+        Mapping { name, matches, policies, tier }
     }
 }
 
@@ -215,7 +223,9 @@ fn is_policy_path(path: &str) -> bool {
     let Some(below) = path.strip_prefix(CUSTODIAN) else { return false };
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     let named = |part: &str| !part.is_empty() && part != "." && part != "..";
-    let ends_well = [".yml", ".yaml"].iter().any(|end| below.len() > end.len() && below.ends_with(end));
+    let ends_well = [".yml", ".yaml"]
+        .iter()
+        .any(|end| below.strip_suffix(end).is_some_and(|stem| !stem.is_empty() && !stem.ends_with('/')));
     path.len() <= 255 && ends_well && below.chars().all(fits) && below.split('/').all(named)
 }
 

@@ -140,6 +140,17 @@ pub(crate) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer
 /// What is wrong with a part, before its place is looked up: the path in the part, and the reason.
 pub(crate) type Wrong = (String, String);
 
+/// Reads named fields as what they are. A list is refused: serde would take its items for the fields in order.
+pub(crate) fn fields<T: DeserializeOwned>(value: &Value) -> Result<T, Wrong> {
+    if value.is_array() {
+        return Err((String::new(), "invalid type: sequence, expected fields with their names".to_owned()));
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        (if path == "." { String::new() } else { path }, error.inner().to_string())
+    })
+}
+
 /// A file that was read: `version: 1` and one list of entries.
 pub(crate) struct Document {
     file: String,
@@ -188,11 +199,7 @@ impl Document {
     ) -> Result<Vec<T>, Violations> {
         let (mut all, mut errors) = (Vec::new(), Vec::new());
         for (at, value) in self.entries.iter().enumerate() {
-            let entry = serde_path_to_error::deserialize(value).map_err(|error| {
-                let path = error.path().to_string();
-                vec![(if path == "." { String::new() } else { path }, error.inner().to_string())]
-            });
-            match entry.and_then(|entry| read(entry, at)) {
+            match fields(value).map_err(|wrong| vec![wrong]).and_then(|entry| read(entry, at)) {
                 Ok(entry) => all.push(entry),
                 Err(wrong) => errors.extend(wrong.iter().map(|(path, what)| self.within(at, path, what))),
             }

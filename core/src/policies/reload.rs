@@ -100,7 +100,7 @@ fn compare(what: &str, old: &BTreeSet<String>, new: &BTreeSet<String>, same: imp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policies::{CATALOG_FILE, Files, SCHEDULES_FILE};
+    use crate::policies::{CATALOG_FILE, Files, MAPPINGS_FILE, SCHEDULES_FILE};
     use crate::quota::{Quota, Quotas};
 
     fn policies(capabilities: &str, schedules: &str) -> Policies {
@@ -109,6 +109,33 @@ mod tests {
             (SCHEDULES_FILE.to_owned(), format!("version: 1\nschedules:\n{schedules}")),
         ]);
         Policies::parse(&files, &[], None).unwrap()
+    }
+
+    #[test]
+    fn other_mappings_their_order_and_their_policies_are_told_by_name() {
+        let policies = |mappings: &[(&str, &str)], text: &str| {
+            let entry = |(name, region): &(&str, &str)| {
+                format!(r#"{{"name": "{name}", "match": {{"region": "{region}"}}, "policies": ["custodian/x.yml"]}}"#)
+            };
+            let mappings: Vec<String> = mappings.iter().map(entry).collect();
+            let files = Files::from([
+                (CATALOG_FILE.to_owned(), "version: 1\ncapabilities: []\n".to_owned()),
+                (MAPPINGS_FILE.to_owned(), format!(r#"{{"version": 1, "mappings": [{}]}}"#, mappings.join(","))),
+                ("custodian/x.yml".to_owned(), text.to_owned()),
+            ]);
+            Policies::parse(&files, &[], None).unwrap()
+        };
+        let old = policies(&[("a", "r-1"), ("b", "r-1"), ("c", "r-1")], "policies: []\n");
+        let new = policies(&[("d", "r-1"), ("b", "r-2"), ("a", "r-1")], "policies:\n");
+        let expected = [
+            "mapping b: changed",
+            "mapping c: removed",
+            "mapping d: added",
+            "mappings: in another order",
+            "policy custodian/x.yml: changed",
+        ];
+        assert_eq!(changes(&old, &new), expected);
+        assert_eq!(changes(&new, &new), Vec::<String>::new());
     }
 
     #[test]
