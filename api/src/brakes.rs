@@ -142,7 +142,7 @@ mod tests {
     async fn submitted(api: &Arc<Api>, key: &str) -> Response {
         let headers = HeaderMap::from_iter([("idempotency-key".parse().unwrap(), HeaderValue::from_str(key).unwrap())]);
         let query = Params(WaitQuery { wait: None });
-        submit(State(Arc::clone(api)), ci(), query, headers, said(&json!({ "capability": "greet" })))
+        submit(State(Arc::clone(api)), ci(), testing::trace(), query, headers, said(&json!({ "capability": "greet" })))
             .await
             .into_response()
     }

@@ -17,6 +17,7 @@ use crate::body::Whole;
 use crate::jobs::{prepare, take};
 use crate::params::{Nothing, Params};
 use crate::problem::{Code, Problem};
+use crate::request::Trace;
 use crate::{Api, BODY_BYTES};
 
 /// What became of an event.
@@ -40,7 +41,7 @@ pub struct EventAnswer {
 
 /// Takes an event: its findings become jobs, all of them accepted in one durable write. No quota is drawn for it: a
 /// sender of events that is refused too often drops them, and a finding must not be lost to a brake.
-async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
+async fn accept(api: &Arc<Api>, trace: Trace, event: &Value) -> Result<EventAnswer, Problem> {
     let nothing = |reading: &str, reason: String| EventAnswer {
         reading: reading.to_owned(),
         reason: Some(reason),
@@ -68,7 +69,7 @@ async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
         let sender = Sender { caller: intake::FINDINGS, key: Some(&key) };
         prepared.push(prepare(api, sender, &situation, taking, &submission, digest)?);
     }
-    let taken: Vec<Taken> = take(api, prepared).await?.into_iter().collect::<Result<_, Rejected>>()?;
+    let taken: Vec<Taken> = take(api, trace, prepared).await?.into_iter().collect::<Result<_, Rejected>>()?;
     let mut jobs = Vec::with_capacity(taken.len());
     for taken in &taken {
         // As it is now: inline jobs have ended meanwhile.
@@ -87,10 +88,11 @@ async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
 /// POST /v1/events
 pub(crate) async fn deliver(
     State(api): State<Arc<Api>>,
+    trace: Trace,
     _: Params<Nothing>,
     Whole(body, _room): Whole<BODY_BYTES>,
 ) -> Result<Json<EventAnswer>, Problem> {
     let event: Value =
         serde_json::from_slice(&body).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
-    accept(&api, &event).await.map(Json)
+    accept(&api, trace, &event).await.map(Json)
 }

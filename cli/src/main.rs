@@ -48,10 +48,13 @@ fn run(args: Args) -> Result<u8, Failure> {
             Ok(0)
         }
         Command::Worker(worker) => worker::run(&worker),
-        Command::Submit(submit) => match &submit.batch {
-            Some(file) => batch::submit(&client()?, &submit, file, json),
-            None => show::submit(&client()?, &submit, json),
-        },
+        Command::Submit(submit) => {
+            let client = client()?.traced(submit.traceparent.as_deref())?;
+            match &submit.batch {
+                Some(file) => batch::submit(&client, &submit, file, json),
+                None => show::submit(&client, &submit, json),
+            }
+        }
         Command::Job { id, timeline, watch: false } => show::job(&client()?, &id, timeline, json),
         Command::Job { id, timeline, watch: true } => show::watch_job(&client()?, &id, timeline, json),
         Command::Jobs(jobs) => show::jobs(&client()?, &jobs, json),

@@ -10,7 +10,7 @@ use switchyard_api::{JobAnswer, JobsPage, LogsPage, ReloadAnswer, TimelineAnswer
 use switchyard_core::cost::dollars;
 use switchyard_core::job::{Phase, one_line};
 use switchyard_core::ports::Stream;
-use switchyard_core::wire::JobView;
+use switchyard_core::wire::{JobView, LogView};
 
 use crate::args::{Jobs, Submit};
 use crate::client::{Client, quote};
@@ -98,6 +98,7 @@ pub(crate) fn table(jobs: &[JobView]) -> String {
 fn detail(job: &JobView) -> String {
     let mut lines = vec![
         format!("job         {}", job.id),
+        format!("trace       {}", one_line(&job.trace_id, 32)),
         format!("capability  {}", job.capability),
         format!("state       {}", job.state),
     ];
@@ -303,6 +304,14 @@ fn jobs_page(client: &Client, jobs: &Jobs, json: bool) -> Result<String, Failure
     if json { json_text(&page.jobs) } else { Ok(table(&page.jobs)) }
 }
 
+/// A line of a log that reads alone.
+#[derive(Serialize)]
+struct TracedLine<'a> {
+    trace_id: &'a str,
+    #[serde(flatten)]
+    line: &'a LogView,
+}
+
 /// Shows what a job printed.
 pub(crate) fn logs(client: &Client, id: &str, follow: bool, json: bool) -> Result<u8, Failure> {
     let wait = if follow { WAIT_SECONDS } else { 0 };
@@ -311,7 +320,8 @@ pub(crate) fn logs(client: &Client, id: &str, follow: bool, json: bool) -> Resul
         let page: LogsPage =
             client.get(&format!("/v1/jobs/{}/logs?wait={wait}&cursor={}", quote(id), quote(&cursor)))?;
         if json {
-            page.lines.iter().try_for_each(print_line)?;
+            let traced = |line| TracedLine { trace_id: &page.trace_id, line };
+            page.lines.iter().map(traced).try_for_each(|line| print_line(&line))?;
         } else {
             print_lines(&page)?;
         }

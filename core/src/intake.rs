@@ -16,7 +16,7 @@ use crate::brake;
 use crate::catalog::{BadPayload, Capability};
 use crate::dispatch::{self, Act};
 use crate::finding::{Finding, Severity};
-use crate::job::{Epoch, Job, JobId, Nonce, State, Tier, Work, one_line};
+use crate::job::{Epoch, Job, JobId, Nonce, State, Tier, TraceId, Work, one_line};
 use crate::policies::Situation;
 use crate::ports::{Acceptance, Body, NewJob, PortError, Yard};
 use crate::route::{Conditions, Needs, Refused, Route, route};
@@ -139,6 +139,15 @@ pub struct Prepared {
     pub job: Job,
     /// The payload as JSON text.
     pub payload: String,
+}
+
+impl Prepared {
+    /// The same as a part of a trace. It is no part of what was submitted: a repeat from another trace is a repeat.
+    #[must_use]
+    pub fn traced(mut self, trace: TraceId) -> Self {
+        self.job.work.trace = Some(trace);
+        self
+    }
 }
 
 /// Who submits, and under which key.
@@ -371,6 +380,7 @@ pub fn prepare(
         backoff: capability.retry.backoff,
         announce: submission.announce,
         needs,
+        trace: None,
     };
     Ok(Prepared { job: born(id, work, chosen, delay, situation, now, nonce), payload })
 }

@@ -4,6 +4,7 @@
 //! step up in [`next`] and refuses what the table does not name.
 
 mod name;
+mod trace;
 mod transition;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::name::{ClaimToken, Epoch, Holder, JobId, Nonce, NotAJobId, Tier, TokenHash};
+pub use self::trace::{NotATraceId, TraceId};
 pub use self::transition::{IllegalStep, NotAPhase, Phase, Step, next, transition_table};
 use crate::route::{Needs, Place, PoolName, Route, Venue};
 
@@ -48,6 +50,8 @@ pub struct Work {
     pub announce: bool,
     /// Venues and needs as the catalog had them at acceptance.
     pub needs: Needs,
+    /// The trace of the request that brought it, when one did.
+    pub trace: Option<TraceId>,
 }
 
 /// A job's record: the truth. A message about it is only a doorbell.
@@ -314,6 +318,11 @@ impl Job {
             Place::Fleet(pool) => pool,
             Place::Inline | Place::Function | Place::Fargate => PoolName::STANDARD,
         }
+    }
+
+    /// The trace that it and everything said about it is of: its request's, or one of its own.
+    pub fn trace_id(&self) -> TraceId {
+        self.work.trace.unwrap_or_else(|| self.id.into())
     }
 
     /// Whether it has ended.
