@@ -205,6 +205,7 @@ pub(crate) async fn submit(
             }
             Err(rejected) => {
                 answer.rejected += 1;
+                api.yard.meters.refused(rejected.code());
                 BatchItem::refused(&rejected)
             }
         });

@@ -416,6 +416,15 @@ pub(crate) fn schedules() -> Doc {
     )
 }
 
+/// GET /metrics
+pub(crate) fn metrics() -> Doc {
+    let formats = text().enum_values(Some(crate::metrics::FORMATS)).build();
+    Doc::new("getMetrics", "what is counted, and what stands where")
+        .more("In Prometheus' text exposition format, or as lines of CloudWatch's embedded metric format.")
+        .query("format", formats, "`prometheus`, which it is unless said, or `emf`.")
+        .answers_text(200, "The metrics.", &["text/plain", "application/x-ndjson"])
+}
+
 /// GET /health
 pub(crate) fn health() -> Doc {
     let answer = ObjectBuilder::new()

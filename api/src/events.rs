@@ -94,5 +94,7 @@ pub(crate) async fn deliver(
 ) -> Result<Json<EventAnswer>, Problem> {
     let event: Value =
         serde_json::from_slice(&body).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))?;
-    accept(&api, trace, &event).await.map(Json)
+    let answer = accept(&api, trace, &event).await?;
+    api.yard.meters.event(&answer.reading, answer.jobs.len());
+    Ok(Json(answer))
 }

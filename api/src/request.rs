@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
@@ -63,9 +63,15 @@ pub(crate) async fn name(State(api): State<Arc<Api>>, mut request: Request, next
     // At the highest level: a line that is logged at all is logged with its request.
     let span = error_span!("request", request.id = %text, trace.id = %trace);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // The template: a path is the caller's to choose, and may be any.
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let began = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
-    if let Some(problem) = response.extensions_mut().remove::<Problem>()
+    let problem = response.extensions_mut().remove::<Problem>();
+    if let Some(problem) = &problem {
+        api.yard.meters.refused(&problem.code);
+    }
+    if let Some(problem) = problem
         && method != Method::HEAD
         && let Ok(body) = serde_json::to_vec(&Problem { request_id: Some(text), ..problem })
     {
@@ -75,7 +81,11 @@ pub(crate) async fn name(State(api): State<Arc<Api>>, mut request: Request, next
     response.headers_mut().insert(REQUEST_ID, id);
     let status = response.status().as_u16();
     let caller = response.extensions().get::<Caller>().map_or("", |caller| caller.name.as_str());
-    let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let took = began.elapsed();
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let known = [Method::GET, Method::HEAD, Method::POST].contains(&method);
+    let named = if known { method.as_str() } else { "other" };
+    api.yard.meters.answered(named, route.as_ref().map_or("none", MatchedPath::as_str), status, took);
     span.in_scope(|| {
         if status >= 500 {
             warn!(%method, path, status, caller, duration_ms, "answered");

@@ -14,6 +14,7 @@ use crate::job::{Ending, Failure, Job, JobId, Owed, ResultRef, Settlement, State
 use crate::policies::Situation;
 use crate::ports::{Body, Lane, LaunchFailed, LaunchFailure, Message, PortError, Saved, Yard, backoff, persist};
 use crate::route::{Conditions, Venue, route};
+use crate::tell::{self, Was};
 
 /// How long a dispatched job waits before the reaper looks for the first time. A minute: a Fargate task takes 50 to
 /// 60 s to start with a 400 MB image, and a doorbell that was heard is answered well within.
@@ -305,7 +306,10 @@ pub(crate) async fn act(yard: &Yard, job: Job, acts: Vec<Act>) -> BTreeSet<Strin
                     let next = next.stamped(yard.ambient.nonce());
                     match keep(yard, &next, None).await {
                         // Boxed, because it may lead to a launch again.
-                        Ok(Saved::Saved) => freed.extend(Box::pin(self::act(yard, next, acts)).await),
+                        Ok(Saved::Saved) => {
+                            tell::changed(yard, &Was::of(&job), &next);
+                            freed.extend(Box::pin(self::act(yard, next, acts)).await);
+                        }
                         Ok(Saved::Refused(_) | Saved::PermitTaken) => {}
                         Err(error) => {
                             warn!(job.id = %job.id, %error, "failed launch not recorded; the reaper launches again");

@@ -21,6 +21,7 @@ use crate::policies::Situation;
 use crate::ports::{Acceptance, Body, NewJob, PortError, Yard};
 use crate::route::{Conditions, Needs, Refused, Route, route};
 use crate::schedule;
+use crate::tell;
 use crate::wire::Supposed;
 
 /// The longest idempotency key, in bytes; the IETF Idempotency-Key draft leaves the limit to the server.
@@ -529,6 +530,7 @@ pub async fn accept(yard: &Yard, prepared: Vec<Prepared>) -> Result<Vec<Result<T
     for (job, acceptance) in jobs.into_iter().zip(acceptances) {
         taken.push(match judge(job, acceptance) {
             Ok(taken) => {
+                tell::taken(yard, &taken);
                 if taken.fresh {
                     held.extend(dispatch::act(yard, taken.job.clone(), dispatch::acts(&taken.job)).await);
                 }
@@ -611,7 +613,7 @@ mod tests {
             let policies = Policies { catalog, limits: Limits::one_machine(1024), ..Policies::default() };
             let situation = Situation { policies: policies.into(), ..Situation::default() };
             for _ in 0..crate::observe::RUNS_LEAST {
-                let usage = crate::ports::Usage { max_rss_mib: Some(mib) };
+                let usage = crate::ports::Usage { max_rss_mib: Some(mib), ..crate::ports::Usage::default() };
                 situation.observed.note("c", Duration::from_secs(60), usage);
             }
             let (submission, _) = read(br#"{"capability":"c"}"#).unwrap();

@@ -309,7 +309,7 @@ mod tests {
             DeskCall::Beat(beat, Duration::from_millis(1500)),
             DeskCall::Log(voucher.clone(), vec![line]),
         ];
-        let usage = crate::ports::Usage { max_rss_mib: Some(7) };
+        let usage = crate::ports::Usage { max_rss_mib: Some(7), output_dropped_bytes: 9 };
         calls.extend(outcomes.map(|outcome| DeskCall::Settle(Report { voucher: voucher.clone(), outcome, usage })));
         for call in calls {
             let text = encode_call(&call);
@@ -346,7 +346,7 @@ mod tests {
         let voucher = Voucher { id: job.id, epoch: job.epoch, token: ClaimToken::new([3; 32]) };
         let report = Report { voucher, outcome: Outcome::TimedOut, usage: crate::ports::Usage::default() };
         let text = encode_call(&DeskCall::Settle(report.clone()));
-        assert!(!text.contains("max_rss_mib"), "{text}");
+        assert!(!text.contains("max_rss_mib") && !text.contains("dropped"), "{text}");
         assert_eq!(decode_call(&text).unwrap(), DeskCall::Settle(report));
     }
 

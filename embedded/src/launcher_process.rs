@@ -126,7 +126,7 @@ impl ProcessLauncher {
                 settle::task_ended(yard, run.id, run.epoch, &how).await
             };
             if let Err(error) = told {
-                warn!(job.id = %run.id, %error, "the end of a task is not recorded; the reaper finds out");
+                warn!(job.id = %run.id, job.epoch = %run.epoch, %error, "the end of a task is not recorded; the reaper finds out");
             }
         }
         // Last: whoever closes the yard waits until everything said of its tasks is written.
@@ -179,7 +179,7 @@ impl ProcessLauncher {
         };
         tokio::select! {
             served = served => if let Err(error) = served {
-                warn!(job.id = %run.id, %error, "a task's connection broke");
+                warn!(job.id = %run.id, job.epoch = %run.epoch, %error, "a task's connection broke");
             },
             () = told_to_leave => {}
         }
@@ -202,8 +202,8 @@ impl ProcessLauncher {
         });
         match left.await {
             Ok(Ok(0)) => {}
-            Ok(Ok(swept)) => debug!(job.id = %run.id, swept, "swept what a task left"),
-            Ok(Err(error)) => error!(job.id = %run.id, %error, "what a task left cannot be swept"),
+            Ok(Ok(swept)) => debug!(job.id = %run.id, job.epoch = %run.epoch, swept, "swept what a task left"),
+            Ok(Err(error)) => error!(job.id = %run.id, job.epoch = %run.epoch, %error, "what a task left cannot be swept"),
             Err(_) => {}
         }
         Some(describe_end(ended))

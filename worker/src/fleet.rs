@@ -321,7 +321,7 @@ async fn answer(duty: Arc<Duty>, start: Start) {
         }
         Ok(Ran::Done(_) | Ran::Refused(_)) => {}
         Err(error) => {
-            error!(job.id = %message.id, error = %describe(&error), "run not reported; the reaper finds out");
+            error!(job.id = %message.id, job.epoch = %message.epoch, error = %describe(&error), "run not reported; the reaper finds out");
             give_back(fleet, &start.received).await;
         }
     }
@@ -329,7 +329,8 @@ async fn answer(duty: Arc<Duty>, start: Start) {
 
 /// The job needs more than it was offered: it waits in hand until there is so much, or goes back.
 async fn no_room(duty: &Duty, start: Start, needs: Room) {
-    debug!(job.id = %start.received.message.id, ?needs, offer = ?start.offer, "no room for it now");
+    let Message { id, epoch } = start.received.message;
+    debug!(job.id = %id, job.epoch = %epoch, ?needs, room = ?start.offer, "no room for it now");
     let back = duty.tell(|shift| shift.refused(start, needs));
     duty.changed.notify_one();
     match back {

@@ -116,6 +116,7 @@ pub async fn round(yard: &Yard) -> Result<TickCounts, PortError> {
         }
     }
     counts.next = next_round;
+    yard.meters.ticked(&counts);
     if (TickCounts { next: None, ..counts }) != TickCounts::default() {
         let TickCounts { submitted, repeated, missed, overlapping, refused, errors, next: _ } = counts;
         info!(submitted, repeated, missed, overlapping, refused, errors, "ticked");
