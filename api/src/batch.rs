@@ -270,7 +270,9 @@ mod tests {
     async fn ask(api: &Arc<Api>, body: &Value) -> Result<BatchAnswer, Problem> {
         let caller = Caller { name: "ci".to_owned(), role: Role::Submitter };
         let body = Whole(body.to_string().into_bytes(), None);
-        submit(State(Arc::clone(api)), caller, testing::trace(), Params(Nothing {}), body).await.map(|Json(answer)| answer)
+        submit(State(Arc::clone(api)), caller, testing::trace(), Params(Nothing {}), body)
+            .await
+            .map(|Json(answer)| answer)
     }
 
     fn counts(answer: &BatchAnswer) -> (usize, usize, usize) {

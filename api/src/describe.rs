@@ -207,7 +207,11 @@ pub(crate) fn logs() -> Doc {
     Doc::new("getLogs", "what a job printed")
         .query("cursor", text().build(), "Where the part starts: what the last one gave as `next`.")
         .query("wait", wait(), "How many seconds the answer may be held back while there is nothing new.")
-        .answers::<LogsPage>(200, "A part of its log.", json!({ "trace_id": TRACE, "lines": [line], "next": "1.68", "done": false }))
+        .answers::<LogsPage>(
+            200,
+            "A part of its log.",
+            json!({ "trace_id": TRACE, "lines": [line], "next": "1.68", "done": false }),
+        )
 }
 
 /// GET /v1/jobs/{id}/result

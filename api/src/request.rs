@@ -104,7 +104,9 @@ mod tests {
     fn a_trace_that_is_said_twice_or_wrongly_is_none() {
         let said = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
-            values.iter().for_each(|value| drop(headers.append("traceparent", HeaderValue::from_static(value))));
+            for value in values {
+                headers.append("traceparent", HeaderValue::from_static(value));
+            }
             given_trace(&headers).is_some()
         };
         let one = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

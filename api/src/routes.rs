@@ -16,8 +16,8 @@ use crate::edge::bound;
 use crate::openapi::Doc;
 use crate::problem::{Code, Problem};
 use crate::{
-    Api, batch, body, brakes, cost, describe, events, explain, health, jobs, metrics, openapi, policies, request, schedules,
-    watch, workers,
+    Api, batch, body, brakes, cost, describe, events, explain, health, jobs, metrics, openapi, policies, request,
+    schedules, watch, workers,
 };
 
 /// One route.

@@ -68,6 +68,9 @@ pub(crate) enum Command {
         /// Go on until the job ends.
         #[arg(short, long)]
         follow: bool,
+        /// Print the lines as the job did, also what drives a terminal; without it that is taken out.
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
     },
     /// Print what a job made.
     Result {

@@ -58,7 +58,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Job { id, timeline, watch: false } => show::job(&client()?, &id, timeline, json),
         Command::Job { id, timeline, watch: true } => show::watch_job(&client()?, &id, timeline, json),
         Command::Jobs(jobs) => show::jobs(&client()?, &jobs, json),
-        Command::Logs { id, follow } => show::logs(&client()?, &id, follow, json),
+        Command::Logs { id, follow, raw } => show::logs(&client()?, &id, follow, raw, json),
         Command::Result { id } => show::result(&client()?, &id),
         Command::Cancel { id } => show::change(&client()?, &id, "cancel", json),
         Command::Retry { id } => show::change(&client()?, &id, "retry", json),

@@ -290,14 +290,22 @@ pub(crate) async fn act(yard: &Yard, job: Job, acts: Vec<Act>) -> BTreeSet<Strin
             Act::RunHere(_) => {}
             Act::Ring(lane, message) => {
                 if let Err(error) = yard.lanes.ring(&lane, message).await {
-                    warn!(job.id = %job.id, job.epoch = %job.epoch, %error, "doorbell not rung; the reaper rings it");
+                    warn!(
+                        job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), %error,
+                        "doorbell not rung; the reaper rings it"
+                    );
                 }
             }
             Act::Launch(venue, _) => match yard.launcher.launch(&job).await {
-                Ok(()) => debug!(job.id = %job.id, job.epoch = %job.epoch, venue = %venue, "launched"),
+                Ok(()) => debug!(
+                    job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), venue = %venue, "launched"
+                ),
                 // It stays as it is, and the reaper launches it when it is due: no try is counted.
                 Err(failed) if failed.kind == LaunchFailure::NoPlace => {
-                    debug!(job.id = %job.id, job.epoch = %job.epoch, reason = %failed, "not launched yet");
+                    debug!(
+                        job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), reason = %failed,
+                        "not launched yet"
+                    );
                 }
                 Err(failed) => {
                     let (now, chance) = (yard.ambient.now(), yard.ambient.chance());
@@ -312,14 +320,20 @@ pub(crate) async fn act(yard: &Yard, job: Job, acts: Vec<Act>) -> BTreeSet<Strin
                         }
                         Ok(Saved::Refused(_) | Saved::PermitTaken) => {}
                         Err(error) => {
-                            warn!(job.id = %job.id, %error, "failed launch not recorded; the reaper launches again");
+                            warn!(
+                                job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), %error,
+                                "failed launch not recorded; the reaper launches again"
+                            );
                         }
                     }
                 }
             },
             Act::Pay(owed) => {
                 if let Err(error) = pay(yard, &job, &owed).await {
-                    warn!(job.id = %job.id, %error, "not paid yet; the reaper tries again");
+                    warn!(
+                        job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), %error,
+                        "not paid yet; the reaper tries again"
+                    );
                 }
             }
             Act::Admit(capability) => drop(freed.insert(capability)),

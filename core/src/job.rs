@@ -212,18 +212,24 @@ pub struct ResultRef {
     pub bytes: u64,
 }
 
-/// `text` as one line that is safe in a log and on a terminal: control characters become spaces, and what is over
+/// Whether a character does something on a screen instead of standing on it: controls, what ends a line, what reorders
+/// what a reader sees (CVE-2021-42574), and what cannot be seen. Joiners stay: some scripts are not written without.
+pub fn is_unsafe_on_screen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// `text` as one line that is safe in a log and on a terminal: what is unsafe there becomes a space, and what is over
 /// `most` bytes is cut at a character and marked with `…`.
 pub fn one_line(text: &str, most: usize) -> String {
-    // Bidirectional controls reorder what a reader sees (CVE-2021-42574); they go with the control characters.
-    let unsafe_on_screen = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut line = String::with_capacity(text.len().min(most));
     for c in text.trim().chars() {
         if line.len() + c.len_utf8() > most {
             line.push('…');
             break;
         }
-        line.push(if unsafe_on_screen(c) { ' ' } else { c });
+        line.push(if is_unsafe_on_screen(c) { ' ' } else { c });
     }
     line
 }

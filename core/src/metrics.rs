@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus::proto::MetricFamily;
-use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
 pub use self::emf::{DIMENSIONS_MOST, METRICS_MOST, NAMESPACE, emf};
 use crate::job::{Phase, Tier};
@@ -87,10 +85,8 @@ impl Default for Meters {
         let make = Make(&registry);
         Self {
             accepted: make.counters("switchyard_jobs_accepted_total", "Jobs accepted.", &["tier", "venue"]),
-            repeated: make.counter(
-                "switchyard_jobs_repeated_total",
-                "Submissions that led to a job which was accepted before.",
-            ),
+            repeated: make
+                .counter("switchyard_jobs_repeated_total", "Submissions that led to a job which was accepted before."),
             refused: make.counters(
                 "switchyard_refused_total",
                 "Requests answered with a problem, and submissions of a batch refused, by the problem's code.",
@@ -113,11 +109,7 @@ impl Default for Meters {
                 "Runs that their holder gave back.",
                 &["venue"],
             ),
-            losses: make.counters(
-                "switchyard_losses_total",
-                "Runs whose holder was lost without notice.",
-                &["venue"],
-            ),
+            losses: make.counters("switchyard_losses_total", "Runs whose holder was lost without notice.", &["venue"]),
             launch_failures: make.counters("switchyard_launch_failures_total", "Launches that failed.", &["venue"]),
             reaped: make.counters(
                 "switchyard_reaper_jobs_total",

@@ -137,7 +137,11 @@ pub(crate) fn changed(yard: &Yard, was: &Was, job: &Job) {
         }
         (
             _,
-            State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Running(_) | State::Settled(_),
+            State::Delayed { .. }
+            | State::Held { .. }
+            | State::Dispatched { .. }
+            | State::Running(_)
+            | State::Settled(_),
         ) => {}
     }
 }

@@ -21,7 +21,7 @@ use switchyard_core::settle;
 use switchyard_worker::process::{MARK, mark, signal_group, signal_process, sweep};
 use switchyard_worker::scratch::folder_of;
 use tokio::net::UnixStream;
-use tracing::{debug, error, warn};
+use tracing::{Instrument, debug, error, error_span, warn};
 
 use crate::blobs_folder::remove_folder;
 use crate::desk_socket;
@@ -203,7 +203,9 @@ impl ProcessLauncher {
         match left.await {
             Ok(Ok(0)) => {}
             Ok(Ok(swept)) => debug!(job.id = %run.id, job.epoch = %run.epoch, swept, "swept what a task left"),
-            Ok(Err(error)) => error!(job.id = %run.id, job.epoch = %run.epoch, %error, "what a task left cannot be swept"),
+            Ok(Err(error)) => {
+                error!(job.id = %run.id, job.epoch = %run.epoch, %error, "what a task left cannot be swept")
+            }
             Err(_) => {}
         }
         Some(describe_end(ended))
@@ -239,7 +241,9 @@ impl Launcher for ProcessLauncher {
             }
             tasks.insert(run, signal.clone());
         }
-        tokio::spawn(self.clone().run(run, dispatch::lane(job).tier, job.created, signal));
+        let span = error_span!("task", trace.id = %job.trace_id());
+        let lives = self.clone().run(run, dispatch::lane(job).tier, job.created, signal);
+        tokio::spawn(lives.instrument(span));
         Ok(())
     }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use switchyard_core::execute::{self, Holding, Ran, Runs, Taken};
 use switchyard_core::job::{Holder, Tier};
 use switchyard_core::ports::{
-    Ambient, Blobs, Desk, Executor, Lane, Lanes, PortError, Received, Refusal, Room, StopSignal, Worker, backoff,
-    describe,
+    Ambient, Blobs, Desk, Executor, Lane, Lanes, Message, PortError, Received, Refusal, Room, StopSignal, Worker,
+    backoff, describe,
 };
 use switchyard_core::route::PoolName;
 use switchyard_core::shift::{Act, Back, Next, Shift, Start};
@@ -337,8 +337,8 @@ async fn no_room(duty: &Duty, start: Start, needs: Room) {
         None => {}
         Some(Back::Release(received)) => give_back(&duty.fleet, &received).await,
         Some(Back::Decline(received)) => {
-            let (job, room) = (received.message.id, duty.fleet.room);
-            warn!(job.id = %job, ?needs, ?room, "a job is larger than this worker, and goes back");
+            let (Message { id, epoch }, room) = (received.message, duty.fleet.room);
+            warn!(job.id = %id, job.epoch = %epoch, ?needs, ?room, "a job is larger than this worker, and goes back");
             tokio::select! {
                 _ = duty.leave.raised() => {}
                 () = duty.fleet.ambient.pause(DECLINED) => {}

@@ -154,12 +154,12 @@ async fn look(
             }
             Became::Overlapping(why) => {
                 counts.overlapping += 1;
-                info!(schedule = %schedule.name, %tick, why, "a tick is left out");
+                info!(schedule = %schedule.name, %tick, reason = why, "a tick is left out");
                 (ticked.skipped, ticked.why) = (ticked.skipped + 1, Some((*tick, format!("overlap: {why}"))));
             }
             Became::Refused(why) => {
                 counts.refused += 1;
-                warn!(schedule = %schedule.name, %tick, why, "a tick's job is refused");
+                warn!(schedule = %schedule.name, %tick, reason = why, "a tick's job is refused");
                 (ticked.skipped, ticked.why) = (ticked.skipped + 1, Some((*tick, format!("refused: {why}"))));
             }
         }
