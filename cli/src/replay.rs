@@ -97,7 +97,7 @@ pub(crate) fn explain(path: &Path, json: bool) -> Result<u8, Failure> {
         for resource in &finding.resources {
             show::print(&format!("resource   {} {}", one_line(&resource.kind, 60), one_line(&resource.id, 200)))?;
         }
-        show::print(&format!("triage     {}", triage["summary"].as_str().unwrap_or_default()))?;
+        show::print(&format!("triage     {}", one_line(triage["summary"].as_str().unwrap_or_default(), 600)))?;
         show::print(&format!("job        {} in the {} tier, key {key}", submission.capability, submission.tier))?;
         show::print("")?;
     }
