@@ -17,10 +17,13 @@ pub const DIMENSIONS_MOST: usize = 30;
 /// Characters of a dimension's value: a CloudWatch limit.
 const VALUE_MOST: usize = 1024;
 
+/// A metric of a family, as the format has its value.
+type Named<'a> = (&'a MetricFamily, Value);
+
 /// The metrics as one document a line, with one set of dimensions each: the labels of its series. Counters are totals
 /// since the start of the process, as in the other format; what was counted in between is their difference.
 pub fn emf(families: &[MetricFamily], at: Timestamp) -> String {
-    let mut by_labels: BTreeMap<Vec<(&str, &str)>, Vec<(&MetricFamily, Value)>> = BTreeMap::new();
+    let mut by_labels: BTreeMap<Vec<(&str, &str)>, Vec<Named<'_>>> = BTreeMap::new();
     for family in families {
         for metric in family.get_metric() {
             let labels = metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
@@ -37,7 +40,7 @@ pub fn emf(families: &[MetricFamily], at: Timestamp) -> String {
     lines
 }
 
-fn document(labels: &[(&str, &str)], metrics: &[(&MetricFamily, Value)], at: Timestamp) -> Value {
+fn document(labels: &[(&str, &str)], metrics: &[Named<'_>], at: Timestamp) -> Value {
     let mut document = Map::new();
     let dimensions: Vec<&str> = labels.iter().map(|(name, _)| *name).take(DIMENSIONS_MOST).collect();
     let defined: Vec<Value> =

@@ -94,9 +94,12 @@ fn read(text: &str) -> BTreeMap<String, Family> {
     families
 }
 
+/// Cumulative counts by bound, the sum and the count.
+type Distribution = (Vec<(f64, f64)>, f64, f64);
+
 /// The series of a histogram: the cumulative counts by bound, the sum and the count.
-fn histogram(name: &str, family: &Family) -> BTreeMap<Labels, (Vec<(f64, f64)>, f64, f64)> {
-    let mut found: BTreeMap<Labels, (Vec<(f64, f64)>, f64, f64)> = BTreeMap::new();
+fn histogram(name: &str, family: &Family) -> BTreeMap<Labels, Distribution> {
+    let mut found: BTreeMap<Labels, Distribution> = BTreeMap::new();
     for ((part, labels), value) in &family.samples {
         let mut labels = labels.clone();
         let bound = labels.remove("le");
