@@ -22,6 +22,7 @@ use crate::body::Whole;
 use crate::jobs::{known, prepare, take};
 use crate::params::{Nothing, Params};
 use crate::problem::{Code, Problem, code_of};
+use crate::request::Trace;
 use crate::{Api, BATCH_BYTES, BATCH_JOBS};
 
 /// What became of a batch.
@@ -127,6 +128,7 @@ enum Outcome {
 pub(crate) async fn submit(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    trace: Trace,
     _: Params<Nothing>,
     Whole(body, _room): Whole<BATCH_BYTES>,
 ) -> Result<Json<BatchAnswer>, Problem> {
@@ -169,7 +171,7 @@ pub(crate) async fn submit(
             },
         });
     }
-    let mut taken = take_within_quota(&api, &caller, prepared).await?;
+    let mut taken = take_within_quota(&api, &caller, trace, prepared).await?;
     if let (true, Some(Ok(taken))) = (alone, taken.first_mut())
         && let Some(job) = api.yard.ledger.load(taken.job.id).await?
     {
@@ -203,6 +205,7 @@ pub(crate) async fn submit(
             }
             Err(rejected) => {
                 answer.rejected += 1;
+                api.yard.meters.refused(rejected.code());
                 BatchItem::refused(&rejected)
             }
         });
@@ -214,6 +217,7 @@ pub(crate) async fn submit(
 async fn take_within_quota(
     api: &Arc<Api>,
     caller: &Caller,
+    trace: Trace,
     prepared: Vec<Prepared>,
 ) -> Result<Vec<Result<Taken, Rejected>>, Problem> {
     let many = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -232,7 +236,7 @@ async fn take_within_quota(
         new = rest;
         quota::charge(&api.yard, &caller.name, many(new.len())).await??;
     }
-    let mut taken = if new.is_empty() { Vec::new() } else { take(api, new).await? };
+    let mut taken = if new.is_empty() { Vec::new() } else { take(api, trace, new).await? };
     // From the first to the last: each finds its place among those before it.
     for (n, found) in repeated {
         taken.insert(n.min(taken.len()), found);
@@ -266,7 +270,9 @@ mod tests {
     async fn ask(api: &Arc<Api>, body: &Value) -> Result<BatchAnswer, Problem> {
         let caller = Caller { name: "ci".to_owned(), role: Role::Submitter };
         let body = Whole(body.to_string().into_bytes(), None);
-        submit(State(Arc::clone(api)), caller, Params(Nothing {}), body).await.map(|Json(answer)| answer)
+        submit(State(Arc::clone(api)), caller, testing::trace(), Params(Nothing {}), body)
+            .await
+            .map(|Json(answer)| answer)
     }
 
     fn counts(answer: &BatchAnswer) -> (usize, usize, usize) {

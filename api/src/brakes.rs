@@ -77,7 +77,7 @@ pub(crate) async fn pause(
         return Err(Problem::new(Code::UnknownCapability, detail));
     }
     let reason = one_line(&reason, REASON_BYTES);
-    tracing::info!(%scope, by = caller.name, reason, "paused");
+    tracing::info!(%scope, caller = caller.name, reason, "paused");
     brake::pause(&api.yard, Pause { scope, by: caller.name, at: api.yard.ambient.now(), reason }).await?;
     glance(&api).await
 }
@@ -100,7 +100,7 @@ pub(crate) async fn resume(
         let detail = format!("{scope} is not paused");
         return Err(Problem::new(Code::NotPaused, detail));
     }
-    tracing::info!(%scope, by = caller.name, "resumed");
+    tracing::info!(%scope, caller = caller.name, "resumed");
     glance(&api).await
 }
 
@@ -142,7 +142,7 @@ mod tests {
     async fn submitted(api: &Arc<Api>, key: &str) -> Response {
         let headers = HeaderMap::from_iter([("idempotency-key".parse().unwrap(), HeaderValue::from_str(key).unwrap())]);
         let query = Params(WaitQuery { wait: None });
-        submit(State(Arc::clone(api)), ci(), query, headers, said(&json!({ "capability": "greet" })))
+        submit(State(Arc::clone(api)), ci(), testing::trace(), query, headers, said(&json!({ "capability": "greet" })))
             .await
             .into_response()
     }

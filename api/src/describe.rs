@@ -17,6 +17,10 @@ use crate::{
 };
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+/// What is said of the header that names a trace.
+const OF_TRACE: &str = "The trace that the jobs are of (W3C Trace Context); an invalid one is ignored.";
 /// What makes a submission one that is refused; of a batch's item they are its own.
 const SUBMISSION: [Code; 8] = [
     Code::InvalidIdempotencyKey,
@@ -53,6 +57,7 @@ fn a_submission() -> Value {
 fn a_job() -> Value {
     json!({
         "id": ID,
+        "trace_id": TRACE,
         "capability": "file-digest",
         "state": "dispatched",
         "tier": "standard",
@@ -100,6 +105,7 @@ pub(crate) fn submit() -> Doc {
             "The same key from the same caller with the same body leads to the same job.",
             "nightly-2026-01-31",
         )
+        .header("traceparent", text().build(), OF_TRACE, TRACEPARENT)
         .body(body, a_submission(), BODY_BYTES)
         .answers::<JobAnswer>(200, "The job has ended.", ended)
         .with("Location", location)
@@ -146,6 +152,7 @@ pub(crate) fn batch() -> Doc {
          none is accepted. A batch of which every key is known is answered however much was submitted; one with more \
          new jobs than its caller may have unfinished is refused for good, with `batch_over_quota`.",
     )
+    .header("traceparent", text().build(), OF_TRACE, TRACEPARENT)
     .body(body, json!({ "jobs": [submission, { "capability": "x" }] }), BATCH_BYTES)
     .answers::<BatchAnswer>(200, "The outcome of each submission.", outcome)
     .problems(&[Code::InvalidField, Code::BatchOverQuota, Code::QuotaExceeded])
@@ -200,7 +207,11 @@ pub(crate) fn logs() -> Doc {
     Doc::new("getLogs", "what a job printed")
         .query("cursor", text().build(), "Where the part starts: what the last one gave as `next`.")
         .query("wait", wait(), "How many seconds the answer may be held back while there is nothing new.")
-        .answers::<LogsPage>(200, "A part of its log.", json!({ "lines": [line], "next": "1.68", "done": false }))
+        .answers::<LogsPage>(
+            200,
+            "A part of its log.",
+            json!({ "trace_id": TRACE, "lines": [line], "next": "1.68", "done": false }),
+        )
 }
 
 /// GET /v1/jobs/{id}/result
@@ -338,6 +349,7 @@ pub(crate) fn events() -> Doc {
     let any = ObjectBuilder::new().schema_type(Type::Object).description(Some("An event's envelope."));
     Doc::new("deliverEvent", "an EventBridge envelope; its findings become jobs")
         .more("A job for every policy and resource. An event that nobody knows, or no mapping answers, is an answer and no error: it is kept for replay.")
+        .header("traceparent", text().build(), OF_TRACE, TRACEPARENT)
         .body(any.build().into(), event, BODY_BYTES)
         .answers::<EventAnswer>(200, "What became of it.", answer)
         .problems(&[Code::NotAnEvent])
@@ -422,6 +434,15 @@ pub(crate) fn schedules() -> Doc {
         "Every schedule.",
         json!({ "schedules": [schedule] }),
     )
+}
+
+/// GET /metrics
+pub(crate) fn metrics() -> Doc {
+    let formats = text().enum_values(Some(crate::metrics::FORMATS)).build();
+    Doc::new("getMetrics", "what is counted, and what stands where")
+        .more("In Prometheus' text exposition format, or as lines of CloudWatch's embedded metric format.")
+        .query("format", formats, "`prometheus`, which it is unless said, or `emf`.")
+        .answers_text(200, "The metrics.", &["text/plain", "application/x-ndjson"])
 }
 
 /// GET /health

@@ -18,6 +18,7 @@ use crate::body::Whole;
 use crate::jobs::{prepare, take};
 use crate::params::{Nothing, Params};
 use crate::problem::{Code, Problem};
+use crate::request::Trace;
 use crate::{Api, BODY_BYTES};
 
 /// What became of an event.
@@ -51,7 +52,7 @@ const AT_ONCE: usize = 500;
 
 /// Takes an event: its findings become jobs, and what nothing answers is kept. No quota is drawn for it: a sender of
 /// events that is refused too often drops them, and a finding must not be lost to a brake.
-pub(crate) async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer, Problem> {
+pub(crate) async fn accept(api: &Arc<Api>, trace: Trace, event: &Value) -> Result<EventAnswer, Problem> {
     let situation = api.yard.situation().await;
     let plan = intake::plan_event(event, &situation.policies.mappings);
     let plan = plan.map_err(|error| Problem::new(Code::NotAnEvent, error.to_string()))?;
@@ -68,7 +69,7 @@ pub(crate) async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer,
     let mut rest = prepared.into_iter().peekable();
     while rest.peek().is_some() {
         // A delivery that fails halfway is made again, and finds the first jobs there.
-        let some = take(api, rest.by_ref().take(AT_ONCE).collect()).await?;
+        let some = take(api, trace, rest.by_ref().take(AT_ONCE).collect()).await?;
         taken.extend(some.into_iter().collect::<Result<Vec<_>, Rejected>>()?);
     }
     let mut jobs = Vec::with_capacity(taken.len());
@@ -92,10 +93,13 @@ pub(crate) async fn accept(api: &Arc<Api>, event: &Value) -> Result<EventAnswer,
 /// POST /v1/events
 pub(crate) async fn deliver(
     State(api): State<Arc<Api>>,
+    trace: Trace,
     _: Params<Nothing>,
     Whole(body, _room): Whole<BODY_BYTES>,
 ) -> Result<Json<EventAnswer>, Problem> {
-    accept(&api, &read(&body)?).await.map(Json)
+    let answer = accept(&api, trace, &read(&body)?).await?;
+    api.yard.meters.event(&answer.reading, answer.jobs.len());
+    Ok(Json(answer))
 }
 
 /// POST /v1/events/plan: what the event would lead to under the rules in force; nothing is stored.

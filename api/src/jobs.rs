@@ -25,6 +25,7 @@ use crate::admit::Caller;
 use crate::body::Whole;
 use crate::params::{Id, ListQuery, Nothing, Params, WaitQuery, invalid, number, wait};
 use crate::problem::{Code, Problem};
+use crate::request::Trace;
 use crate::watch::until_settled;
 use crate::{Api, BODY_BYTES};
 
@@ -67,6 +68,7 @@ pub(crate) fn not_found(id: JobId) -> Problem {
 pub(crate) async fn submit(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    trace: Trace,
     Params(WaitQuery { wait: seconds }): Params<WaitQuery>,
     headers: HeaderMap,
     Whole(body, _room): Whole<BODY_BYTES>,
@@ -101,7 +103,7 @@ pub(crate) async fn submit(
             None => Err(over.into()),
         };
     }
-    let taken = take(&api, vec![prepared]).await?;
+    let taken = take(&api, trace, vec![prepared]).await?;
     let Some(taken) = taken.into_iter().next() else {
         return Err(Problem::new(Code::Internal, "the ledger answered for no job"));
     };
@@ -157,9 +159,15 @@ pub(crate) fn prepare(
     intake::prepare(submission, digest, sender, situation, taking, yard.ambient.now(), yard.ambient.random())
 }
 
-/// Accepts, and runs what was routed inline. A task of its own: a caller that hangs up changes nothing.
-pub(crate) async fn take(api: &Arc<Api>, prepared: Vec<Prepared>) -> Result<Vec<Result<Taken, Rejected>>, Problem> {
+/// Accepts as parts of the request's trace, and runs what was routed inline. A task of its own: a caller that hangs up
+/// changes nothing.
+pub(crate) async fn take(
+    api: &Arc<Api>,
+    Trace(trace): Trace,
+    prepared: Vec<Prepared>,
+) -> Result<Vec<Result<Taken, Rejected>>, Problem> {
     let api = Arc::clone(api);
+    let prepared = prepared.into_iter().map(|prepared| prepared.traced(trace)).collect();
     let accepting = async move {
         let taken = intake::accept(&api.yard, prepared).await?;
         for taken in taken.iter().flatten().filter(|taken| taken.runs_here()) {

@@ -18,6 +18,7 @@ mod watch;
 mod policies;
 mod schedules;
 mod workers;
+mod metrics;
 pub mod problem;
 pub mod openapi;
 mod describe;

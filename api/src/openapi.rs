@@ -38,6 +38,7 @@ struct Answer {
     schema: Option<RefOr<Schema>>,
     example: Option<Value>,
     headers: Vec<(&'static str, &'static str)>,
+    types: &'static [&'static str],
 }
 
 /// The body that a route takes.
@@ -120,6 +121,20 @@ impl Doc {
         self.answer(status, description, Some(schema.into()), None)
     }
 
+    /// An answer of text, as one of these media types.
+    pub(crate) fn answers_text(
+        mut self,
+        status: u16,
+        description: &'static str,
+        types: &'static [&'static str],
+    ) -> Self {
+        self = self.answer(status, description, Some(Object::with_type(Type::String).into()), None);
+        if let Some(answer) = self.answers.last_mut() {
+            answer.types = types;
+        }
+        self
+    }
+
     fn answer(
         mut self,
         status: u16,
@@ -128,7 +143,8 @@ impl Doc {
         example: Option<Value>,
     ) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or_default();
-        self.answers.push(Answer { status, description, schema, example, headers: Vec::new() });
+        let types = &["application/json"];
+        self.answers.push(Answer { status, description, schema, example, headers: Vec::new(), types });
         self
     }
 
@@ -266,9 +282,10 @@ fn operation(route: &Route, doc: Doc) -> (OperationBuilder, Vec<(String, RefOr<S
             .content("application/json", content);
         operation = operation.request_body(Some(body.build()));
     }
-    for Answer { status, description, schema, example, headers } in doc.answers {
+    for Answer { status, description, schema, example, headers, types } in doc.answers {
         let content = ContentBuilder::new().schema(schema).example(example).build();
-        let response = answered(description, &headers).content("application/json", content);
+        let described = answered(description, &headers);
+        let response = types.iter().fold(described, |response, media| response.content(*media, content.clone()));
         operation = operation.response(status.as_str(), response.build());
     }
     for (status, codes) in problems {

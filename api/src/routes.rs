@@ -16,8 +16,8 @@ use crate::edge::bound;
 use crate::openapi::Doc;
 use crate::problem::{Code, Problem};
 use crate::{
-    Api, batch, body, brakes, cost, describe, events, explain, health, jobs, openapi, policies, request, schedules,
-    watch, workers,
+    Api, batch, body, brakes, cost, describe, events, explain, health, jobs, metrics, openapi, policies, request,
+    schedules, watch, workers,
 };
 
 /// One route.
@@ -62,6 +62,7 @@ pub fn table() -> Vec<Route> {
         route(M::GET, "/v1/workers", VIEWER, workers::list, describe::workers),
         route(M::GET, "/v1/cost", VIEWER, cost::answer, describe::cost),
         route(M::GET, "/v1/schedules", VIEWER, schedules::list, describe::schedules),
+        route(M::GET, "/metrics", VIEWER, metrics::show, describe::metrics),
         route(M::GET, "/health", OPEN, health, describe::health),
         route(M::GET, "/openapi.json", OPEN, openapi::show, describe::openapi),
     ]

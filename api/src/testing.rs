@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use switchyard_core::brake::{Pause, Pauses, Scope};
 use switchyard_core::catalog::Catalog;
 use switchyard_core::intake;
-use switchyard_core::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, Phase, Tier};
+use switchyard_core::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, Phase, Tier, TraceId};
 use switchyard_core::memory::Memory;
 use switchyard_core::policies::{NotReloaded, Reload, Reloaded, Situation};
 use switchyard_core::ports::{
@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 
 use crate::admit::{Caller, Callers, Role, Stranger};
 use crate::edge::{Edge, EdgeLimits};
+use crate::request::Trace;
 use crate::{Api, Inline};
 
 /// What the yard of the tests can run: `greet` waits for a worker, and there is none.
@@ -257,6 +258,11 @@ impl ports::Ledger for Ledger {
     async fn ticked(&self, name: &str, ticked: Option<&Ticked>) -> Result<(), PortError> {
         self.home.ticked(name, ticked).await
     }
+}
+
+/// The trace of every request of the tests.
+pub(crate) fn trace() -> Trace {
+    Trace(TraceId::drawn([7; 16]))
 }
 
 /// Claims a job for a worker that never reports.

@@ -29,6 +29,9 @@ const FOLLOW_MOST: Duration = Duration::from_secs(2);
 /// A part of a job's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogsPage {
+    /// The trace that the job is of.
+    #[serde(default)]
+    pub trace_id: String,
     /// The lines, oldest first.
     pub lines: Vec<LogView>,
     /// Where the next part starts.
@@ -98,7 +101,8 @@ pub(crate) async fn logs(
         let done = job.is_settled() && page.lines.is_empty();
         if !page.lines.is_empty() || done || budget.is_spent() {
             let lines = page.lines.iter().map(|(epoch, line)| LogView::of(*epoch, line)).collect();
-            return Ok(Json(LogsPage { lines, next: page.next, done }));
+            let trace_id = job.trace_id().to_string();
+            return Ok(Json(LogsPage { trace_id, lines, next: page.next, done }));
         }
         let patience = if job.phase() == Phase::Running { pause } else { Duration::MAX };
         pause = (pause * 2).min(FOLLOW_MOST);

@@ -68,6 +68,9 @@ pub(crate) enum Command {
         /// Go on until the job ends.
         #[arg(short, long)]
         follow: bool,
+        /// Print the lines as the job did, also what drives a terminal; without it that is taken out.
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
     },
     /// Print what a job made.
     Result {
@@ -201,6 +204,9 @@ pub(crate) struct Submit {
     /// The same key again gives the same job. With --batch, the line's number is added to it.
     #[arg(long)]
     pub(crate) key: Option<String>,
+    /// The trace it is of, as the header of that name (W3C Trace Context) [default: one of its own].
+    #[arg(long)]
+    pub(crate) traceparent: Option<String>,
     /// NAME=VALUE to find it by; can be given again.
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub(crate) labels: Vec<String>,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use switchyard_api::Problem;
+use switchyard_core::job::TraceId;
 use switchyard_embedded::folder::Folder;
 use ureq::http::{Method, Request};
 use ureq::{Agent, Body};
@@ -20,6 +21,7 @@ pub(crate) struct Client {
     agent: Agent,
     url: String,
     token: String,
+    traceparent: Option<String>,
 }
 
 impl Client {
@@ -47,7 +49,17 @@ impl Client {
             .timeout_connect(Some(Duration::from_secs(5)))
             // The yard holds an answer back for at most a minute.
             .timeout_recv_response(Some(Duration::from_secs(90)));
-        Ok(Self { agent: config.build().into(), url, token })
+        Ok(Self { agent: config.build().into(), url, token, traceparent: None })
+    }
+
+    /// The same, its requests parts of a trace.
+    pub(crate) fn traced(self, traceparent: Option<&str>) -> Result<Self, Failure> {
+        // The yard would ignore one that is invalid: whoever gives one wants to find it again.
+        if traceparent.is_some_and(|given| TraceId::of_traceparent(given.as_bytes()).is_none()) {
+            let expected = "expected one such as 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+            return Err(Failure::BadInput(format!("--traceparent is none (W3C Trace Context): {expected}")));
+        }
+        Ok(Self { traceparent: traceparent.map(str::to_owned), ..self })
     }
 
     /// GET, as JSON.
@@ -104,6 +116,10 @@ impl Client {
         if let Some(key) = key {
             check_header("--key", key)?;
             request = request.header("idempotency-key", key);
+        }
+        if let Some(traceparent) = &self.traceparent {
+            check_header("--traceparent", traceparent)?;
+            request = request.header("traceparent", traceparent);
         }
         let sent = match body {
             Some(body) => {

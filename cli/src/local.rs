@@ -27,6 +27,7 @@ use tracing::{info, warn};
 use crate::args::Local;
 use crate::exit::Failure;
 use crate::policies::{self, Rules};
+use crate::show::escaped;
 use crate::tokens;
 
 /// What one request may take for running a job inline: an API Gateway HTTP API answers within 30 s, less a second.
@@ -38,17 +39,35 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Structured logs on standard error; RUST_LOG chooses the level, `info` without it.
 pub(crate) fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LogLines);
     // A log that cannot be written is lost, and the work goes on: the library would panic over it.
     let subscriber = subscriber.log_internal_errors(false);
     // JSON for whatever collects it, plain lines for whoever watches.
     let started = if std::io::stderr().is_terminal() {
         subscriber.with_ansi(false).try_init()
     } else {
-        subscriber.json().flatten_event(true).try_init()
+        // Every span once: the innermost is one of the list.
+        subscriber.json().flatten_event(true).with_current_span(false).try_init()
     };
     // A second start in one process changes nothing.
     drop(started);
+}
+
+/// Standard error, to which each line goes in one write: whatever its values hold, it is one line, and drives no terminal.
+struct LogLines;
+
+impl Write for LogLines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let mut safe = escaped(text.strip_suffix('\n').unwrap_or(&text));
+        safe.push('\n');
+        std::io::stderr().lock().write_all(safe.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }
 
 pub(crate) fn run(root: &Path, local: &Local) -> Result<u8, Failure> {
@@ -169,7 +188,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let mut server = tokio::spawn(serve_http(listener, Arc::clone(&api)));
     tokio::select! {
         () = stop => {}
-        ended = &mut server => warn!(?ended, "the server ended by itself"),
+        ended = &mut server => warn!(outcome = ?ended, "the server ended by itself"),
     }
     info!("closing: runs give their jobs back");
     // Nobody finds the way in any more; then everything that runs is asked to leave.

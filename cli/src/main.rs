@@ -50,14 +50,17 @@ fn run(args: Args) -> Result<u8, Failure> {
         }
         Command::Tool(tool) => tool::run(tool, json),
         Command::Worker(worker) => worker::run(&worker),
-        Command::Submit(submit) => match &submit.batch {
-            Some(file) => batch::submit(&client()?, &submit, file, json),
-            None => show::submit(&client()?, &submit, json),
-        },
+        Command::Submit(submit) => {
+            let client = client()?.traced(submit.traceparent.as_deref())?;
+            match &submit.batch {
+                Some(file) => batch::submit(&client, &submit, file, json),
+                None => show::submit(&client, &submit, json),
+            }
+        }
         Command::Job { id, timeline, watch: false } => show::job(&client()?, &id, timeline, json),
         Command::Job { id, timeline, watch: true } => show::watch_job(&client()?, &id, timeline, json),
         Command::Jobs(jobs) => show::jobs(&client()?, &jobs, json),
-        Command::Logs { id, follow } => show::logs(&client()?, &id, follow, json),
+        Command::Logs { id, follow, raw } => show::logs(&client()?, &id, follow, raw, json),
         Command::Result { id } => show::result(&client()?, &id),
         Command::Cancel { id } => show::change(&client()?, &id, "cancel", json),
         Command::Retry { id } => show::change(&client()?, &id, "retry", json),

@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use switchyard_api::{JobAnswer, JobsPage, LogsPage, ReloadAnswer, TimelineAnswer};
 use switchyard_core::cost::dollars;
-use switchyard_core::job::{Phase, one_line};
+use switchyard_core::job::{Phase, is_unsafe_on_screen, one_line};
 use switchyard_core::ports::Stream;
-use switchyard_core::wire::JobView;
+use switchyard_core::wire::{JobView, LogView};
 
 use crate::args::{Jobs, Submit};
 use crate::client::{Client, quote};
@@ -27,21 +27,27 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 
 fn json_text(value: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::BadInput(error.to_string()))?;
-    // Escaped as JSON allows anywhere in a string: what a job made must not drive the reader's terminal.
-    let escaped = |text: &mut String, c: char| match c {
-        '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-            text.push_str(&format!("\\u{:04x}", u32::from(c)));
-        }
-        c => text.push(c),
-    };
+    // Between its values JSON has no control character but the line's end.
+    Ok(text.lines().map(escaped).collect::<Vec<_>>().join("\n"))
+}
+
+/// `text` with what would drive a terminal written out, as JSON allows anywhere in a string.
+pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
-    text.chars().for_each(|c| escaped(&mut safe, c));
-    Ok(safe)
+    for c in text.chars() {
+        if is_unsafe_on_screen(c) {
+            // None of them is beyond what four digits hold.
+            safe.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
 }
 
 /// Prints a value as JSON in one line.
 pub(crate) fn print_line(value: &impl Serialize) -> Result<(), Failure> {
-    print(&serde_json::to_string(value).map_err(|error| Failure::BadInput(error.to_string()))?)
+    print(&escaped(&serde_json::to_string(value).map_err(|error| Failure::BadInput(error.to_string()))?))
 }
 
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
@@ -98,6 +104,7 @@ pub(crate) fn table(jobs: &[JobView]) -> String {
 fn detail(job: &JobView) -> String {
     let mut lines = vec![
         format!("job         {}", job.id),
+        format!("trace       {}", one_line(&job.trace_id, 32)),
         format!("capability  {}", job.capability),
         format!("state       {}", job.state),
     ];
@@ -303,15 +310,26 @@ fn jobs_page(client: &Client, jobs: &Jobs, json: bool) -> Result<String, Failure
     if json { json_text(&page.jobs) } else { Ok(table(&page.jobs)) }
 }
 
+/// A line of a log that reads alone.
+#[derive(Serialize)]
+struct TracedLine<'a> {
+    trace_id: &'a str,
+    #[serde(flatten)]
+    line: &'a LogView,
+}
+
 /// Shows what a job printed.
-pub(crate) fn logs(client: &Client, id: &str, follow: bool, json: bool) -> Result<u8, Failure> {
+pub(crate) fn logs(client: &Client, id: &str, follow: bool, raw: bool, json: bool) -> Result<u8, Failure> {
     let wait = if follow { WAIT_SECONDS } else { 0 };
     let mut cursor = String::new();
     loop {
         let page: LogsPage =
             client.get(&format!("/v1/jobs/{}/logs?wait={wait}&cursor={}", quote(id), quote(&cursor)))?;
         if json {
-            page.lines.iter().try_for_each(print_line)?;
+            let traced = |line| TracedLine { trace_id: &page.trace_id, line };
+            page.lines.iter().map(traced).try_for_each(|line| print_line(&line))?;
+        } else if raw {
+            page.lines.iter().try_for_each(|line| print(&line.text))?;
         } else {
             print_lines(&page)?;
         }
@@ -366,7 +384,7 @@ pub(crate) fn capabilities(client: &Client, json: bool) -> Result<u8, Failure> {
     let mut table = plain_table();
     table.set_header(["NAME", "TIMEOUT", "ATTEMPTS", "SUMMARY"]);
     for capability in answer["capabilities"].as_array().into_iter().flatten() {
-        let text = |name: &str| capability[name].as_str().unwrap_or_default().to_owned();
+        let text = |name: &str| one_line(capability[name].as_str().unwrap_or_default(), 400);
         let timeout = Duration::from_secs(capability["timeout_seconds"].as_u64().unwrap_or_default());
         table.add_row([text("name"), format!("{timeout:?}"), capability["attempts"].to_string(), text("summary")]);
     }

@@ -27,6 +27,7 @@ use crate::dispatch::{self, Act, Decided, ROUNDS};
 use crate::job::{Ending, Failure, Job, Phase, State, Tier};
 use crate::policies::Situation;
 use crate::ports::{Permits, PortError, Saved, Yard, describe};
+use crate::tell::{self, Was};
 
 /// How often a home sweeps while jobs are held: what a crash between a write and its admission costs at most.
 pub const SWEEP: Duration = Duration::from_secs(30);
@@ -232,7 +233,7 @@ pub async fn admit(yard: &Yard, capability: &str, most: usize) -> Result<u64, Po
         let Some(saved) = pass(yard, capability, left.min(PASS)).await? else { break };
         for (job, acts) in saved {
             moved += 1;
-            debug!(job.id = %job.id, job.epoch = %job.epoch, permit = ?job.permit, "admitted");
+            debug!(job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), permit = ?job.permit, "admitted");
             let goes = job.phase() == Phase::Dispatched;
             // What takes no room after all, because it expired or its launch failed at once, leaves it to the next.
             if dispatch::act(yard, job, acts).await.is_empty() && goes {
@@ -270,14 +271,18 @@ async fn pass(yard: &Yard, capability: &str, most: usize) -> Result<Option<Vec<(
     }
     let now = yard.ambient.now();
     let writes = held.into_iter().zip(permits).map(|(job, permit)| {
+        let was = Was::of(&job);
         let Decided { job, acts } = admission(job, permit, &situation, now);
         let job = job.stamped(yard.ambient.nonce());
-        async move { (dispatch::keep(yard, &job, None).await, job, acts) }
+        async move { (dispatch::keep(yard, &job, None).await, was, job, acts) }
     });
     let (mut saved, mut failed) = (Vec::new(), None);
-    for (kept, job, acts) in together(writes).await {
+    for (kept, was, job, acts) in together(writes).await {
         match kept {
-            Ok(Saved::Saved) => saved.push((job, acts)),
+            Ok(Saved::Saved) => {
+                tell::changed(yard, &was, &job);
+                saved.push((job, acts));
+            }
             // Somebody else was faster: the next pass sees what is left.
             Ok(Saved::Refused(_) | Saved::PermitTaken) => {}
             Err(error) => failed = Some(error),

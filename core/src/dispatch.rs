@@ -14,6 +14,7 @@ use crate::job::{Ending, Failure, Job, JobId, Owed, ResultRef, Settlement, State
 use crate::policies::Situation;
 use crate::ports::{Body, Lane, LaunchFailed, LaunchFailure, Message, PortError, Saved, Yard, backoff, persist};
 use crate::route::{Conditions, Venue, route};
+use crate::tell::{self, Was};
 
 /// How long a dispatched job waits before the reaper looks for the first time. A minute: a Fargate task takes 50 to
 /// 60 s to start with a 400 MB image, and a doorbell that was heard is answered well within.
@@ -289,14 +290,22 @@ pub(crate) async fn act(yard: &Yard, job: Job, acts: Vec<Act>) -> BTreeSet<Strin
             Act::RunHere(_) => {}
             Act::Ring(lane, message) => {
                 if let Err(error) = yard.lanes.ring(&lane, message).await {
-                    warn!(job.id = %job.id, job.epoch = %job.epoch, %error, "doorbell not rung; the reaper rings it");
+                    warn!(
+                        job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), %error,
+                        "doorbell not rung; the reaper rings it"
+                    );
                 }
             }
             Act::Launch(venue, _) => match yard.launcher.launch(&job).await {
-                Ok(()) => debug!(job.id = %job.id, job.epoch = %job.epoch, venue = %venue, "launched"),
+                Ok(()) => debug!(
+                    job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), venue = %venue, "launched"
+                ),
                 // It stays as it is, and the reaper launches it when it is due: no try is counted.
                 Err(failed) if failed.kind == LaunchFailure::NoPlace => {
-                    debug!(job.id = %job.id, job.epoch = %job.epoch, reason = %failed, "not launched yet");
+                    debug!(
+                        job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), reason = %failed,
+                        "not launched yet"
+                    );
                 }
                 Err(failed) => {
                     let (now, chance) = (yard.ambient.now(), yard.ambient.chance());
@@ -305,17 +314,26 @@ pub(crate) async fn act(yard: &Yard, job: Job, acts: Vec<Act>) -> BTreeSet<Strin
                     let next = next.stamped(yard.ambient.nonce());
                     match keep(yard, &next, None).await {
                         // Boxed, because it may lead to a launch again.
-                        Ok(Saved::Saved) => freed.extend(Box::pin(self::act(yard, next, acts)).await),
+                        Ok(Saved::Saved) => {
+                            tell::changed(yard, &Was::of(&job), &next);
+                            freed.extend(Box::pin(self::act(yard, next, acts)).await);
+                        }
                         Ok(Saved::Refused(_) | Saved::PermitTaken) => {}
                         Err(error) => {
-                            warn!(job.id = %job.id, %error, "failed launch not recorded; the reaper launches again");
+                            warn!(
+                                job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), %error,
+                                "failed launch not recorded; the reaper launches again"
+                            );
                         }
                     }
                 }
             },
             Act::Pay(owed) => {
                 if let Err(error) = pay(yard, &job, &owed).await {
-                    warn!(job.id = %job.id, %error, "not paid yet; the reaper tries again");
+                    warn!(
+                        job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), %error,
+                        "not paid yet; the reaper tries again"
+                    );
                 }
             }
             Act::Admit(capability) => drop(freed.insert(capability)),

@@ -12,9 +12,9 @@ use async_trait::async_trait;
 use event_listener::Event;
 use futures_lite::future;
 use jiff::Timestamp;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
-use crate::job::{ClaimToken, Failure, Holder, Job, Run, State, Step, StopCause, Watch};
+use crate::job::{ClaimToken, Failure, Holder, Job, Run, State, Step, StopCause, TraceId, Watch};
 use crate::policies::Situation;
 use crate::ports::{
     Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LogLine, LogSink, Message, Outcome,
@@ -274,7 +274,7 @@ impl Ready<'_> {
     /// The desk could not be reached for the report, however often it was tried.
     pub async fn run(self) -> Result<Ran, PortError> {
         let Self { holding, entered, voucher, job, payload } = self;
-        let (id, epoch) = (job.id, job.epoch);
+        let (id, epoch, trace) = (job.id, job.epoch, job.trace_id());
         let mut usage = Usage::default();
         let outcome = match fetch(holding, payload).await {
             Ok(payload) => {
@@ -284,7 +284,7 @@ impl Ready<'_> {
                         holding.ambient.now()
                     }
                 };
-                let log = DeskLog { desk: holding.desk, voucher: &voucher, usage: Mutex::default() };
+                let log = DeskLog { desk: holding.desk, voucher: &voucher, trace, usage: Mutex::default() };
                 let assignment = Assignment { job: *job, payload, deadline, stop: entered.signal.clone() };
                 let outcome = holding.executor.run(&assignment, &log).await;
                 usage = log.usage.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -296,7 +296,8 @@ impl Ready<'_> {
         };
         let report = Report { voucher, outcome, usage };
         let reported = persist(holding.ambient, "settle", TRIES, || holding.desk.settle(&report)).await?;
-        info!(job.id = %id, job.epoch = %epoch, holder = %holding.holder, reported = ?reported, "run ended");
+        // The yard tells how it ended; its holder, that it has said so.
+        debug!(job.id = %id, job.epoch = %epoch, trace.id = %trace, holder = %holding.holder, ?reported, "reported");
         Ok(Ran::Done(reported))
     }
 }
@@ -314,6 +315,7 @@ async fn fetch(holding: &Holding<'_>, payload: Body) -> Result<String, PortError
 struct DeskLog<'a> {
     desk: &'a dyn Desk,
     voucher: &'a Voucher,
+    trace: TraceId,
     usage: Mutex<Usage>,
 }
 
@@ -325,7 +327,10 @@ impl LogSink for DeskLog<'_> {
 
     async fn write(&self, lines: Vec<LogLine>) {
         if let Err(error) = self.desk.log(self.voucher, &lines).await {
-            warn!(job.id = %self.voucher.id, %error, lines = lines.len(), "log lines lost");
+            let Voucher { id, epoch, .. } = self.voucher;
+            warn!(
+                job.id = %id, job.epoch = %epoch, trace.id = %self.trace, %error, lines = lines.len(), "log lines lost"
+            );
         }
     }
 }

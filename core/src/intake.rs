@@ -17,11 +17,12 @@ pub use self::json::read_json;
 use crate::brake;
 use crate::catalog::{BadPayload, Capability};
 use crate::dispatch::{self, Act};
-use crate::job::{Epoch, Job, JobId, Nonce, State, Tier, Work, one_line};
+use crate::job::{Epoch, Job, JobId, Nonce, State, Tier, TraceId, Work, one_line};
 use crate::policies::Situation;
 use crate::ports::{Acceptance, Body, NewJob, PortError, Yard};
 use crate::route::{Conditions, Needs, Refused, Route, route};
 use crate::schedule;
+use crate::tell;
 use crate::wire::Supposed;
 
 /// The longest idempotency key, in bytes; the IETF Idempotency-Key draft leaves the limit to the server.
@@ -140,6 +141,15 @@ pub struct Prepared {
     pub job: Job,
     /// The payload as JSON text.
     pub payload: String,
+}
+
+impl Prepared {
+    /// The same as a part of a trace. It is no part of what was submitted: a repeat from another trace is a repeat.
+    #[must_use]
+    pub fn traced(mut self, trace: TraceId) -> Self {
+        self.job.work.trace = Some(trace);
+        self
+    }
 }
 
 /// Who submits, and under which key.
@@ -343,6 +353,7 @@ pub fn prepare(
         backoff: capability.retry.backoff,
         announce: submission.announce,
         needs,
+        trace: None,
     };
     Ok(Prepared { job: born(id, work, chosen, delay, situation, now, nonce), payload })
 }
@@ -491,6 +502,7 @@ pub async fn accept(yard: &Yard, prepared: Vec<Prepared>) -> Result<Vec<Result<T
     for (job, acceptance) in jobs.into_iter().zip(acceptances) {
         taken.push(match judge(job, acceptance) {
             Ok(taken) => {
+                tell::taken(yard, &taken);
                 if taken.fresh {
                     held.extend(dispatch::act(yard, taken.job.clone(), dispatch::acts(&taken.job)).await);
                 }
@@ -573,7 +585,7 @@ mod tests {
             let policies = Policies { catalog, limits: Limits::one_machine(1024), ..Policies::default() };
             let situation = Situation { policies: policies.into(), ..Situation::default() };
             for _ in 0..crate::observe::RUNS_LEAST {
-                let usage = crate::ports::Usage { max_rss_mib: Some(mib) };
+                let usage = crate::ports::Usage { max_rss_mib: Some(mib), ..crate::ports::Usage::default() };
                 situation.observed.note("c", Duration::from_secs(60), usage);
             }
             let (submission, _) = read(br#"{"capability":"c"}"#).unwrap();

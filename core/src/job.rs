@@ -4,6 +4,7 @@
 //! step up in [`next`] and refuses what the table does not name.
 
 mod name;
+mod trace;
 mod transition;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::name::{ClaimToken, Epoch, Holder, JobId, Nonce, NotAJobId, Tier, TokenHash};
+pub use self::trace::{NotATraceId, TraceId};
 pub use self::transition::{IllegalStep, NotAPhase, Phase, Step, next, transition_table};
 use crate::route::{Needs, Place, PoolName, Route, Venue};
 
@@ -48,6 +50,8 @@ pub struct Work {
     pub announce: bool,
     /// Venues and needs as the catalog had them at acceptance.
     pub needs: Needs,
+    /// The trace of the request that brought it, when one did.
+    pub trace: Option<TraceId>,
 }
 
 /// A job's record: the truth. A message about it is only a doorbell.
@@ -208,18 +212,24 @@ pub struct ResultRef {
     pub bytes: u64,
 }
 
-/// `text` as one line that is safe in a log and on a terminal: control characters become spaces, and what is over
+/// Whether a character does something on a screen instead of standing on it: controls, what ends a line, what reorders
+/// what a reader sees (CVE-2021-42574), and what cannot be seen. Joiners stay: some scripts are not written without.
+pub fn is_unsafe_on_screen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// `text` as one line that is safe in a log and on a terminal: what is unsafe there becomes a space, and what is over
 /// `most` bytes is cut at a character and marked with `…`.
 pub fn one_line(text: &str, most: usize) -> String {
-    // Bidirectional controls reorder what a reader sees (CVE-2021-42574); they go with the control characters.
-    let unsafe_on_screen = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut line = String::with_capacity(text.len().min(most));
     for c in text.trim().chars() {
         if line.len() + c.len_utf8() > most {
             line.push('…');
             break;
         }
-        line.push(if unsafe_on_screen(c) { ' ' } else { c });
+        line.push(if is_unsafe_on_screen(c) { ' ' } else { c });
     }
     line
 }
@@ -314,6 +324,11 @@ impl Job {
             Place::Fleet(pool) => pool,
             Place::Inline | Place::Function | Place::Fargate => PoolName::STANDARD,
         }
+    }
+
+    /// The trace that it and everything said about it is of: its request's, or one of its own.
+    pub fn trace_id(&self) -> TraceId {
+        self.work.trace.unwrap_or_else(|| self.id.into())
     }
 
     /// Whether it has ended.

@@ -26,12 +26,14 @@ pub mod dispatch;
 pub mod brake;
 pub mod execute;
 pub mod settle;
+mod tell;
 pub mod reap;
 pub mod shift;
 pub mod schedule;
 
 pub mod cost;
 pub mod catalog;
+pub mod metrics;
 pub mod observe;
 pub mod policies;
 pub mod quota;

@@ -99,6 +99,7 @@ impl Memory {
             workers: Arc::new(self.clone()),
             shelf: Arc::new(Shelf::new(Policies { catalog, limits, ..Policies::default() })),
             turnstile: Arc::default(),
+            meters: Arc::default(),
             retention: Duration::from_secs(7 * 24 * 3600),
         }
     }

@@ -274,7 +274,7 @@ mod tests {
     fn observed(runs: u64, took: Duration, mib: u32) -> Observed {
         let observations = Observations::default();
         for _ in 0..runs {
-            observations.note("c", took, Usage { max_rss_mib: Some(mib) });
+            observations.note("c", took, Usage { max_rss_mib: Some(mib), ..Usage::default() });
         }
         observations.of("c").unwrap()
     }

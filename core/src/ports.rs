@@ -20,6 +20,7 @@ pub(crate) use self::call::persist;
 pub use self::call::{PortError, backoff, describe};
 use crate::brake::{Pause, Pauses, Scope, Turnstile};
 use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, StopCause, Tier, TokenHash};
+use crate::metrics::Meters;
 use crate::policies::{Policies, Shelf, Situation};
 use crate::quota::{Drawn, Rate};
 use crate::route::{Needs, PoolName, Venue};
@@ -49,6 +50,8 @@ pub struct Yard {
     pub shelf: Arc<Shelf>,
     /// Who admits held jobs of which capability just now.
     pub turnstile: Arc<Turnstile>,
+    /// What is counted.
+    pub meters: Arc<Meters>,
     /// How long a settled job, and so its idempotency key, is kept.
     pub retention: Duration,
 }
@@ -663,6 +666,8 @@ pub struct Report {
 pub struct Usage {
     /// The most memory it had at once, in MiB.
     pub max_rss_mib: Option<u32>,
+    /// What it printed over the limit of its output, and was not kept, in bytes.
+    pub output_dropped_bytes: u64,
 }
 
 /// What became of a report.

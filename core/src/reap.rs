@@ -17,6 +17,7 @@ use crate::policies::Situation;
 use crate::ports::{Beat, Lane, Message, PortError, Saved, TaskState, Yard, describe};
 use crate::route::{self, Rule, Venue};
 use crate::settle;
+use crate::tell::{self, Was};
 
 /// Looks at a holder that did not move before it is dead.
 pub const MISSES: u32 = 2;
@@ -274,6 +275,7 @@ pub async fn round(yard: &Yard) -> Result<Counts, PortError> {
     }
     counts.forgotten = forget(yard).await?;
     counts.admitted = brake::sweep(yard).await?;
+    yard.meters.reaped(&counts);
     if counts != Counts::default() {
         let Counts { found, done, already_done, errors, forgotten, admitted } = counts;
         info!(found, done, already_done, errors, forgotten, admitted, "reaped");
@@ -289,8 +291,19 @@ async fn look_again(yard: &Yard, id: JobId) -> Result<bool, PortError> {
         Ask::Lane(lane) => Fact::Visible(yard.lanes.visible(&lane).await?),
         Ask::Task(venue, message) => Fact::Task(yard.launcher.find(message.id, message.epoch, venue).await?),
     };
+    let was = Was::of(&job);
     let Some(decided) = look(job, &fact, &yard.situation().await, yard.ambient.now()) else { return Ok(false) };
-    Ok(commit(yard, decided, None).await? == Saved::Saved)
+    save(yard, &was, decided).await
+}
+
+/// Saves a decision and tells of it; answers whether it was saved.
+async fn save(yard: &Yard, was: &Was, decided: Decided) -> Result<bool, PortError> {
+    let next = decided.job.clone();
+    let saved = commit(yard, decided, None).await? == Saved::Saved;
+    if saved {
+        tell::changed(yard, was, &next);
+    }
+    Ok(saved)
 }
 
 async fn forget(yard: &Yard) -> Result<u64, PortError> {
@@ -326,11 +339,12 @@ pub async fn after_restart(yard: &Yard, unsettled: Vec<JobId>) -> Result<Counts,
             }
             Err(error) => return Err(error),
         };
+        let was = Was::of(&job);
         let Some(decided) = restarted(job, &yard.situation().await, yard.ambient.now()) else {
             counts.already_done += 1;
             continue;
         };
-        commit(yard, decided, None).await?;
+        save(yard, &was, decided).await?;
         counts.done += 1;
     }
     counts.admitted = brake::sweep(yard).await?;

@@ -19,6 +19,7 @@ use crate::ports::{
     Refusal, Report, Reported, Saved, Usage, Voucher, Yard, backoff,
 };
 use crate::route::{Venue, route};
+use crate::tell::{self, Was};
 
 pub(crate) use self::raise::charge;
 use self::raise::{out_of_memory, out_of_time};
@@ -339,6 +340,7 @@ async fn decide_and_save(
         let Some(decided) = decide(job.clone())? else { return Ok(job) };
         let wanted = decided.job.clone();
         if commit(yard, decided, None).await? == Saved::Saved {
+            tell::changed(yard, &Was::of(&job), &wanted);
             return Ok(yard.ledger.load(id).await?.unwrap_or(wanted));
         }
     }
@@ -364,10 +366,11 @@ async fn settle_used(yard: &Yard, id: JobId, told: Told<'_>, usage: Usage) -> Re
             State::Running(run) => Some((job.work.capability.clone(), run.at)),
             State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Settled(_) => None,
         };
+        let (was, trace) = (Was::of(&job), job.trace_id());
         let decided = match report(job, told, &situation, yard.ambient.now(), yard.ambient.chance()) {
             Err(Refused::Already) => return Ok(Reported::Recorded),
             Err(Refused::Stale) => {
-                info!(job.id = %id, job.epoch = %told.epoch, "a stale report was refused");
+                info!(job.id = %id, job.epoch = %told.epoch, trace.id = %trace, "a stale report was refused");
                 return Ok(Reported::Stale);
             }
             Ok(decided) => decided,
@@ -375,7 +378,10 @@ async fn settle_used(yard: &Yard, id: JobId, told: Told<'_>, usage: Usage) -> Re
         if let (None, Outcome::Succeeded(Some(text))) = (&result, told.outcome) {
             result = Some(keep(yard, id, told.epoch, text).await?);
         }
+        let next = decided.job.clone();
         if commit(yard, decided, result.clone()).await? == Saved::Saved {
+            tell::changed(yard, &was, &next);
+            yard.meters.output_dropped(usage.output_dropped_bytes);
             if let (Some((capability, at)), Outcome::Succeeded(_)) = (run, told.outcome) {
                 let took = Duration::try_from(yard.ambient.now().duration_since(at)).unwrap_or(Duration::ZERO);
                 yard.shelf.observed().note(&capability, took, usage);
@@ -404,10 +410,13 @@ pub async fn task_ended(yard: &Yard, id: JobId, epoch: Epoch, how: &str) -> Resu
         let Some(job) = yard.ledger.load(id).await? else { return Ok(()) };
         let now = yard.ambient.now();
         let (situation, chance) = (yard.situation().await, yard.ambient.chance());
+        let was = Was::of(&job);
         let Ok(decided) = ended_without_report(job, epoch, how, &situation, now, chance) else {
             return Ok(());
         };
+        let next = decided.job.clone();
         if commit(yard, decided, None).await? == Saved::Saved {
+            tell::changed(yard, &was, &next);
             return Ok(());
         }
     }
@@ -426,7 +435,11 @@ impl Desk for YardDesk {
             let rules = yard.rules().await?;
             match yard.ledger.claim(claim, &rules, yard.ambient.now()).await? {
                 Claimed::Lost(Refusal::Braked) => {}
-                claimed @ (Claimed::Won(..) | Claimed::Lost(_)) => return Ok(claimed),
+                Claimed::Won(job, payload) => {
+                    tell::claimed(yard, &job);
+                    return Ok(Claimed::Won(job, payload));
+                }
+                lost @ Claimed::Lost(_) => return Ok(lost),
             }
             let Some(job) = yard.ledger.load(claim.id).await? else { return Ok(Claimed::Lost(Refusal::Unknown)) };
             if job.phase() == Phase::Held {

@@ -80,6 +80,7 @@ pub(crate) fn a_job(venue: Venue) -> Job {
                 only: vec![],
                 prefer: vec![],
             },
+            trace: None,
         },
         state: State::Dispatched { at: at(0), looks: 0 },
         epoch: Epoch(1),

@@ -220,7 +220,9 @@ mod tests {
         let failed = settle::report(running.clone(), told, &limits, at(4), 0).unwrap().job;
         let lost = settle::lost(running.clone(), &limits, at(5), "no beat").job;
         let delayed = dispatch::delay(a_job(Venue::Fleet), at(90), at(1), "attempt_failed", "x");
-        vec![a_job(Venue::Inline), running, stopping, succeeded, failed, lost, delayed.job]
+        let mut traced = a_job(Venue::Fleet);
+        traced.work.trace = Some("4bf92f3577b34da6a3ce929d0e0e4736".parse().unwrap());
+        vec![a_job(Venue::Inline), running, stopping, succeeded, failed, lost, delayed.job, traced]
     }
 
     #[test]
@@ -228,6 +230,18 @@ mod tests {
         for job in jobs() {
             assert_eq!(decode(&encode(&job)).unwrap(), job);
         }
+    }
+
+    #[test]
+    fn a_job_without_a_request_is_a_trace_of_its_own_also_from_an_earlier_record() {
+        let text = encode(&a_job(Venue::Fleet));
+        assert!(!text.contains("trace"), "an earlier program's record has none");
+        let job = decode(&text).unwrap();
+        assert_eq!((job.work.trace, job.trace_id()), (None, job.id.into()));
+        let mut traced = a_job(Venue::Fleet);
+        traced.work.trace = Some("4bf92f3577b34da6a3ce929d0e0e4736".parse().unwrap());
+        let mangled = encode(&traced).replace("4bf9", "zzzz");
+        assert!(decode(&mangled).unwrap_err().cause.to_string().contains("trace"));
     }
 
     #[test]
@@ -297,7 +311,7 @@ mod tests {
             DeskCall::Beat(beat, Duration::from_millis(1500)),
             DeskCall::Log(voucher.clone(), vec![line]),
         ];
-        let usage = crate::ports::Usage { max_rss_mib: Some(7) };
+        let usage = crate::ports::Usage { max_rss_mib: Some(7), output_dropped_bytes: 9 };
         calls.extend(outcomes.map(|outcome| DeskCall::Settle(Report { voucher: voucher.clone(), outcome, usage })));
         for call in calls {
             let text = encode_call(&call);
@@ -334,7 +348,7 @@ mod tests {
         let voucher = Voucher { id: job.id, epoch: job.epoch, token: ClaimToken::new([3; 32]) };
         let report = Report { voucher, outcome: Outcome::TimedOut, usage: crate::ports::Usage::default() };
         let text = encode_call(&DeskCall::Settle(report.clone()));
-        assert!(!text.contains("max_rss_mib"), "{text}");
+        assert!(!text.contains("max_rss_mib") && !text.contains("dropped"), "{text}");
         assert_eq!(decode_call(&text).unwrap(), DeskCall::Settle(report));
     }
 

@@ -139,6 +139,7 @@ impl Home {
             workers: Arc::clone(&roster) as Arc<dyn Workers>,
             shelf: setup.shelf,
             turnstile: Arc::default(),
+            meters: Arc::default(),
             retention: setup.retention,
         };
         let desk: Arc<dyn Desk> = Arc::new(LocalDesk::new(YardDesk(yard.clone()), ledger.clone()));

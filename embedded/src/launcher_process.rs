@@ -21,7 +21,7 @@ use switchyard_core::settle;
 use switchyard_worker::process::{MARK, mark, signal_group, signal_process, sweep};
 use switchyard_worker::scratch::folder_of;
 use tokio::net::UnixStream;
-use tracing::{debug, error, warn};
+use tracing::{Instrument, debug, error, error_span, warn};
 
 use crate::blobs_folder::remove_folder;
 use crate::desk_socket;
@@ -126,7 +126,7 @@ impl ProcessLauncher {
                 settle::task_ended(yard, run.id, run.epoch, &how).await
             };
             if let Err(error) = told {
-                warn!(job.id = %run.id, %error, "the end of a task is not recorded; the reaper finds out");
+                warn!(job.id = %run.id, job.epoch = %run.epoch, %error, "the end of a task is not recorded; the reaper finds out");
             }
         }
         // Last: whoever closes the yard waits until everything said of its tasks is written.
@@ -179,7 +179,7 @@ impl ProcessLauncher {
         };
         tokio::select! {
             served = served => if let Err(error) = served {
-                warn!(job.id = %run.id, %error, "a task's connection broke");
+                warn!(job.id = %run.id, job.epoch = %run.epoch, %error, "a task's connection broke");
             },
             () = told_to_leave => {}
         }
@@ -202,8 +202,10 @@ impl ProcessLauncher {
         });
         match left.await {
             Ok(Ok(0)) => {}
-            Ok(Ok(swept)) => debug!(job.id = %run.id, swept, "swept what a task left"),
-            Ok(Err(error)) => error!(job.id = %run.id, %error, "what a task left cannot be swept"),
+            Ok(Ok(swept)) => debug!(job.id = %run.id, job.epoch = %run.epoch, swept, "swept what a task left"),
+            Ok(Err(error)) => {
+                error!(job.id = %run.id, job.epoch = %run.epoch, %error, "what a task left cannot be swept")
+            }
             Err(_) => {}
         }
         Some(describe_end(ended))
@@ -239,7 +241,9 @@ impl Launcher for ProcessLauncher {
             }
             tasks.insert(run, signal.clone());
         }
-        tokio::spawn(self.clone().run(run, dispatch::lane(job).tier, job.created, signal));
+        let span = error_span!("task", trace.id = %job.trace_id());
+        let lives = self.clone().run(run, dispatch::lane(job).tier, job.created, signal);
+        tokio::spawn(lives.instrument(span));
         Ok(())
     }
 

@@ -40,6 +40,7 @@ fn on_sqlite(case: Case) {
             workers: Arc::new(Roster::default()),
             shelf: Arc::default(),
             turnstile: Arc::default(),
+            meters: Arc::default(),
             retention: Duration::from_secs(3600),
         };
         case(&yard).await;

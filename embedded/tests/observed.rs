@@ -26,7 +26,7 @@ async fn what_was_observed_is_there_after_a_restart() {
     let home = open().await;
     let observed = Arc::clone(home.yard.shelf.observed());
     for seconds in 1..=30 {
-        observed.note("digest", Duration::from_secs(seconds), Usage { max_rss_mib: Some(40) });
+        observed.note("digest", Duration::from_secs(seconds), Usage { max_rss_mib: Some(40), ..Usage::default() });
     }
     let before = observed.of("digest").unwrap();
     home.close().await;

@@ -66,7 +66,10 @@ pub async fn run(command: &Command<'_>, assignment: &Assignment, log: &dyn LogSi
     };
     let outcome = run_in(command, assignment, message, &folder, log).await;
     if let Err(error) = command.scratch.give_back(folder) {
-        tracing::warn!(job.id = %message.id, %error, "the run's folder is left behind");
+        tracing::warn!(
+            job.id = %message.id, job.epoch = %message.epoch, trace.id = %assignment.job.trace_id(), %error,
+            "the run's folder is left behind"
+        );
     }
     outcome
 }
@@ -130,7 +133,10 @@ async fn run_in(
         let swept = mark(command.yard, message);
         let swept = tokio::task::spawn_blocking(move || process::sweep(&swept)).await;
         if let Ok(Err(error)) = swept {
-            tracing::error!(job.id = %message.id, %error, "processes of an ended run are left");
+            tracing::error!(
+                job.id = %message.id, job.epoch = %message.epoch, trace.id = %assignment.job.trace_id(), %error,
+                "processes of an ended run are left"
+            );
         }
         process::end_unmarked_orphans();
         process::has_orphans();
@@ -242,6 +248,7 @@ async fn watch(
         Some(ended) => ended,
         None => child.wait().await,
     };
+    usage.output_dropped_bytes = capture.dropped_bytes;
     log.used(usage);
     if let Some(cause) = stopped {
         let how = match &ended {
@@ -340,13 +347,14 @@ fn failed(code: &str, message: String, permanent: bool) -> Outcome {
 struct Capture<'a> {
     ambient: &'a dyn Ambient,
     kept: usize,
-    dropped: bool,
+    cut: bool,
+    dropped_bytes: u64,
     last_error_line: String,
 }
 
 impl<'a> Capture<'a> {
     fn new(ambient: &'a dyn Ambient) -> Self {
-        Self { ambient, kept: 0, dropped: false, last_error_line: String::new() }
+        Self { ambient, kept: 0, cut: false, dropped_bytes: 0, last_error_line: String::new() }
     }
 
     /// Reads both pipes until both are closed.
@@ -384,15 +392,17 @@ impl<'a> Capture<'a> {
         let mut lines = Vec::with_capacity(texts.len());
         for text in texts {
             // Once cut, cut: a shorter line that would still fit must not pass for what came next.
-            if self.dropped {
-                break;
+            if self.cut {
+                self.dropped_bytes += text.len() as u64;
+                continue;
             }
             let bytes = stored_bytes(&text);
             if self.kept + bytes > OUTPUT_BYTES {
-                self.dropped = true;
+                self.cut = true;
+                self.dropped_bytes += text.len() as u64;
                 let text = format!("output cut: a run's log keeps {} MiB", OUTPUT_BYTES / 1024 / 1024);
                 lines.push(LogLine { at, stream: Stream::Yard, text });
-                break;
+                continue;
             }
             self.kept += bytes;
             lines.push(LogLine { at, stream, text });

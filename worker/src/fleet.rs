@@ -9,8 +9,8 @@ use std::time::Duration;
 use switchyard_core::execute::{self, Holding, Ran, Runs, Taken};
 use switchyard_core::job::{Holder, Tier};
 use switchyard_core::ports::{
-    Ambient, Blobs, Desk, Executor, Lane, Lanes, PortError, Received, Refusal, Room, StopSignal, Worker, backoff,
-    describe,
+    Ambient, Blobs, Desk, Executor, Lane, Lanes, Message, PortError, Received, Refusal, Room, StopSignal, Worker,
+    backoff, describe,
 };
 use switchyard_core::route::PoolName;
 use switchyard_core::shift::{Act, Back, Next, Shift, Start};
@@ -321,7 +321,7 @@ async fn answer(duty: Arc<Duty>, start: Start) {
         }
         Ok(Ran::Done(_) | Ran::Refused(_)) => {}
         Err(error) => {
-            error!(job.id = %message.id, error = %describe(&error), "run not reported; the reaper finds out");
+            error!(job.id = %message.id, job.epoch = %message.epoch, error = %describe(&error), "run not reported; the reaper finds out");
             give_back(fleet, &start.received).await;
         }
     }
@@ -329,15 +329,16 @@ async fn answer(duty: Arc<Duty>, start: Start) {
 
 /// The job needs more than it was offered: it waits in hand until there is so much, or goes back.
 async fn no_room(duty: &Duty, start: Start, needs: Room) {
-    debug!(job.id = %start.received.message.id, ?needs, offer = ?start.offer, "no room for it now");
+    let Message { id, epoch } = start.received.message;
+    debug!(job.id = %id, job.epoch = %epoch, ?needs, room = ?start.offer, "no room for it now");
     let back = duty.tell(|shift| shift.refused(start, needs));
     duty.changed.notify_one();
     match back {
         None => {}
         Some(Back::Release(received)) => give_back(&duty.fleet, &received).await,
         Some(Back::Decline(received)) => {
-            let (job, room) = (received.message.id, duty.fleet.room);
-            warn!(job.id = %job, ?needs, ?room, "a job is larger than this worker, and goes back");
+            let (Message { id, epoch }, room) = (received.message, duty.fleet.room);
+            warn!(job.id = %id, job.epoch = %epoch, ?needs, ?room, "a job is larger than this worker, and goes back");
             tokio::select! {
                 _ = duty.leave.raised() => {}
                 () = duty.fleet.ambient.pause(DECLINED) => {}

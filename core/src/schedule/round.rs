@@ -116,6 +116,7 @@ pub async fn round(yard: &Yard) -> Result<TickCounts, PortError> {
         }
     }
     counts.next = next_round;
+    yard.meters.ticked(&counts);
     if (TickCounts { next: None, ..counts }) != TickCounts::default() {
         let TickCounts { submitted, repeated, missed, overlapping, refused, errors, next: _ } = counts;
         info!(submitted, repeated, missed, overlapping, refused, errors, "ticked");
@@ -153,12 +154,12 @@ async fn look(
             }
             Became::Overlapping(why) => {
                 counts.overlapping += 1;
-                info!(schedule = %schedule.name, %tick, why, "a tick is left out");
+                info!(schedule = %schedule.name, %tick, reason = why, "a tick is left out");
                 (ticked.skipped, ticked.why) = (ticked.skipped + 1, Some((*tick, format!("overlap: {why}"))));
             }
             Became::Refused(why) => {
                 counts.refused += 1;
-                warn!(schedule = %schedule.name, %tick, why, "a tick's job is refused");
+                warn!(schedule = %schedule.name, %tick, reason = why, "a tick's job is refused");
                 (ticked.skipped, ticked.why) = (ticked.skipped + 1, Some((*tick, format!("refused: {why}"))));
             }
         }

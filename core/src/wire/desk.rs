@@ -45,7 +45,14 @@ enum CallWire {
         /// A child of an earlier program does not say.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         max_rss_mib: Option<u32>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        output_dropped_bytes: u64,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Serialize, Deserialize)]
@@ -142,6 +149,7 @@ pub fn encode_call(call: &DeskCall) -> String {
                 Outcome::Interrupted(why) => OutcomeWire::Interrupted(why.clone()),
             },
             max_rss_mib: usage.max_rss_mib,
+            output_dropped_bytes: usage.output_dropped_bytes,
         },
     };
     serde_json::to_string(&wire).unwrap_or_else(|error| unreachable!("a call is always JSON: {error}"))
@@ -178,7 +186,7 @@ pub fn decode_call(text: &str) -> Result<DeskCall, WireError> {
             });
             DeskCall::Log(voucher(id, epoch, &token)?, lines.collect::<Result<_, WireError>>()?)
         }
-        CallWire::Settle { id, epoch, token, outcome, max_rss_mib } => DeskCall::Settle(Report {
+        CallWire::Settle { id, epoch, token, outcome, max_rss_mib, output_dropped_bytes } => DeskCall::Settle(Report {
             voucher: voucher(id, epoch, &token)?,
             outcome: match outcome {
                 OutcomeWire::Succeeded(result) => Outcome::Succeeded(result),
@@ -188,7 +196,7 @@ pub fn decode_call(text: &str) -> Result<DeskCall, WireError> {
                 OutcomeWire::Stopped(cause) => Outcome::Stopped(cause),
                 OutcomeWire::Interrupted(why) => Outcome::Interrupted(why),
             },
-            usage: Usage { max_rss_mib },
+            usage: Usage { max_rss_mib, output_dropped_bytes },
         }),
     })
 }

@@ -68,6 +68,9 @@ struct Record {
     owed: Vec<OwedWire>,
     revision: u64,
     nonce: String,
+    /// Of jobs that a request brought; earlier programs wrote none, and ignore it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace: Option<String>,
 }
 
 /// (venue, pool of the fleet, rule it was rejected by, milliseconds to start, nano-dollars): short, because every job
@@ -248,6 +251,7 @@ pub fn encode(job: &Job) -> String {
             .collect(),
         revision: job.revision,
         nonce: job.nonce.to_string(),
+        trace: job.work.trace.map(|trace| trace.to_string()),
     };
     serde_json::to_string(&record).unwrap_or_else(|error| {
         // Strings, numbers and arrays only: there is no key or number that JSON cannot hold.
@@ -385,6 +389,7 @@ fn job_of(record: Record) -> Result<Job, WireCause> {
                 only: record.needs.only,
                 prefer: record.needs.prefer,
             },
+            trace: record.trace.map(|trace| trace.parse().map_err(|_| WireCause::Field("trace"))).transpose()?,
         },
         state,
         epoch: record.epoch,

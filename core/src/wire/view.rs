@@ -20,6 +20,9 @@ use crate::why::{Facts, why};
 pub struct JobView {
     /// Its id.
     pub id: JobId,
+    /// The trace that it, its log lines and its program's TRACEPARENT are of (W3C Trace Context).
+    #[serde(default)]
+    pub trace_id: String,
     /// What runs.
     pub capability: String,
     /// Where it stands.
@@ -84,6 +87,7 @@ impl JobView {
         };
         Self {
             id: job.id,
+            trace_id: job.trace_id().to_string(),
             capability: job.work.capability.clone(),
             state: job.phase(),
             tier: job.work.tier,
