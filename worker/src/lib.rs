@@ -4,12 +4,17 @@
 //! yard's own process, in a child, in a task and on an instance.
 
 pub mod builtin;
+pub mod capture;
 pub mod command;
+pub mod container;
+pub mod engine;
 pub mod environment;
 pub mod executor;
 pub mod fleet;
+pub mod network;
 pub mod once;
 pub mod process;
+pub mod result;
 pub mod roster;
 pub mod scratch;
 pub mod system;
