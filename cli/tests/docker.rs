@@ -190,7 +190,12 @@ impl PrivateEngine {
 
     async fn up(&mut self) -> bool {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let mut command = Command::new("dockerd");
+        // The machine's own configuration must not be this engine's.
+        fs::write(self.path("daemon.json"), "{}").unwrap();
+        // In a network of its own: an engine without a bridge deletes `docker0` where it finds one, and that is the
+        // machine's engine's.
+        let mut command = Command::new("unshare");
+        command.args(["--net", "dockerd", "--config-file"]).arg(self.path("daemon.json"));
         for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
             command.arg(option).arg(self.path(name));
         }
@@ -214,15 +219,35 @@ impl PrivateEngine {
     /// Ends the engine, by force or as a restart does.
     fn down(&mut self, by: Signal) {
         let Some(mut process) = self.process.take() else { return };
-        kill_process(Pid::from_child(&process), by).unwrap();
+        // Gone already: what was wanted.
+        let _ = kill_process(Pid::from_child(&process), by);
         process.wait().unwrap();
+        // Whoever is killed leaves these, and the next start would wait for processes that are no more.
         let _ = fs::remove_file(self.path("pid"));
+        if by == Signal::KILL {
+            let _ = fs::remove_file(self.path("exec/containerd/containerd.pid"));
+        }
+    }
+
+    /// Ends what a killed engine left: processes that name its folder in their arguments.
+    fn end_strays(&self) {
+        let folder = self.folder.path().display().to_string();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+            if let Some(pid) = pid
+                && String::from_utf8_lossy(&arguments).contains(&folder)
+            {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
     }
 }
 
 impl Drop for PrivateEngine {
     fn drop(&mut self) {
         self.down(Signal::TERM);
+        self.end_strays();
         // What a driver mounted keeps its folder.
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
         let root = self.folder.path().display().to_string();

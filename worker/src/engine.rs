@@ -30,6 +30,8 @@ pub const BOOT_LABEL: &str = "switchyard.boot";
 
 /// How long an engine may take to say that it is there. Long: a machine that starts fifty containers is busy.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long somebody else's removal of a container may take: its program is killed, and its volume deleted.
+const REMOVAL: Duration = Duration::from_secs(30);
 /// Progress of a pull is told so often at most.
 const PROGRESS: Duration = Duration::from_secs(5);
 
@@ -252,15 +254,20 @@ impl Engine {
     }
 }
 
-/// Removes a container with its volume, whatever it does. One that is gone is no error.
+/// Removes a container with its volume, whatever it does, and returns when it is gone. One that is gone is no error.
 pub(crate) async fn remove(docker: &Docker, id: &str) -> Result<(), EngineError> {
-    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-    match docker.remove_container(id, Some(options)).await.map_err(|error| EngineError::of("remove a container", error))
-    {
-        Err(EngineError::Refused { status: 404, .. }) => Ok(()),
-        // Somebody else removes it just now.
-        Err(EngineError::Refused { status: 409, .. }) => Ok(()),
-        removed => removed,
+    let operation = "remove a container";
+    let began = tokio::time::Instant::now();
+    loop {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        match docker.remove_container(id, Some(options)).await.map_err(|error| EngineError::of(operation, error)) {
+            Err(error) if error.is_not_found() => return Ok(()),
+            // Somebody else removes it just now: it is gone when there is none.
+            Err(EngineError::Refused { status: 409, .. }) if began.elapsed() < REMOVAL => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            removed => return removed,
+        }
     }
 }
 
