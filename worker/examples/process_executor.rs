@@ -53,7 +53,7 @@ async fn bench(jobs: usize, concurrency: usize) {
         shelf: Arc::clone(&shelf),
         scratch: Scratch::new(&scratch, concurrency),
         yard: "bench".to_owned(),
-        boot: Nonce(1),
+        boot: switchyard_core::job::Nonce(1),
         engine: None,
         ambient: Arc::new(System),
     });
