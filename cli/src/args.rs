@@ -124,6 +124,8 @@ pub(crate) enum Command {
     Reload,
     /// List what runs by the clock.
     Schedules,
+    /// Make the network of containers that may reach others, and guard this machine from it; as root, once a boot.
+    Guard(Guard),
     /// List who works, what room they have and what they run.
     Workers,
     /// Run one of the tools that capabilities run as commands; by hand they print what they find.
@@ -157,9 +159,33 @@ pub(crate) struct Local {
     /// On-demand tasks at once [default: twice the number of processors].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) tasks: Option<u16>,
+    #[command(flatten)]
+    pub(crate) containers: Containers,
     /// Days a settled job, and so its idempotency key, is kept.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=3660))]
     pub(crate) retention_days: u16,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Guard {
+    /// The container engine on this machine [default: $DOCKER_HOST, else unix:///var/run/docker.sock].
+    #[arg(long, value_name = "URI")]
+    pub(crate) docker_host: Option<String>,
+    /// Take the network and its rules away again.
+    #[arg(long)]
+    pub(crate) undo: bool,
+}
+
+/// Where containers run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Containers {
+    /// The container engine: unix:///PATH, or tcp://HOST:PORT without TLS [default: $DOCKER_HOST, else
+    /// unix:///var/run/docker.sock]. Where none answers, no images are run, and everything else is.
+    #[arg(long, value_name = "URI")]
+    pub(crate) docker_host: Option<String>,
+    /// Use no container engine.
+    #[arg(long, conflicts_with = "docker_host")]
+    pub(crate) no_docker: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -432,6 +458,10 @@ pub(crate) struct Worker {
     pub(crate) holder: String,
     #[arg(long)]
     pub(crate) yard: String,
+    #[arg(long)]
+    pub(crate) boot: String,
+    #[command(flatten)]
+    pub(crate) containers: Containers,
     #[arg(long)]
     pub(crate) scratch: PathBuf,
     #[arg(long)]

@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::args::Local;
+use crate::containers;
 use crate::exit::Failure;
 use crate::policies::{self, Rules};
 use crate::show::escaped;
@@ -93,7 +94,9 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let ambient: Arc<dyn Ambient> = Arc::new(System);
     let processors = processors();
     let room = room(processors, local.slots);
-    let machine = machine(local.slots);
+    let engine = containers::engine(&local.containers)?;
+    let answers = containers::answers(engine.as_ref()).await;
+    let machine = machine(local.slots, answers);
     let read = policies::load(local.policies.as_deref(), machine);
     let (policies, files) = read.map_err(|wrong| Failure::Policies { wrong, exit: 8 })?;
     policies::log_warnings(&policies, local.policies.as_deref());
@@ -112,10 +115,20 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let program = std::env::current_exe().map_err(|cause| Failure::io("find this program's own file", cause))?;
     let absolute = std::path::absolute(root).map_err(|cause| Failure::io("find the yard's folder", cause))?;
     let for_tasks = Folder::at(&absolute).policies();
-    let mut args = Vec::new();
+    let mut args = containers::arguments(engine.as_ref());
     if local.policies.is_some() {
         args.extend(["--policies".to_owned(), for_tasks.display().to_string()]);
     }
+    let setup = Setup {
+        shelf: Arc::clone(&shelf),
+        policies: files.map(policies::for_tasks),
+        task: TaskProgram { program, args },
+        tasks: local.tasks.map_or(processors * 2, usize::from),
+        retention: Duration::from_secs(u64::from(local.retention_days) * 24 * 3600),
+        engine: engine.clone(),
+    };
+    let cannot_open = |error: switchyard_embedded::home::HomeError| Failure::CannotOpen(error.into());
+    let home = Home::open(root, setup, Arc::clone(&ambient)).await.map_err(cannot_open)?;
     let rules = Rules {
         folder: local.policies.clone(),
         machine,
@@ -123,21 +136,17 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         shelf: Arc::clone(&shelf),
         ambient: Arc::clone(&ambient),
         turn: Arc::default(),
+        engine: engine.clone(),
+        yard: home.id.clone(),
+        boot: home.boot,
     };
-    let setup = Setup {
-        shelf: Arc::clone(&shelf),
-        policies: files.map(policies::for_tasks),
-        task: TaskProgram { program, args },
-        tasks: local.tasks.map_or(processors * 2, usize::from),
-        retention: Duration::from_secs(u64::from(local.retention_days) * 24 * 3600),
-    };
-    let cannot_open = |error: switchyard_embedded::home::HomeError| Failure::CannotOpen(error.into());
-    let home = Home::open(root, setup, Arc::clone(&ambient)).await.map_err(cannot_open)?;
     let callers = tokens::open(&home.folder, ambient.as_ref())?;
     let executor: Arc<dyn Executor> = Arc::new(LocalExecutor {
         shelf,
         scratch: Scratch::new(&home.folder.scratch(), usize::try_from(room.slots).unwrap_or(usize::MAX)),
         yard: home.id.clone(),
+        boot: home.boot,
+        engine,
         ambient: Arc::clone(&ambient),
     });
     let leave = StopSignal::default();
@@ -236,9 +245,9 @@ fn processors() -> usize {
 }
 
 /// The machine that jobs are routed for: what its worker has no room for is not sent to it.
-pub(crate) fn machine(slots: Option<u16>) -> Machine {
+pub(crate) fn machine(slots: Option<u16>, containers: bool) -> Machine {
     let room = room(processors(), slots);
-    Machine { memory_mib: room.memory_mib, milli_vcpu: room.milli_vcpu }
+    Machine { memory_mib: room.memory_mib, milli_vcpu: room.milli_vcpu, containers }
 }
 
 /// What the worker has: so many jobs at once, a processor for each at least, and the machine's memory but for a tenth,

@@ -4,6 +4,7 @@ mod args;
 mod batch;
 mod brakes;
 mod client;
+mod containers;
 mod cost;
 mod exit;
 mod explain;
@@ -73,6 +74,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         }
         Command::Reload => show::reload(&client()?, json),
         Command::Schedules => schedules::list(&client()?, json),
+        Command::Guard(guard) => containers::guard(&guard),
         Command::Workers => workers::list(&client()?, json),
         Command::Token(token) => tokens::run(&connection.data_folder(), &token, json),
         Command::Explain(asked) if asked.aws => explain::decide(&asked, json),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use switchyard_core::job::Nonce;
 use switchyard_core::policies::{
     CATALOG_FILE, CUSTODIAN, Files, MAPPINGS_FILE, Machine, NotReloaded, PRICES_FILE, Policies, PolicyError,
     ROUTING_FILE, Refused, Reload, Reloaded, SCHEDULES_FILE, SCHEMAS, Shelf, Violations, changes,
@@ -13,9 +14,11 @@ use switchyard_core::policies::{
 use switchyard_core::ports::Ambient;
 use switchyard_embedded::folder::{read_policies, write_policies};
 use switchyard_worker::builtin;
+use switchyard_worker::engine::Engine;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
+use crate::containers;
 use crate::exit::Failure;
 use crate::show;
 
@@ -70,9 +73,9 @@ pub(crate) fn as_on_aws(folder: Option<&Path>) -> Result<Policies, Failure> {
     read(folder).map_err(|wrong| Failure::Policies { wrong, exit: 2 })
 }
 
-/// The same, as a yard on this machine would have them.
+/// The same, as a yard on this machine would have them, with a container engine.
 pub(crate) fn as_here(folder: Option<&Path>) -> Result<Policies, Failure> {
-    let machine = crate::local::machine(None);
+    let machine = crate::local::machine(None, true);
     load(folder, machine).map(|(policies, _)| policies).map_err(|wrong| Failure::Policies { wrong, exit: 2 })
 }
 
@@ -203,6 +206,12 @@ pub(crate) struct Rules {
     pub(crate) ambient: Arc<dyn Ambient>,
     /// One reload at a time: else tasks might be left with the older of two.
     pub(crate) turn: Arc<Mutex<()>>,
+    /// The container engine, where one is used.
+    pub(crate) engine: Option<Engine>,
+    /// The yard's id.
+    pub(crate) yard: String,
+    /// This start of the yard.
+    pub(crate) boot: Nonce,
 }
 
 impl Rules {
@@ -210,7 +219,8 @@ impl Rules {
         let Some(folder) = self.folder else { return Err(NotReloaded::BuiltIn) };
         let within = folder.clone();
         let _turn = self.turn.lock().await;
-        let (for_tasks, machine) = (self.for_tasks, self.machine);
+        let containers = ready(self.engine.as_ref(), &self.yard, self.boot).await;
+        let (for_tasks, machine) = (self.for_tasks, Machine { containers, ..self.machine });
         let reading = tokio::task::spawn_blocking(move || {
             let (policies, files) = load(Some(&folder), machine).map_err(NotReloaded::Broken)?;
             let written = files.map_or(Ok(()), |files| write_policies(&for_tasks, &self::for_tasks(files)));
@@ -234,6 +244,21 @@ impl Rules {
     }
 }
 
+/// Whether images can be run from now on: the engine answers, and nothing runs there of another start of this yard.
+async fn ready(engine: Option<&Engine>, yard: &str, boot: Nonce) -> bool {
+    let (true, Some(engine)) = (containers::answers(engine).await, engine) else { return false };
+    match engine.sweep_other_boots(yard, boot).await {
+        Ok(swept) => {
+            info!(swept, "the container engine answers");
+            true
+        }
+        Err(error) => {
+            warn!(%error, "no images are run: containers of earlier runs cannot be removed");
+            false
+        }
+    }
+}
+
 #[async_trait]
 impl Reload for Rules {
     async fn reload(&self) -> Result<Reloaded, NotReloaded> {
@@ -249,7 +274,7 @@ impl Reload for Rules {
 }
 
 /// Whether policies are sound does not depend on the machine.
-const ANY: Machine = Machine { memory_mib: u32::MAX, milli_vcpu: u32::MAX };
+const ANY: Machine = Machine { memory_mib: u32::MAX, milli_vcpu: u32::MAX, containers: true };
 
 /// Says whether the policies in a folder are sound.
 pub(crate) fn check(folder: &Path) -> Result<u8, Failure> {

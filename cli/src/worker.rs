@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use switchyard_core::execute::{Holding, Runs};
-use switchyard_core::job::{Epoch, Holder, StopCause};
+use switchyard_core::job::{Epoch, Holder, Nonce, StopCause};
 use switchyard_core::policies::Shelf;
 use switchyard_core::ports::{Message, StopSignal};
 use switchyard_embedded::blobs_folder::FolderBlobs;
@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Worker;
+use crate::containers;
 use crate::exit::Failure;
 use crate::local::start_logging;
 use crate::policies;
@@ -25,6 +26,9 @@ pub(crate) fn run(worker: &Worker) -> Result<u8, Failure> {
     start_logging();
     let id = worker.job.parse().map_err(|error| Failure::BadInput(format!("--job: {error}")))?;
     let message = Message { id, epoch: Epoch(worker.epoch) };
+    let boot = u64::from_str_radix(&worker.boot, 16).map_err(|error| Failure::BadInput(format!("--boot: {error}")))?;
+    let boot = Nonce(boot);
+    let engine = containers::engine(&worker.containers)?;
     let policies = policies::of_task(worker.policies.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|cause| Failure::io("start the runtime", cause))?;
@@ -52,6 +56,8 @@ pub(crate) fn run(worker: &Worker) -> Result<u8, Failure> {
             shelf: Arc::new(Shelf::new(policies)),
             scratch: Scratch::new(&worker.scratch, 0),
             yard: worker.yard.clone(),
+            boot,
+            engine,
             ambient: Arc::new(ambient),
         };
         let blobs = FolderBlobs::at(&worker.blobs);

@@ -109,6 +109,8 @@ pub enum Program {
         args: Vec<String>,
         /// As for a command.
         allow_leading_dash: Vec<String>,
+        /// What its container is granted.
+        container: Container,
     },
 }
 
@@ -142,6 +144,106 @@ pub fn no_settings(settings: &Value) -> Result<(), BadSettings> {
         Some(path) => Err(BadSettings { path: path.clone(), message: "this built-in has no settings".to_owned() }),
     }
 }
+
+/// What a container is granted, where an engine on a worker runs the image. Without a word it is the least: no network,
+/// no capability, a root file system that cannot be written, a user that is not root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Whom it can reach.
+    pub network: Network,
+    /// Linux capabilities that its programs may have, without `CAP_`; none else can be had in it.
+    pub capabilities: Vec<String>,
+    /// Whether its root file system can be written; what is written goes with the container.
+    pub writable_root: bool,
+    /// The user and the group that its program runs as; never root's 0.
+    pub user: u32,
+    /// Processes and threads at once, at most.
+    pub pids: u16,
+    /// The size of its /tmp, in MiB. What lies there is in memory, and counts as the container's.
+    pub tmp_mib: u32,
+}
+
+impl Container {
+    /// The most processes and threads that a container can be granted: an eighth of the 32,768 that a Linux machine has
+    /// by default (proc(5), `pid_max`).
+    pub const PIDS_MAX: u16 = 4096;
+    /// The largest /tmp, in MiB: 64 GiB, which few machines have as memory.
+    pub const TMP_MIB_MAX: u32 = 64 * 1024;
+    /// The highest user: engines take 31 bits.
+    pub const USER_MAX: u32 = i32::MAX as u32;
+}
+
+impl Default for Container {
+    fn default() -> Self {
+        Self {
+            network: Network::None,
+            capabilities: Vec::new(),
+            writable_root: false,
+            // The user `nonroot` of the images called distroless, and nobody's on most machines.
+            user: 65_532,
+            // A program with its threads; a fork bomb is stopped long before it is felt outside.
+            pids: 256,
+            tmp_mib: 64,
+        }
+    }
+}
+
+/// Whom a container can reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// Nobody: it has no network.
+    #[default]
+    None,
+    /// Others, but neither the machine it runs on nor what only that machine can reach by a link-local address, such as
+    /// the metadata and credentials of a cloud.
+    Outbound,
+}
+
+/// The Linux capabilities, without `CAP_` (capabilities(7), Linux 5.9).
+pub const LINUX_CAPABILITIES: [&str; 41] = [
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
+];
 
 /// What a container image has inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -73,6 +73,8 @@ pub struct Machine {
     pub memory_mib: u32,
     /// Its processors, in thousandths of one.
     pub milli_vcpu: u32,
+    /// Whether a container engine answers.
+    pub containers: bool,
 }
 
 impl Policies {
@@ -125,7 +127,9 @@ impl Policies {
             }
         }
         let limits = match machine {
-            Some(Machine { memory_mib, milli_vcpu }) => limits.on_one_machine(memory_mib, milli_vcpu),
+            Some(Machine { memory_mib, milli_vcpu, containers }) => {
+                limits.on_one_machine(memory_mib, milli_vcpu, containers)
+            }
             None => limits,
         };
         let read = Self {
@@ -337,7 +341,7 @@ mod tests {
     }
 
     fn parse(parts: &[(&str, &str)]) -> Result<Policies, Violations> {
-        Policies::parse(&files(parts), &[], Some(Machine { memory_mib: 1024, milli_vcpu: 2000 }))
+        Policies::parse(&files(parts), &[], Some(Machine { memory_mib: 1024, milli_vcpu: 2000, containers: false }))
     }
 
     #[test]
@@ -345,7 +349,7 @@ mod tests {
         let whole =
             parse(&[(CATALOG_FILE, CATALOG), ("schemas/path.json", SCHEMA), (SCHEDULES_FILE, SCHEDULES)]).unwrap();
         assert_eq!((whole.catalog.iter().count(), whole.schedules.iter().count()), (1, 1));
-        assert_eq!(whole.limits, Limits::default().on_one_machine(1024, 2000));
+        assert_eq!(whole.limits, Limits::default().on_one_machine(1024, 2000, false));
         let without = parse(&[(CATALOG_FILE, CATALOG), ("schemas/path.json", SCHEMA)]).unwrap();
         assert_eq!(without.schedules.iter().count(), 0);
         assert_ne!(whole.digest, without.digest);

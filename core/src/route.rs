@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use self::explain::{Explained, explain, reason_in, starting};
 pub use self::file::Routing;
-pub use self::limits::{FUNCTION_TIME, Limits, POOLS, Pool};
+pub use self::limits::{FUNCTION_TIME, Images, Limits, POOLS, Pool};
 pub use self::place::{NotAPoolName, Packaging, Pin, Place, PoolName, Venue};
 pub use self::verdict::{Choice, Refused, Route, Rule, Verdict, Verdicts};
 use crate::cost;
@@ -185,7 +185,11 @@ fn reject(
         require(!needs.network_tools, Rule::NetworkTools)?;
         require(!needs.static_address, Rule::StaticAddress)?;
     }
-    require(limits.images || !needs.packaging.is_image(), Rule::NoImages)?;
+    match limits.images {
+        Images::None => require(!needs.packaging.is_image(), Rule::NoImages)?,
+        Images::Containers => require(needs.packaging != Packaging::FunctionImage, Rule::NoRuntimeApi)?,
+        Images::All => {}
+    }
     require(needs.packaging.runs_at(place.venue()), Rule::Packaging)?;
     match place {
         Place::Inline => {

@@ -167,6 +167,27 @@ fn on_one_machine() -> Vec<Case> {
     ]
 }
 
+/// What an engine adds.
+fn with_a_container_engine() -> Vec<Case> {
+    let fleet = Some(Place::Fleet(PoolName::STANDARD));
+    let image = |expected| needs(Packaging::Image, expected);
+    vec![
+        ("any image", image(Some(5)), standard(), fleet),
+        ("any image, privileged", Needs { privileged: true, ..image(Some(5)) }, standard(), fleet),
+        ("any image, in a task of its own", Needs { isolate: true, ..image(Some(5)) }, standard(), None),
+        ("task image", needs(Packaging::TaskImage, Some(5)), standard(), fleet),
+        (
+            "isolated task image",
+            Needs { isolate: true, ..needs(Packaging::TaskImage, Some(5)) },
+            standard(),
+            Some(Place::Fargate),
+        ),
+        ("runtime-API image", needs(Packaging::FunctionImage, Some(5)), standard(), None),
+        ("image with the Docker daemon inside", Needs { docker: true, ..image(Some(5)) }, standard(), None),
+        ("command 5 s", needs(Packaging::Command, Some(5)), standard(), fleet),
+    ]
+}
+
 fn dollars(nanodollars: u64) -> String {
     format!("${}.{:06}", nanodollars / 1_000_000_000, nanodollars % 1_000_000_000 / 1000)
 }
@@ -201,12 +222,14 @@ fn table(cases: &[Case], limits: &Limits) -> String {
 #[test]
 fn the_whole_matrix() {
     let aws = Limits::default();
-    let machine = Limits::default().on_one_machine(16 * 1024, 4_000);
+    let machine = Limits::default().on_one_machine(16 * 1024, 4_000, false);
+    let with_an_engine = Limits::default().on_one_machine(16 * 1024, 4_000, true);
     let text = format!(
-        "== on AWS: the design's table\n{}\n\n== on AWS: pins, favours, pools\n{}\n\n== on a machine with 16 GiB and 4 processors\n{}",
+        "== on AWS: the design's table\n{}\n\n== on AWS: pins, favours, pools\n{}\n\n== on a machine with 16 GiB and 4 processors\n{}\n\n== on the same with a container engine\n{}",
         table(&on_aws(), &aws),
         table(&more_on_aws(), &aws),
         table(&on_one_machine(), &machine),
+        table(&with_a_container_engine(), &with_an_engine),
     );
     insta::assert_snapshot!(text);
 }
@@ -354,7 +377,8 @@ fn the_table_meets_every_rule_that_these_limits_have() {
     for (cases, limits) in [
         (on_aws(), Limits::default()),
         (more_on_aws(), Limits::default()),
-        (on_one_machine(), Limits::default().on_one_machine(16 * 1024, 4_000)),
+        (on_one_machine(), Limits::default().on_one_machine(16 * 1024, 4_000, false)),
+        (with_a_container_engine(), Limits::default().on_one_machine(16 * 1024, 4_000, true)),
         (on_aws(), Limits { pools: vec![], ..Limits::default() }),
     ] {
         for (_, needs, conditions, _) in &cases {

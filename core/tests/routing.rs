@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use switchyard_core::policies::PolicyError;
-use switchyard_core::route::{Limits, Pool, PoolName, Routing};
+use switchyard_core::route::{Images, Limits, Pool, PoolName, Routing};
 
 fn policies(file: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies").join(file)).unwrap()
@@ -38,7 +38,7 @@ fn the_order_of_pools_in_the_file_changes_nothing() {
 #[test]
 fn a_machine_of_ones_own_keeps_the_thresholds_and_the_prices_of_a_slot() {
     let aws = shipped();
-    let own = aws.clone().on_one_machine(32 * 1024, 8_000);
+    let own = aws.clone().on_one_machine(32 * 1024, 8_000, false);
     assert_eq!(
         (own.start_targets, own.function_time, &own.prices),
         (aws.start_targets, aws.function_time, &aws.prices)
@@ -47,8 +47,8 @@ fn a_machine_of_ones_own_keeps_the_thresholds_and_the_prices_of_a_slot() {
     let there = aws.pools.iter().find(|pool| pool.name == PoolName::STANDARD).unwrap();
     let rates = |pool: &Pool| (pool.vcpu_hour_nanodollars, pool.gib_hour_nanodollars);
     assert_eq!((standard.name, rates(standard)), (PoolName::STANDARD, rates(there)));
-    assert_eq!((standard.memory_mib, standard.milli_vcpu, own.images), (32 * 1024, 8_000, false));
-    assert_eq!(Limits::one_machine(1024), aws.on_one_machine(1024, 64_000));
+    assert_eq!((standard.memory_mib, standard.milli_vcpu, own.images), (32 * 1024, 8_000, Images::None));
+    assert_eq!(Limits::one_machine(1024), aws.on_one_machine(1024, 64_000, false));
 }
 
 /// The shipped file with one text in place of another.

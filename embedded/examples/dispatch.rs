@@ -112,6 +112,7 @@ impl Bench {
             task: TaskProgram { program: "/bin/false".into(), args: vec![] },
             tasks: 1,
             retention: Duration::from_secs(3600),
+            engine: None,
         };
         let home = Home::open(root, setup, Arc::new(System)).await.expect("the yard opens");
         let (told, started) = mpsc::unbounded_channel();

@@ -87,6 +87,7 @@ async fn bench(jobs: usize, clients: usize, root: PathBuf) {
         task: TaskProgram { program: "/bin/false".into(), args: vec![] },
         tasks: 1,
         retention: Duration::from_secs(3600),
+        engine: None,
     };
     let home = Home::open(&root, setup, Arc::new(System)).await.expect("the yard opens");
     let noop = Arc::new(Noop { left: AtomicUsize::new(jobs), last: Notify::new() });

@@ -13,6 +13,7 @@ use switchyard_core::ports::{Ambient, Desk, PortError, Workers, Yard};
 use switchyard_core::reap::{self, Counts};
 use switchyard_core::schedule;
 use switchyard_core::settle::YardDesk;
+use switchyard_worker::engine::Engine;
 use switchyard_worker::process::{sweep, sweep_folder};
 use switchyard_worker::roster::Roster;
 use switchyard_worker::scratch::remove_all;
@@ -45,6 +46,8 @@ pub struct Setup {
     pub tasks: usize,
     /// How long settled jobs are kept.
     pub retention: Duration,
+    /// The container engine, where one is used.
+    pub engine: Option<Engine>,
 }
 
 /// Why a yard cannot be opened.
@@ -121,12 +124,21 @@ impl Home {
         // Before any job is looked at: none may run twice because its first run was still alive.
         let swept = sweep(&format!("{id}:")).map_err(HomeError::Orphans)?;
         let strays = sweep_folder(&folder.scratch()).map_err(HomeError::Orphans)?;
+        let containers = sweep_containers(setup.engine.as_ref(), &id).await;
         if let Err(error) = clear(&folder.scratch()) {
             // Nothing reads what is left: every run gets an empty folder.
             warn!(%error, folder = %folder.scratch().display(), "what earlier runs left is not removed");
         }
         let boot = ambient.nonce();
-        let launcher = ProcessLauncher::new(setup.task, setup.tasks, id.clone(), boot, folder.clone(), ledger.clone());
+        let launcher = ProcessLauncher::new(
+            setup.task,
+            setup.tasks,
+            id.clone(),
+            boot,
+            folder.clone(),
+            ledger.clone(),
+            setup.engine,
+        );
         let roster = Arc::new(Roster::default());
         let yard = Yard {
             ledger: Arc::new(ledger.clone()),
@@ -145,7 +157,8 @@ impl Home {
         let desk: Arc<dyn Desk> = Arc::new(LocalDesk::new(YardDesk(yard.clone()), ledger.clone()));
         launcher.serve(yard.clone(), Arc::clone(&desk));
         let taken_up = reap::after_restart(&yard, ledger.unsettled()?).await?;
-        info!(found = taken_up.found, done = taken_up.done, orphans = swept + strays, "the yard is open");
+        let orphans = swept + strays;
+        info!(found = taken_up.found, done = taken_up.done, orphans, containers, "the yard is open");
         let reaper = tokio::spawn(night_watch(yard.clone(), ledger.clone()));
         for (capability, text) in ledger.observed()? {
             match Observed::decode(&text) {
@@ -187,6 +200,16 @@ impl Home {
             warn!("the database did not close cleanly; nothing that was answered is lost");
         }
     }
+}
+
+/// Removes the containers that earlier starts left. An engine that does not answer keeps nobody from opening: no image
+/// is run before it answers, and then what other starts left is removed first.
+async fn sweep_containers(engine: Option<&Engine>, yard: &str) -> usize {
+    let Some(engine) = engine else { return 0 };
+    engine.sweep_yard(yard).await.unwrap_or_else(|error| {
+        warn!(%error, host = engine.host(), "containers that earlier runs left are not removed now");
+        0
+    })
 }
 
 /// Empties a folder.

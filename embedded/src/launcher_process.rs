@@ -16,8 +16,9 @@ use switchyard_core::job::{Epoch, Holder, Job, JobId, Nonce, Phase, StopCause, T
 use switchyard_core::ports::{
     Desk, LaunchFailed, LaunchFailure, Launcher, Message, PortError, StopSignal, TaskState, Yard,
 };
-use switchyard_core::route::Venue;
+use switchyard_core::route::{Packaging, Venue};
 use switchyard_core::settle;
+use switchyard_worker::engine::Engine;
 use switchyard_worker::process::{MARK, mark, signal_group, signal_process, sweep};
 use switchyard_worker::scratch::folder_of;
 use tokio::net::UnixStream;
@@ -53,6 +54,7 @@ struct Inner {
     boot: Nonce,
     folder: Folder,
     ledger: SqliteLedger,
+    engine: Option<Engine>,
     places: Places,
     tasks: Mutex<HashMap<Message, StopSignal>>,
     yard: OnceLock<(Yard, Arc<dyn Desk>)>,
@@ -64,7 +66,7 @@ pub fn holder(run: Message, boot: Nonce) -> Holder {
 }
 
 impl ProcessLauncher {
-    /// A launcher with `places` tasks at once.
+    /// A launcher with `places` tasks at once; `engine` is where those run containers that are packaged as images.
     pub fn new(
         program: TaskProgram,
         places: usize,
@@ -72,10 +74,11 @@ impl ProcessLauncher {
         boot: Nonce,
         folder: Folder,
         ledger: SqliteLedger,
+        engine: Option<Engine>,
     ) -> Self {
         let places = Places::new(places);
         let (tasks, yard) = (Mutex::default(), OnceLock::new());
-        Self(Arc::new(Inner { program, yard_id, boot, folder, ledger, places, tasks, yard }))
+        Self(Arc::new(Inner { program, yard_id, boot, folder, ledger, engine, places, tasks, yard }))
     }
 
     /// Says which yard and desk the tasks belong to; the launcher is one of the yard's own doors.
@@ -105,14 +108,14 @@ impl ProcessLauncher {
         self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn run(self, run: Message, tier: Tier, since: Timestamp, stop: StopSignal) {
+    async fn run(self, run: Message, tier: Tier, since: Timestamp, packaging: Packaging, stop: StopSignal) {
         let how = {
             let place = tokio::select! {
                 place = self.0.places.take(run, tier, since) => place,
                 _ = stop.raised() => None,
             };
             match (place, self.0.yard.get()) {
-                (Some(_place), Some((_, desk))) => self.live(run, &stop, Arc::clone(desk)).await,
+                (Some(_place), Some((_, desk))) => self.live(run, &stop, packaging, Arc::clone(desk)).await,
                 // Stopped before it started, or the yard closes: the record says what is next.
                 (None, _) | (_, None) => None,
             }
@@ -134,7 +137,7 @@ impl ProcessLauncher {
     }
 
     /// Starts the process, serves its desk, and answers how it ended.
-    async fn live(&self, run: Message, stop: &StopSignal, desk: Arc<dyn Desk>) -> Option<String> {
+    async fn live(&self, run: Message, stop: &StopSignal, packaging: Packaging, desk: Arc<dyn Desk>) -> Option<String> {
         let (ours, theirs) = match std::os::unix::net::UnixStream::pair() {
             Ok(pair) => pair,
             Err(error) => return Some(format!("no socket for the task: {error}")),
@@ -144,6 +147,7 @@ impl ProcessLauncher {
             .args(["worker", "--once", "--job"])
             .arg(run.id.to_string())
             .args(["--epoch", &run.epoch.to_string(), "--holder", &holder(run, inner.boot).0, "--yard", &inner.yard_id])
+            .args(["--boot", &inner.boot.to_string()])
             .arg("--scratch")
             .arg(inner.folder.scratch())
             .arg("--blobs")
@@ -208,6 +212,14 @@ impl ProcessLauncher {
             }
             Err(_) => {}
         }
+        if let Some(engine) = inner.engine.as_ref().filter(|_| packaging.is_image()) {
+            // The task removes its container itself, unless it was killed.
+            match engine.sweep_run(&mark(&inner.yard_id, run)).await {
+                Ok(0) => {}
+                Ok(swept) => debug!(job.id = %run.id, swept, "removed the container that a task left"),
+                Err(error) => error!(job.id = %run.id, %error, "the container of a task may be left"),
+            }
+        }
         Some(describe_end(ended))
     }
 }
@@ -242,7 +254,8 @@ impl Launcher for ProcessLauncher {
             tasks.insert(run, signal.clone());
         }
         let span = error_span!("task", trace.id = %job.trace_id());
-        let lives = self.clone().run(run, dispatch::lane(job).tier, job.created, signal);
+        let packaging = job.work.needs.packaging;
+        let lives = self.clone().run(run, dispatch::lane(job).tier, job.created, packaging, signal);
         tokio::spawn(lives.instrument(span));
         Ok(())
     }

@@ -28,7 +28,7 @@ fn on_sqlite(case: Case) {
         // It serves no yard: a launch is noted, and no process starts.
         let task = TaskProgram { program: "/bin/false".into(), args: vec![] };
         let launcher =
-            ProcessLauncher::new(task, 1, "contract".into(), ambient.nonce(), folder.clone(), ledger.clone());
+            ProcessLauncher::new(task, 1, "contract".into(), ambient.nonce(), folder.clone(), ledger.clone(), None);
         let yard = Yard {
             ledger: Arc::new(ledger.clone()),
             lanes: Arc::new(SqliteLanes::new(ledger)),

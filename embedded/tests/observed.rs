@@ -16,6 +16,7 @@ fn setup() -> Setup {
         task: TaskProgram { program: "/bin/false".into(), args: vec![] },
         tasks: 1,
         retention: Duration::from_secs(60),
+        engine: None,
     }
 }
 

@@ -53,6 +53,8 @@ async fn bench(jobs: usize, concurrency: usize) {
         shelf: Arc::clone(&shelf),
         scratch: Scratch::new(&scratch, concurrency),
         yard: "bench".to_owned(),
+        boot: switchyard_core::job::Nonce(1),
+        engine: None,
         ambient: Arc::new(System),
     });
     let next = Arc::new(AtomicUsize::new(0));

@@ -1,8 +1,7 @@
 //! Runs one command: a process group of its own, an environment of its own, output captured within limits, and an
 //! end that is certain.
 
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -10,22 +9,15 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use switchyard_core::job::{Failure, StopCause};
-use switchyard_core::ports::{Ambient, Assignment, Body, LogLine, LogSink, Message, Outcome, Stream, Usage};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use switchyard_core::ports::{Ambient, Assignment, LogLine, LogSink, Message, Outcome, Stream, Usage};
 use tokio::process::Child;
 
+use crate::capture::Capture;
 use crate::environment::{PAYLOAD_FILE, RESULT_FILE, is_large, variables};
 use crate::process::{self, MARK, mark};
+use crate::result;
 use crate::scratch::Scratch;
 
-/// Output kept of one run, both streams together, as a log stores it: 10 MiB. More is read and dropped, so that the
-/// program goes on.
-pub const OUTPUT_BYTES: usize = 10 * 1024 * 1024;
-/// What a log stores with every line beside its text: the time, the stream and the JSON around them, 41 bytes and a
-/// few to spare. Without it ten million empty lines would count as nothing.
-const LINE_COST: usize = 48;
-/// The longest line kept in one piece: 16 KiB. Longer ones are cut into several.
-pub const LINE_BYTES: usize = 16 * 1024;
 /// How long output is awaited after the program ended and its group was killed. Only a process that left the group
 /// can hold the pipe still; it is swept then.
 const LINGER: Duration = Duration::from_millis(500);
@@ -145,7 +137,7 @@ async fn run_in(
         (Some(StopCause::Deadline), _) => Outcome::TimedOut,
         (Some(cause @ (StopCause::Cancel | StopCause::Stale | StopCause::Drain)), _) => Outcome::Stopped(cause),
         (None, Err(error)) => failed("not_awaited", format!("cannot wait for the process: {error}"), false),
-        (None, Ok(status)) => judge(status, command.permanent_exits, &capture.last_error_line, &result_path),
+        (None, Ok(status)) => judge(status, command.permanent_exits, capture.last_error_line(), &result_path),
     }
 }
 
@@ -248,7 +240,7 @@ async fn watch(
         Some(ended) => ended,
         None => child.wait().await,
     };
-    usage.output_dropped_bytes = capture.dropped_bytes;
+    usage.output_dropped_bytes = capture.dropped_bytes();
     log.used(usage);
     if let Some(cause) = stopped {
         let how = match &ended {
@@ -270,7 +262,7 @@ const SHELL_KILLED: i32 = 137;
 fn judge(status: ExitStatus, permanent_exits: &[i32], last_error_line: &str, result_path: &Path) -> Outcome {
     let and_said = if last_error_line.is_empty() { String::new() } else { format!(": {last_error_line}") };
     match (status.code(), status.signal()) {
-        (Some(0), _) => match read_result(result_path) {
+        (Some(0), _) => match result::read(result_path) {
             Ok(result) => Outcome::Succeeded(result),
             // The program made it so: it will again.
             Err(failure) => Outcome::Failed { failure, permanent: true },
@@ -300,174 +292,8 @@ fn judge(status: ExitStatus, permanent_exits: &[i32], last_error_line: &str, res
     }
 }
 
-/// Reads the result file: none, or JSON of at most [`Body::MAX_BYTES`].
-fn read_result(path: &Path) -> Result<Option<String>, Failure> {
-    let unreadable = |error: io::Error| match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-        Some(rustix::io::Errno::LOOP) => Failure::new("result_unreadable", "the result is a link, not a file"),
-        _ => Failure::new("result_unreadable", format!("the result file cannot be read: {error}")),
-    };
-    // No link is followed and nothing is waited for: the program chose what lies at this path.
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let mut options = std::fs::OpenOptions::new();
-    let opened = options.read(true).custom_flags(i32::try_from(flags.bits()).unwrap_or(0)).open(path);
-    let file = match opened {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(error)),
-        Ok(file) => file,
-    };
-    let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(Failure::new("result_unreadable", "the result is not a file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(Body::MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() > Body::MAX_BYTES {
-        let size = metadata.len();
-        let most = Body::MAX_BYTES;
-        return Err(Failure::new(
-            "result_too_large",
-            format!("the result file is {size} bytes; at most {most} are taken"),
-        ));
-    }
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let text = String::from_utf8(bytes).map_err(|_| Failure::new("result_not_json", "the result file is not UTF-8"))?;
-    match serde_json::from_str::<serde_json::Value>(&text) {
-        Ok(_) => Ok(Some(text)),
-        Err(error) => Err(Failure::new("result_not_json", format!("the result file is not JSON: {error}"))),
-    }
-}
-
 fn failed(code: &str, message: String, permanent: bool) -> Outcome {
     Outcome::Failed { failure: Failure::new(code, message), permanent }
-}
-
-/// Output on its way from the pipes to the log.
-struct Capture<'a> {
-    ambient: &'a dyn Ambient,
-    kept: usize,
-    cut: bool,
-    dropped_bytes: u64,
-    last_error_line: String,
-}
-
-impl<'a> Capture<'a> {
-    fn new(ambient: &'a dyn Ambient) -> Self {
-        Self { ambient, kept: 0, cut: false, dropped_bytes: 0, last_error_line: String::new() }
-    }
-
-    /// Reads both pipes until both are closed.
-    async fn pump(
-        &mut self,
-        mut stdout: Option<&mut (impl AsyncRead + Unpin)>,
-        mut stderr: Option<&mut (impl AsyncRead + Unpin)>,
-        log: &dyn LogSink,
-    ) {
-        let (mut out, mut err) = (Lines::default(), Lines::default());
-        while stdout.is_some() || stderr.is_some() {
-            let (stream, read) = tokio::select! {
-                read = out.fill(stdout.as_deref_mut()), if stdout.is_some() => (Stream::Stdout, read),
-                read = err.fill(stderr.as_deref_mut()), if stderr.is_some() => (Stream::Stderr, read),
-            };
-            let open = matches!(read, Ok(1..));
-            let lines = if stream == Stream::Stderr { &mut err } else { &mut out };
-            let texts = lines.take(!open);
-            if stream == Stream::Stderr
-                && let Some(last) = texts.iter().rev().find(|line| !line.trim().is_empty())
-            {
-                self.last_error_line.clone_from(last);
-            }
-            self.write(stream, texts, log).await;
-            if !open && stream == Stream::Stdout {
-                stdout = None;
-            } else if !open {
-                stderr = None;
-            }
-        }
-    }
-
-    async fn write(&mut self, stream: Stream, texts: Vec<String>, log: &dyn LogSink) {
-        let at = self.ambient.now();
-        let mut lines = Vec::with_capacity(texts.len());
-        for text in texts {
-            // Once cut, cut: a shorter line that would still fit must not pass for what came next.
-            if self.cut {
-                self.dropped_bytes += text.len() as u64;
-                continue;
-            }
-            let bytes = stored_bytes(&text);
-            if self.kept + bytes > OUTPUT_BYTES {
-                self.cut = true;
-                self.dropped_bytes += text.len() as u64;
-                let text = format!("output cut: a run's log keeps {} MiB", OUTPUT_BYTES / 1024 / 1024);
-                lines.push(LogLine { at, stream: Stream::Yard, text });
-                continue;
-            }
-            self.kept += bytes;
-            lines.push(LogLine { at, stream, text });
-        }
-        if !lines.is_empty() {
-            log.write(lines).await;
-        }
-    }
-}
-
-/// Bytes of one stream, cut into lines.
-#[derive(Default)]
-struct Lines {
-    pending: Vec<u8>,
-}
-
-impl Lines {
-    async fn fill(&mut self, from: Option<&mut (impl AsyncRead + Unpin)>) -> io::Result<usize> {
-        match from {
-            Some(from) => {
-                self.pending.reserve(LINE_BYTES);
-                from.read_buf(&mut self.pending).await
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    /// The lines that are complete; with `all`, the rest too.
-    fn take(&mut self, all: bool) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut start = 0;
-        while start < self.pending.len() {
-            let rest = &self.pending[start..];
-            // One more than a line: an end right behind the longest line is that line's own.
-            let end = rest.iter().take(LINE_BYTES + 1).position(|byte| *byte == b'\n');
-            let (length, skip) = match end {
-                Some(end) => (end, 1),
-                None if rest.len() > LINE_BYTES => (whole_characters(&rest[..=LINE_BYTES]), 0),
-                None if all => (rest.len(), 0),
-                None => break,
-            };
-            lines.push(String::from_utf8_lossy(&rest[..length]).into_owned());
-            start += length + skip;
-        }
-        self.pending.drain(..start);
-        lines
-    }
-}
-
-/// Where to cut `bytes`, at most one before its end, so that no character of UTF-8 is cut in two. What is no UTF-8 is
-/// cut anywhere.
-fn whole_characters(bytes: &[u8]) -> usize {
-    let most = bytes.len() - 1;
-    // A character has at most three bytes after its first, and each of these begins with the bits 10 (RFC 3629).
-    (most.saturating_sub(3)..=most).rev().find(|at| bytes[*at] & 0xc0 != 0x80).unwrap_or(most)
-}
-
-/// What a line takes in a log: its text as JSON writes it, and what stands around it.
-fn stored_bytes(text: &str) -> usize {
-    let written = |byte: u8| match byte {
-        b'"' | b'\\' => 2,
-        0..=0x1f => 6,
-        _ => 1,
-    };
-    LINE_COST + text.bytes().map(written).sum::<usize>()
 }
 
 #[cfg(test)]

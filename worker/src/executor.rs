@@ -1,18 +1,19 @@
-//! The executor of one machine: a job's capability says whether a built-in or a command runs.
+//! The executor of one machine: a job's capability says whether a built-in, a command or a container runs.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use switchyard_core::catalog::Program;
-use switchyard_core::job::{Failure, StopCause};
+use switchyard_core::job::{Failure, Nonce, StopCause};
 use switchyard_core::policies::Shelf;
 use switchyard_core::ports::{Ambient, Assignment, Executor, LogSink, Outcome};
 
+use crate::engine::Engine;
 use crate::scratch::Scratch;
-use crate::{builtin, command};
+use crate::{builtin, command, container};
 
-/// Runs built-ins in this process and commands as processes of their own.
+/// Runs built-ins in this process, commands as processes of their own, and images where there is an engine.
 pub struct LocalExecutor {
     /// The rules in force.
     pub shelf: Arc<Shelf>,
@@ -20,6 +21,10 @@ pub struct LocalExecutor {
     pub scratch: Scratch,
     /// The yard's id: the first part of every process's mark.
     pub yard: String,
+    /// This start of the yard, for the labels of containers.
+    pub boot: Nonce,
+    /// The container engine, where one is used.
+    pub engine: Option<Engine>,
     /// Time.
     pub ambient: Arc<dyn Ambient>,
 }
@@ -51,9 +56,30 @@ impl Executor for LocalExecutor {
                     () = tokio::time::sleep(left.try_into().unwrap_or_default()) => Outcome::TimedOut,
                 }
             }
-            // Routed here it never is: without an engine no place of this machine runs images.
-            Program::Image { reference, .. } => {
-                failed("no_engine", format!("there is no container engine here to run {reference}"), true)
+            Program::Image { kind, reference, container, .. } => {
+                let Some(engine) = &self.engine else {
+                    // Taken while there was one, by a yard that was started without it since.
+                    let message =
+                        format!("no container engine is used here to run {reference}: start the yard with one");
+                    return failed("no_engine", message, true);
+                };
+                let args = match capability.arguments(&payload) {
+                    Ok(args) => args,
+                    Err(error) => return failed("invalid_payload", error.to_string(), true),
+                };
+                let run = container::Container {
+                    engine,
+                    image: reference,
+                    kind: *kind,
+                    args,
+                    grant: container,
+                    grace: capability.grace,
+                    permanent_exits: &capability.retry.permanent_exits,
+                    yard: &self.yard,
+                    boot: self.boot,
+                    ambient: self.ambient.as_ref(),
+                };
+                container::run(&run, assignment, log).await
             }
             Program::Command { program, .. } => match capability.arguments(&payload) {
                 Ok(args) => {

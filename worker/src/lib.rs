@@ -5,13 +5,18 @@
 
 pub mod addresses;
 pub mod builtin;
+pub mod capture;
 pub mod command;
+pub mod container;
+pub mod engine;
 pub mod environment;
 pub mod executor;
 pub mod fleet;
 mod http_check;
+pub mod network;
 pub mod once;
 pub mod process;
+pub mod result;
 pub mod roster;
 pub mod scratch;
 pub mod system;

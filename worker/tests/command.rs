@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 use switchyard_core::catalog::Catalog;
 use switchyard_core::execute;
 use switchyard_core::intake::{self, Sender, Taking};
-use switchyard_core::job::{ClaimToken, Holder, StopCause};
+use switchyard_core::job::{ClaimToken, Holder, Nonce, StopCause};
 use switchyard_core::policies::{Policies, Shelf, Situation};
 use switchyard_core::ports::{
     Ambient, Assignment, Body, Claim, Executor, LogLine, LogSink, Outcome, StopSignal, Stream, Usage,
 };
 use switchyard_core::route::Limits;
 use switchyard_core::wire;
-use switchyard_worker::command::{LINE_BYTES, OUTPUT_BYTES};
+use switchyard_worker::capture::{LINE_BYTES, OUTPUT_BYTES};
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::process::{marked, sweep};
 use switchyard_worker::scratch::Scratch;
@@ -138,6 +138,8 @@ async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
         shelf,
         scratch: Scratch::new(scratch.path(), 0),
         yard: yard.clone(),
+        boot: Nonce(1),
+        engine: None,
         ambient: Arc::new(System),
     };
     let log = Kept::default();

@@ -28,6 +28,10 @@ pub(crate) struct Yard {
     /// What it has from its next start on.
     pub(crate) slots: u16,
     tasks: u16,
+    /// Options besides.
+    pub(crate) more: Vec<&'static str>,
+    /// Variables of its environment besides.
+    pub(crate) environment: Vec<(&'static str, &'static str)>,
 }
 
 impl Yard {
@@ -35,7 +39,8 @@ impl Yard {
     pub(crate) fn new(slots: u16, tasks: u16) -> Self {
         let root = tempfile::Builder::new().prefix("yard-").tempdir().unwrap();
         witness::write_catalog(&root.path().join("policies"));
-        Self { root, process: None, door: Arc::default(), slots, tasks }
+        let (more, environment) = (Vec::new(), Vec::new());
+        Self { root, process: None, door: Arc::default(), slots, tasks, more, environment }
     }
 
     /// The same, open.
@@ -88,6 +93,7 @@ impl Yard {
         {
             command.env_remove(name);
         }
+        command.args(&self.more).envs(self.environment.iter().copied());
         command
     }
 

@@ -7,7 +7,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Builtin, Capability, Catalog, GRACE_MAX, ImageKind, Learn, Program, RUN_TIMEOUT_MAX, Retry};
+use super::{
+    Builtin, Capability, Catalog, Container, GRACE_MAX, ImageKind, LINUX_CAPABILITIES, Learn, Network, Program,
+    RUN_TIMEOUT_MAX, Retry,
+};
 use crate::intake::AHEAD_MAX;
 use crate::job::one_line;
 use crate::policies::{Document, Violations, Wrong, given, is_name};
@@ -50,6 +53,52 @@ struct RunEntry {
     args: Vec<String>,
     #[serde(default)]
     allow_leading_dash: Vec<String>,
+    #[serde(default, deserialize_with = "given")]
+    container: Option<ContainerEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ContainerEntry {
+    network: Network,
+    capabilities: Vec<String>,
+    writable_root: bool,
+    user: u32,
+    pids: u16,
+    tmp_mib: u32,
+}
+
+impl Default for ContainerEntry {
+    fn default() -> Self {
+        let Container { network, capabilities, writable_root, user, pids, tmp_mib } = Container::default();
+        Self { network, capabilities, writable_root, user, pids, tmp_mib }
+    }
+}
+
+impl ContainerEntry {
+    fn into_container(self) -> Result<Container, Wrong> {
+        let Self { network, capabilities, writable_root, user, pids, tmp_mib } = self;
+        let wrong = |field: &str, what: String| Err((format!("run.container.{field}"), what));
+        for (at, name) in capabilities.iter().enumerate() {
+            if !LINUX_CAPABILITIES.contains(&name.as_str()) {
+                let what = format!("`{}` is no Linux capability: expected one such as NET_RAW", one_line(name, 40));
+                return wrong(&format!("capabilities[{at}]"), what);
+            }
+            if capabilities[..at].contains(name) {
+                return wrong(&format!("capabilities[{at}]"), format!("`{name}` is listed twice"));
+            }
+        }
+        if !(1..=Container::USER_MAX).contains(&user) {
+            return wrong("user", format!("expected 1 to {}; root is never granted", Container::USER_MAX));
+        }
+        if !(1..=Container::PIDS_MAX).contains(&pids) {
+            return wrong("pids", format!("expected 1 to {}", Container::PIDS_MAX));
+        }
+        if !(1..=Container::TMP_MIB_MAX).contains(&tmp_mib) {
+            return wrong("tmp_mib", format!("expected 1 to {}", Container::TMP_MIB_MAX));
+        }
+        Ok(Container { network, capabilities, writable_root, user, pids, tmp_mib })
+    }
 }
 
 #[derive(Deserialize)]
@@ -260,7 +309,7 @@ fn packaging(run: &Program) -> Packaging {
 
 impl RunEntry {
     fn into_program(self, builtins: &[Builtin]) -> Result<Program, Wrong> {
-        let Self { builtin, with, command, task_image, function_image, image, args, allow_leading_dash } = self;
+        let Self { builtin, with, command, task_image, function_image, image, args, allow_leading_dash, container } = self;
         let wrong = |path: &str, what: &str| Err((path.to_owned(), what.to_owned()));
         let takes_args = task_image.is_some() || function_image.is_some() || image.is_some();
         if !args.is_empty() && !takes_args {
@@ -269,6 +318,13 @@ impl RunEntry {
         if with.is_some() && builtin.is_none() {
             return wrong("run.with", "these are the settings of a built-in; nothing else has any");
         }
+        if container.is_some() && task_image.is_none() && image.is_none() {
+            return wrong(
+                "run.container",
+                "it goes with `image` or `task_image`: nothing else runs in a container here",
+            );
+        }
+        let container = container.map_or_else(|| Ok(Container::default()), ContainerEntry::into_container)?;
         let images = [
             (ImageKind::Task, "run.task_image", task_image),
             (ImageKind::Function, "run.function_image", function_image),
@@ -308,7 +364,7 @@ impl RunEntry {
                     return wrong(path, &format!("`{}` is not an image reference", one_line(&reference, 80)));
                 }
                 check_templates("run.args", &args)?;
-                Ok(Program::Image { kind, reference, args, allow_leading_dash })
+                Ok(Program::Image { kind, reference, args, allow_leading_dash, container })
             }
             _ => {
                 wrong("run", "expected exactly one of `builtin`, `command`, `task_image`, `function_image` and `image`")
@@ -387,6 +443,10 @@ mod tests {
             "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run:\n      builtin: finding-triage\n      with: { fast: true }\n",
             "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run:\n      command: [a]\n      with: { fast: true }\n",
             "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { builtin: evens, with: [2] }\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run: { command: [a], container: {} }\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run:\n      image: a\n      container:\n        capabilities: [NET_RAW, CAP_NET_RAW]\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run:\n      image: a\n      container:\n        user: 0\n",
+            "version: 1\ncapabilities:\n  - name: x\n    summary: s\n    run:\n      image: a\n      container: { network: host }\n",
         ];
         let messages: Vec<String> = cases.iter().map(|text| parse(text).unwrap_err().to_string()).collect();
         insta::assert_snapshot!(messages.join("\n\n"));

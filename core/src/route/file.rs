@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_saphyr::Spanned;
 
-use super::{FUNCTION_TIME, Limits, POOLS, Pool, PoolName, Venue};
+use super::{FUNCTION_TIME, Images, Limits, POOLS, Pool, PoolName, Venue};
 use crate::cost::Prices;
 use crate::intake::RESERVED_CALLERS;
 use crate::job::one_line;
@@ -246,7 +246,7 @@ impl Routing {
         let limits = Limits {
             start_targets: start_targets.map(Duration::from_secs),
             unknown: Duration::from_secs(unknown),
-            images: true,
+            images: Images::All,
             inline_expected: Duration::from_secs(inline_expected),
             inline_reserve: Duration::from_secs(inline_reserve),
             inline_memory_mib,

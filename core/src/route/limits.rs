@@ -21,8 +21,8 @@ pub struct Limits {
     pub start_targets: [Duration; 3],
     /// What a run of unknown duration counts as: as long as what is taken inline, so that a function gets it first.
     pub unknown: Duration,
-    /// Whether container images can be run at all.
-    pub images: bool,
+    /// Which container images can be run.
+    pub images: Images,
     /// The longest expected run that is taken inline. 30 s: an HTTP API answers within that (API Gateway quotas).
     pub inline_expected: Duration,
     /// What must be left of the invocation after an inline run. 5 s: to settle and to answer.
@@ -49,6 +49,17 @@ pub struct Limits {
     pub pools: Vec<Pool>,
     /// What runs cost.
     pub prices: Prices,
+}
+
+/// Which container images a home can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Images {
+    /// None: there is no container engine.
+    None,
+    /// All but those that speak the Lambda Runtime API: an engine runs them, and nothing plays that API.
+    Containers,
+    /// All.
+    All,
 }
 
 /// One pool of workers.
@@ -98,13 +109,13 @@ impl Pool {
 impl Limits {
     /// The shipped limits on a machine with this much memory, and more processors than any job asks for.
     pub fn one_machine(memory_mib: u32) -> Self {
-        Self::default().on_one_machine(memory_mib, 64_000)
+        Self::default().on_one_machine(memory_mib, 64_000, false)
     }
 
     /// These limits on a machine of one's own, which is its only pool, `standard`: nothing boots, nothing is taken away,
-    /// and no container is run. Prices stay as they are, so that a laptop decides as AWS would: a slot costs what the
-    /// same share of the pool `standard` (or of the first there is) does.
-    pub fn on_one_machine(self, memory_mib: u32, milli_vcpu: u32) -> Self {
+    /// and images are run where there is a container engine. Prices stay as they are, so that a laptop decides as AWS
+    /// would: a slot costs what the same share of the pool `standard` (or of the first there is) does.
+    pub fn on_one_machine(self, memory_mib: u32, milli_vcpu: u32, containers: bool) -> Self {
         let named = self.pools.iter().find(|pool| pool.name == PoolName::STANDARD);
         let priced = named.or(self.pools.first());
         let (hour, vcpu_hour, gib_hour) = priced
@@ -127,7 +138,7 @@ impl Limits {
             gib_hour_nanodollars: gib_hour,
         };
         Self {
-            images: false,
+            images: if containers { Images::Containers } else { Images::None },
             // Wherever it runs here, it runs in this machine's memory.
             function_memory_mib: self.function_memory_mib.min(memory_mib),
             fargate_memory_mib: self.fargate_memory_mib.min(memory_mib),
@@ -181,7 +192,7 @@ impl Default for Limits {
         Self {
             start_targets: [Duration::from_secs(5), Duration::from_secs(90), Duration::from_secs(600)],
             unknown: Duration::from_secs(30),
-            images: true,
+            images: Images::All,
             inline_expected: Duration::from_secs(30),
             inline_reserve: Duration::from_secs(5),
             inline_memory_mib: 512,

@@ -26,6 +26,8 @@ pub enum Rule {
     StaticAddress,
     /// This home runs no container images.
     NoImages,
+    /// It speaks the Lambda Runtime API, and nothing of this home does.
+    NoRuntimeApi,
     /// The place cannot run what is packaged this way.
     Packaging,
     /// It needs more memory than the place has.
@@ -46,7 +48,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, in the order in which places are held against them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::PinnedElsewhere,
         Self::Isolation,
         Self::Docker,
@@ -54,6 +56,7 @@ impl Rule {
         Self::NetworkTools,
         Self::StaticAddress,
         Self::NoImages,
+        Self::NoRuntimeApi,
         Self::Packaging,
         Self::Memory,
         Self::Vcpu,
@@ -74,6 +77,7 @@ impl Rule {
             Self::NetworkTools => "it needs raw sockets or network tools, which only a worker has",
             Self::StaticAddress => "its connections must come from a known address",
             Self::NoImages => "no container images are run here",
+            Self::NoRuntimeApi => "its image speaks the Lambda Runtime API, which nothing here does",
             Self::Packaging => "it is packaged in a way this place cannot run",
             Self::Memory => "it needs more memory than this place has",
             Self::Vcpu => "it needs more processors than this place has",
