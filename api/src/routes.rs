@@ -17,7 +17,7 @@ use crate::openapi::Doc;
 use crate::problem::{Code, Problem};
 use crate::{
     Api, batch, body, brakes, cost, describe, events, explain, health, jobs, openapi, policies, request, schedules,
-    watch, workers,
+    unmapped, watch, workers,
 };
 
 /// One route.
@@ -53,6 +53,9 @@ pub fn table() -> Vec<Route> {
         route(M::POST, "/v1/jobs/{id}/retry", SUBMITTER, jobs::retry, describe::retry),
         route(M::POST, "/v1/explain", SUBMITTER, explain::answer, describe::explain),
         route(M::POST, "/v1/events", OPERATOR, events::deliver, describe::events),
+        // Texts of events may hold anything, and what a list says of them comes from there, too.
+        route(M::GET, "/v1/events/unmapped", OPERATOR, unmapped::list, describe::unmapped),
+        route(M::GET, "/v1/events/unmapped/{id}", OPERATOR, unmapped::show, describe::unmapped_event),
         route(M::GET, "/v1/capabilities", VIEWER, policies::capabilities, describe::capabilities),
         route(M::POST, "/v1/reload", OPERATOR, policies::reload, describe::reload),
         route(M::GET, "/v1/yard", VIEWER, brakes::yard, describe::yard),
