@@ -13,6 +13,7 @@ mod replay;
 mod schedules;
 mod show;
 mod tokens;
+mod unmapped;
 mod watch;
 mod worker;
 mod workers;
@@ -70,6 +71,8 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Schedules => schedules::list(&client()?, json),
         Command::Workers => workers::list(&client()?, json),
         Command::Token(token) => tokens::run(&connection.data_folder(), &token, json),
+        Command::Unmapped { id: Some(id), .. } => unmapped::show(&client()?, &id),
+        Command::Unmapped { id: None, limit } => unmapped::list(&client()?, limit, json),
         Command::Explain(asked) if asked.aws => explain::decide(&asked, json),
         Command::Explain(asked) => explain::ask(&client()?, &asked, json),
         Command::Cost { since } => cost::show(&client()?, since.as_deref(), json),
