@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use switchyard_core::intake::{KEY_BYTES, Submission};
 use switchyard_core::job::Phase;
+use switchyard_core::ports::UnmappedId;
 use switchyard_core::wire::{EventPlanView, Explanation, JobView, Supposed, YardView};
 use utoipa::PartialSchema;
 use utoipa::openapi::schema::{ArrayBuilder, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
@@ -13,7 +14,8 @@ use crate::openapi::Doc;
 use crate::problem::Code;
 use crate::{
     BATCH_BYTES, BATCH_JOBS, BODY_BYTES, BatchAnswer, CostAnswer, EventAnswer, JobAnswer, JobsPage, LogsPage,
-    ReloadAnswer, SchedulesAnswer, TimelineAnswer, WAIT_SECONDS, WorkersAnswer,
+    ReloadAnswer, ReplayAnswer, SchedulesAnswer, TimelineAnswer, UnmappedAnswer, UnmappedPage, WAIT_SECONDS,
+    WorkersAnswer,
 };
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -370,6 +372,61 @@ pub(crate) fn plan() -> Doc {
         .body(any.build().into(), event, BODY_BYTES)
         .answers::<EventPlanView>(200, "The plan.", answer)
         .problems(&[Code::NotAnEvent])
+}
+
+const UNMAPPED: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+
+fn an_unmapped_event() -> Value {
+    json!({
+        "id": UNMAPPED, "source": "my.app", "detail_type": "Order Placed",
+        "why": "no reader knows events of source `my.app`", "bytes": 231,
+        "first_seen": "2026-01-31T12:00:00.000Z", "last_seen": "2026-01-31T12:05:00.000Z", "seen": 2,
+    })
+}
+
+/// GET /v1/events/unmapped
+pub(crate) fn unmapped() -> Doc {
+    let next = format!("1769861100000.{UNMAPPED}");
+    Doc::new("listUnmappedEvents", "events that no mapping answers, seen last first")
+        .more(
+            "They are kept to be replayed when one does: 10,000 of them and 64 MiB; the longest unseen make room. The \
+             same event again is counted, and moves to the front.",
+        )
+        .query("limit", whole_number(1, 500), "At most so many; 50 unless said.")
+        .query(
+            "cursor",
+            text().pattern(Some("^[0-9]{1,13}\\.[0-9a-f]{32}$")).build(),
+            "Where the page starts: what the last page gave as `next`.",
+        )
+        .answers::<UnmappedPage>(
+            200,
+            "A page of events, without their texts.",
+            json!({ "events": [an_unmapped_event()], "next": next, "kept": 1, "dropped": 0 }),
+        )
+}
+
+/// POST /v1/events/unmapped/replay
+pub(crate) fn unmapped_replay() -> Doc {
+    let answer = json!({ "tried": 1, "answered": 1, "jobs": 2 });
+    Doc::new("replayUnmappedEvents", "delivers kept events again, if the rules in force answer them now")
+        .more("Those that are answered are kept no longer. The same finding makes no second job.")
+        .header("traceparent", text().build(), OF_TRACE, TRACEPARENT)
+        .query("limit", whole_number(1, 500), "At most so many; 50 unless said.")
+        .query(
+            "cursor",
+            text().pattern(Some("^[0-9]{1,13}\\.[0-9a-f]{32}$")).build(),
+            "Where it goes on: what the last call gave as `next`.",
+        )
+        .answers::<ReplayAnswer>(200, "What came of it.", answer)
+}
+
+/// GET /v1/events/unmapped/{id}
+pub(crate) fn unmapped_event() -> Doc {
+    let mut answer = an_unmapped_event();
+    answer["event"] = json!({ "source": "my.app", "detail-type": "Order Placed", "detail": { "order": 7 } });
+    Doc::new("getUnmappedEvent", "one unmapped event, as it came")
+        .of::<UnmappedId>("The event's id, as the list of unmapped events shows it.", Code::NoSuchEvent)
+        .answers::<UnmappedAnswer>(200, "The event.", answer)
 }
 
 /// What may run, as the list of capabilities shows it.

@@ -7,9 +7,10 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use switchyard_core::intake::{self, Rejected, Sender, Taken, Taking};
-use switchyard_core::job::JobId;
-use switchyard_core::job::one_line;
+use switchyard_core::intake::{self, EventPlan, Rejected, Sender, Taken, Taking};
+use switchyard_core::job::{JobId, one_line};
+use switchyard_core::policies::Situation;
+use switchyard_core::ports::{Unmapped, UnmappedId};
 use switchyard_core::why::Facts;
 use switchyard_core::wire::{EventPlanView, JobView};
 use utoipa::ToSchema;
@@ -41,7 +42,7 @@ pub struct EventAnswer {
     pub skipped: Vec<String>,
     /// The id under which the event is kept for replay, where something of it is answered by nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unmapped: Option<String>,
+    pub unmapped: Option<UnmappedId>,
     /// What could not be read of the event, each with its place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub defects: Vec<String>,
@@ -54,8 +55,27 @@ const AT_ONCE: usize = 500;
 /// events that is refused too often drops them, and a finding must not be lost to a brake.
 pub(crate) async fn accept(api: &Arc<Api>, trace: Trace, event: &Value) -> Result<EventAnswer, Problem> {
     let situation = api.yard.situation().await;
+    let plan = planned(event, &situation)?;
+    let unmapped = match plan.unmapped() {
+        Some(why) => {
+            let kept = Unmapped::new(event, &plan.source, &plan.detail_type, &why, api.yard.ambient.now());
+            let id = kept.id;
+            api.yard.ledger.keep_unmapped(kept).await?;
+            Some(id)
+        }
+        None => None,
+    };
+    let answer = submit(api, trace, &situation, &plan).await?;
+    Ok(EventAnswer { unmapped, ..answer })
+}
+
+fn planned(event: &Value, situation: &Situation) -> Result<EventPlan, Problem> {
     let plan = intake::plan_event(event, &situation.policies.mappings);
-    let plan = plan.map_err(|error| Problem::new(Code::NotAnEvent, error.to_string()))?;
+    plan.map_err(|error| Problem::new(Code::NotAnEvent, error.to_string()))
+}
+
+/// Submits the jobs of a plan.
+async fn submit(api: &Arc<Api>, trace: Trace, situation: &Situation, plan: &EventPlan) -> Result<EventAnswer, Problem> {
     let taking = Taking { invocation_left: api.inline.left(), companions: 0 };
     let mut prepared = Vec::new();
     for job in plan.jobs() {
@@ -63,7 +83,7 @@ pub(crate) async fn accept(api: &Arc<Api>, trace: Trace, event: &Value) -> Resul
         let digest = intake::canonical_sha256(&Value::from(job.key.as_str()));
         // Whoever delivers it: a finding that comes by two ways is one job.
         let sender = Sender { caller: intake::FINDINGS, key: Some(&job.key) };
-        prepared.push(prepare(api, sender, &situation, taking, &job.submission, digest)?);
+        prepared.push(prepare(api, sender, situation, taking, &job.submission, digest)?);
     }
     let mut taken: Vec<Taken> = Vec::with_capacity(prepared.len());
     let mut rest = prepared.into_iter().peekable();
@@ -76,7 +96,7 @@ pub(crate) async fn accept(api: &Arc<Api>, trace: Trace, event: &Value) -> Resul
     for taken in &taken {
         // As it is now: inline jobs have ended meanwhile.
         let job = api.yard.ledger.load(taken.job.id).await?;
-        jobs.push(JobView::of(job.as_ref().unwrap_or(&taken.job), &situation, &Facts::default()));
+        jobs.push(JobView::of(job.as_ref().unwrap_or(&taken.job), situation, &Facts::default()));
     }
     let (reading, reason) = plan.read.as_words();
     Ok(EventAnswer {
@@ -110,8 +130,7 @@ pub(crate) async fn plan(
 ) -> Result<Json<EventPlanView>, Problem> {
     let event = read(&body)?;
     let situation = api.yard.situation().await;
-    let plan = intake::plan_event(&event, &situation.policies.mappings);
-    let plan = plan.map_err(|error| Problem::new(Code::NotAnEvent, error.to_string()))?;
+    let plan = planned(&event, &situation)?;
     let mut known = BTreeSet::new();
     for job in plan.jobs() {
         let id = JobId::keyed(intake::FINDINGS, &job.key);
@@ -121,6 +140,19 @@ pub(crate) async fn plan(
     }
     let taking = Taking { invocation_left: api.inline.left(), companions: 0 };
     Ok(Json(EventPlanView::of(&plan, &situation, taking, &known)))
+}
+
+/// Delivers a kept event again if the rules in force answer it now, and answers how many jobs that made; `None`: they
+/// still do not.
+pub(crate) async fn deliver_again(api: &Arc<Api>, trace: Trace, event: &Value) -> Result<Option<usize>, Problem> {
+    let situation = api.yard.situation().await;
+    let plan = planned(event, &situation)?;
+    if plan.unmapped().is_some() {
+        return Ok(None);
+    }
+    let answer = submit(api, trace, &situation, &plan).await?;
+    api.yard.meters.event(&answer.reading, answer.jobs.len());
+    Ok(Some(answer.jobs.len()))
 }
 
 /// A body as JSON, whatever its shape.

@@ -11,6 +11,7 @@ mod params;
 mod cost;
 mod brakes;
 mod events;
+mod unmapped;
 mod explain;
 mod jobs;
 mod batch;
@@ -46,6 +47,7 @@ pub use problem::Problem;
 pub use routes::router;
 pub use schedules::{ScheduleView, SchedulesAnswer, SkipView};
 pub use serve::serve;
+pub use unmapped::{ReplayAnswer, UnmappedAnswer, UnmappedPage, UnmappedView};
 pub use watch::LogsPage;
 pub use workers::WorkersAnswer;
 

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use switchyard_core::job::JobId;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{
     HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathItem, Paths, PathsBuilder,
@@ -48,12 +49,21 @@ struct Body {
     most_bytes: usize,
 }
 
+/// What the `{id}` in a path names.
+struct Named {
+    description: &'static str,
+    schema: RefOr<Schema>,
+    missing: Code,
+}
+
 /// What a route does, takes and answers: what the documents say of it. What follows from the table, such as who may
 /// call it and how a busy yard answers, is not said here again.
 pub(crate) struct Doc {
     id: &'static str,
     summary: &'static str,
     description: &'static str,
+    /// What `{id}` in its path names, and how it is refused where there is none.
+    of: Named,
     parameters: Vec<Param>,
     body: Option<Body>,
     answers: Vec<Answer>,
@@ -68,6 +78,7 @@ impl Doc {
             id,
             summary,
             description: "",
+            of: Named { description: "The job's id.", schema: JobId::schema(), missing: Code::NoSuchJob },
             parameters: Vec::new(),
             body: None,
             answers: Vec::new(),
@@ -79,6 +90,12 @@ impl Doc {
     /// What else there is to know.
     pub(crate) fn more(mut self, description: &'static str) -> Self {
         self.description = description;
+        self
+    }
+
+    /// What the `{id}` in its path names, where that is no job.
+    pub(crate) fn of<T: ToSchema>(mut self, description: &'static str, missing: Code) -> Self {
+        self.of = Named { description, schema: T::schema(), missing };
         self
     }
 
@@ -180,7 +197,7 @@ impl Doc {
 fn problems(route: &Route, doc: &Doc) -> BTreeMap<u16, Vec<Code>> {
     let mut codes = doc.problems.clone();
     if route.path.contains("{id}") {
-        codes.push(Code::NoSuchJob);
+        codes.push(doc.of.missing);
     }
     if doc.body.is_some() {
         codes.extend([
@@ -260,8 +277,8 @@ fn operation(route: &Route, doc: Doc) -> (OperationBuilder, Vec<(String, RefOr<S
             .name("id")
             .parameter_in(ParameterIn::Path)
             .required(Required::True)
-            .description(Some("The job's id."))
-            .schema(Some(switchyard_core::job::JobId::schema()));
+            .description(Some(doc.of.description))
+            .schema(Some(doc.of.schema));
         operation = operation.parameter(id.build());
     }
     for Param { name, place, schema, description, example } in doc.parameters {

@@ -53,6 +53,14 @@ pub(crate) struct ListQuery {
     pub(crate) cursor: Option<String>,
 }
 
+/// Which part of a list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PageQuery {
+    pub(crate) limit: Option<String>,
+    pub(crate) cursor: Option<String>,
+}
+
 /// Where in a log, and how long to wait for more of it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

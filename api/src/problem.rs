@@ -28,6 +28,8 @@ pub enum Code {
     NotYours,
     /// There is no such job.
     NoSuchJob,
+    /// There is no such event.
+    NoSuchEvent,
     /// There is no such path.
     NoSuchRoute,
     /// The job has no result.
@@ -82,7 +84,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, by status.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::NotJson,
         Self::InvalidParameter,
         Self::InvalidIdempotencyKey,
@@ -91,6 +93,7 @@ impl Code {
         Self::Forbidden,
         Self::NotYours,
         Self::NoSuchJob,
+        Self::NoSuchEvent,
         Self::NoSuchRoute,
         Self::NoResult,
         Self::MethodNotAllowed,
@@ -136,6 +139,9 @@ impl Code {
                 ("not_yours", S::FORBIDDEN, "a submitter cancels and retries only jobs that it submitted itself")
             }
             Self::NoSuchJob => ("no_such_job", S::NOT_FOUND, "there is no such job, or it was forgotten"),
+            Self::NoSuchEvent => {
+                ("no_such_event", S::NOT_FOUND, "there is no such unmapped event: it was replayed, or dropped")
+            }
             Self::NoSuchRoute => ("no_such_route", S::NOT_FOUND, "there is nothing at this path"),
             Self::NoResult => ("no_result", S::NOT_FOUND, "the job has not ended, or made no result"),
             Self::MethodNotAllowed => (

@@ -17,7 +17,7 @@ use crate::openapi::Doc;
 use crate::problem::{Code, Problem};
 use crate::{
     Api, batch, body, brakes, cost, describe, events, explain, health, jobs, metrics, openapi, policies, request,
-    schedules, watch, workers,
+    schedules, unmapped, watch, workers,
 };
 
 /// One route.
@@ -54,6 +54,10 @@ pub fn table() -> Vec<Route> {
         route(M::POST, "/v1/explain", SUBMITTER, explain::answer, describe::explain),
         route(M::POST, "/v1/events", OPERATOR, events::deliver, describe::events),
         route(M::POST, "/v1/events/plan", OPERATOR, events::plan, describe::plan),
+        // Texts of events may hold anything, and what a list says of them comes from there, too.
+        route(M::GET, "/v1/events/unmapped", OPERATOR, unmapped::list, describe::unmapped),
+        route(M::GET, "/v1/events/unmapped/{id}", OPERATOR, unmapped::show, describe::unmapped_event),
+        route(M::POST, "/v1/events/unmapped/replay", OPERATOR, unmapped::replay, describe::unmapped_replay),
         route(M::GET, "/v1/capabilities", VIEWER, policies::capabilities, describe::capabilities),
         route(M::POST, "/v1/reload", OPERATOR, policies::reload, describe::reload),
         route(M::GET, "/v1/yard", VIEWER, brakes::yard, describe::yard),

@@ -17,7 +17,7 @@ use switchyard_core::memory::Memory;
 use switchyard_core::policies::{NotReloaded, Reload, Reloaded, Situation};
 use switchyard_core::ports::{
     self, Acceptance, Assignment, Beat, Body, Claim, Claimed, Depths, Executor, LogSink, NewJob, Outcome, Permits,
-    PortError, Query, Saved, Spend, Yard,
+    PortError, Query, Saved, Spend, Unmapped, UnmappedCount, UnmappedId, UnmappedSummary, Yard,
 };
 use switchyard_core::quota::{Drawn, Rate};
 use switchyard_core::route::Limits;
@@ -257,6 +257,30 @@ impl ports::Ledger for Ledger {
 
     async fn ticked(&self, name: &str, ticked: Option<&Ticked>) -> Result<(), PortError> {
         self.home.ticked(name, ticked).await
+    }
+
+    async fn keep_unmapped(&self, event: Unmapped) -> Result<(), PortError> {
+        self.home.keep_unmapped(event).await
+    }
+
+    async fn unmapped(
+        &self,
+        before: Option<(Timestamp, UnmappedId)>,
+        limit: usize,
+    ) -> Result<Vec<UnmappedSummary>, PortError> {
+        self.home.unmapped(before, limit).await
+    }
+
+    async fn unmapped_event(&self, id: UnmappedId) -> Result<Option<Unmapped>, PortError> {
+        self.home.unmapped_event(id).await
+    }
+
+    async fn forget_unmapped(&self, ids: &[UnmappedId]) -> Result<(), PortError> {
+        self.home.forget_unmapped(ids).await
+    }
+
+    async fn unmapped_count(&self) -> Result<UnmappedCount, PortError> {
+        self.home.unmapped_count().await
     }
 }
 

@@ -89,6 +89,17 @@ pub(crate) enum Command {
     },
     /// Say what an event would lead to; with --submit, deliver it to the yard.
     Replay(Replay),
+    /// List the events that no mapping answers, seen last first; with an ID print that event.
+    Unmapped {
+        /// The event's id, as the list shows it.
+        id: Option<String>,
+        /// Deliver those again that the rules in force answer now; they are kept no longer.
+        #[arg(long, conflicts_with = "id")]
+        replay: bool,
+        /// At most so many.
+        #[arg(long, default_value_t = 50, conflicts_with = "id", value_parser = clap::value_parser!(u16).range(1..=500))]
+        limit: u16,
+    },
     /// Say where a job would go, what every place would cost, and why not there.
     Explain(Explain),
     /// Show what jobs have cost, by capability and venue; on one machine what AWS would have charged.

@@ -15,6 +15,7 @@ mod schedules;
 mod show;
 mod tokens;
 mod tool;
+mod unmapped;
 mod watch;
 mod worker;
 mod workers;
@@ -77,6 +78,9 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Guard(guard) => containers::guard(&guard),
         Command::Workers => workers::list(&client()?, json),
         Command::Token(token) => tokens::run(&connection.data_folder(), &token, json),
+        Command::Unmapped { id: Some(id), .. } => unmapped::show(&client()?, &id),
+        Command::Unmapped { replay: true, .. } => unmapped::replay(&client()?, json),
+        Command::Unmapped { id: None, limit, .. } => unmapped::list(&client()?, limit, json),
         Command::Explain(asked) if asked.aws => explain::decide(&asked, json),
         Command::Explain(asked) => explain::ask(&client()?, &asked, json),
         Command::Cost { since } => cost::show(&client()?, since.as_deref(), json),

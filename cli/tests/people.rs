@@ -4,10 +4,16 @@
 #[expect(dead_code, reason = "other tests use what this one does not")]
 mod common_bad;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common_bad::{Ended, Home};
 use serde_json::Value;
+use switchyard_core::ports::{Ledger, Unmapped};
+use switchyard_embedded::folder::Folder;
+use switchyard_embedded::ledger_sqlite::SqliteLedger;
+use switchyard_embedded::store::Store;
+use switchyard_worker::system::System;
 
 fn lines(ended: &Ended) -> Vec<Value> {
     ended.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
@@ -139,4 +145,46 @@ fn policies_that_would_block_their_reader_are_refused_and_hold_nothing_up() {
     rustix::process::kill_process(rustix::process::Pid::from_child(&yard.child), rustix::process::Signal::TERM)
         .unwrap();
     assert!(yard.ended_within(Duration::from_secs(30)).is_some(), "the yard closes");
+}
+
+#[test]
+fn unmapped_events_are_listed_and_one_is_printed_as_a_file_that_can_be_replayed() {
+    let home = Home::new();
+    let event =
+        serde_json::json!({ "source": "my.app", "detail-type": "Order\u{9b}2J", "detail": { "by": "\u{9b}2J" } });
+    let kept = {
+        let folder = Folder::open(&home.data()).unwrap();
+        let store = Arc::new(Store::open(&folder.database()).unwrap());
+        let ledger = SqliteLedger::new(Arc::clone(&store), Arc::new(System));
+        let now = "2026-01-31T12:00:00Z".parse().unwrap();
+        let unmapped = Unmapped::new(&event, "my.app", "Order\u{9b}2J", "no mapping answers it", now);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(ledger.keep_unmapped(unmapped.clone())).unwrap();
+        store.close();
+        unmapped.id.to_string()
+    };
+    let _yard = home.start();
+    let run = |args: &[&str]| Ended::of(home.switchyard().args(args));
+    let listed = run(&["unmapped"]);
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    for told in [kept.as_str(), "2026-01-31T12:00:00.000Z", "my.app", "Order 2J", "no mapping answers it"] {
+        assert!(listed.stdout.contains(told), "{told}: {}", listed.stdout);
+    }
+    let page: Value = serde_json::from_str(&run(&["unmapped", "--json", "--limit", "1"]).stdout).unwrap();
+    assert_eq!((&page["kept"], &page["events"][0]["id"]), (&1.into(), &kept.as_str().into()));
+    let shown = run(&["unmapped", &kept]);
+    assert!(!shown.stdout.contains('\u{9b}'), "{shown:?}");
+    assert_eq!(serde_json::from_str::<Value>(&shown.stdout).unwrap(), event);
+    let file = home.path().join("event.json");
+    std::fs::write(&file, &shown.stdout).unwrap();
+    let replayed = Ended::of(home.switchyard().arg("replay").arg(&file));
+    assert!(replayed.stdout.contains("my.app"), "{replayed:?}");
+    for (args, told) in [
+        (["unmapped", "0000000000000000000000000000000f"].as_slice(), "no unmapped event 0000"),
+        (&["unmapped", "nonsense"], "is not an unmapped event's id"),
+        (&["unmapped", "--limit", "501"], "501"),
+    ] {
+        let refused = run(args);
+        assert!(refused.code != Some(0) && refused.stderr.contains(told), "{args:?}: {refused:?}");
+    }
 }

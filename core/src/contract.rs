@@ -5,14 +5,18 @@
 //! Lanes may be derived from the ledger, so a case only rings for a job that is really dispatched to that lane, and
 //! counts jobs heard, not messages.
 //!
+//! The home has as much room for unmapped events as [`UNMAPPED_ROOM`] says: little, so that a case can fill it.
+//!
 //! A home's test opens its home, runs one case on it, and hands that function to [`contract_suite!`](crate::contract_suite), which makes one
 //! test of each case:
 //!
 //! ```
-//! use switchyard_core::{catalog::Catalog, contract::Case, contract_suite, memory::Memory, route::Limits};
+//! use switchyard_core::contract::{Case, UNMAPPED_ROOM};
+//! use switchyard_core::{catalog::Catalog, contract_suite, memory::Memory, route::Limits};
 //!
 //! fn on_memory(case: Case) {
 //!     let home = Memory::new(jiff::Timestamp::UNIX_EPOCH, 1);
+//!     home.make_unmapped_room(UNMAPPED_ROOM);
 //!     futures_lite::future::block_on(case(&home.yard(Catalog::default(), Limits::default())));
 //! }
 //!
@@ -20,6 +24,7 @@
 //! ```
 
 mod brakes;
+mod unmapped;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -34,6 +39,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use self::brakes::*;
+pub use self::unmapped::UNMAPPED_ROOM;
+use self::unmapped::*;
 use crate::brake::{Brake, Pause, Scope};
 use crate::catalog::Catalog;
 use crate::dispatch::{self, commit};
@@ -112,6 +119,11 @@ macro_rules! contract_suite {
             open_jobs_are_the_caller_s_own_that_have_not_ended
             each_caller_draws_from_its_own_bucket
             a_caller_over_its_quota_hears_which_and_when_to_come_again
+            // Unmapped events.
+            an_unmapped_event_is_kept_whole_and_once_however_often_it_comes
+            unmapped_events_are_listed_last_seen_first_and_page_by_page
+            a_forgotten_unmapped_event_leaves_nothing_and_is_new_when_it_comes_again
+            the_longest_unseen_events_make_room_and_are_counted
             // The lanes.
             a_rung_job_is_heard_in_its_own_lane_only
             what_one_receiver_has_another_does_not_get

@@ -21,7 +21,8 @@ use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
     Acceptance, Ambient, Beat, BlobRef, Blobs, Body, Claim, Claimed, Depths, Herald, Lane, Lanes, LaunchFailed,
     Launcher, Ledger, LogLine, LogPage, Logs, Message, NewJob, Permits, PortError, Query, Received, Refusal, Saved,
-    Spend, TaskState, TierDepth, Worker, Workers, Yard,
+    Spend, TaskState, TierDepth, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary, Worker, Workers,
+    Yard,
 };
 use crate::quota::{Buckets, Drawn, Rate};
 use crate::route::{Limits, Venue};
@@ -65,6 +66,9 @@ struct Kept {
     ticked: BTreeMap<String, Ticked>,
     pauses: Arc<Pauses>,
     buckets: Buckets,
+    unmapped: BTreeMap<UnmappedId, Unmapped>,
+    unmapped_dropped: u64,
+    unmapped_room: UnmappedRoom,
 }
 
 impl Kept {
@@ -74,6 +78,14 @@ impl Kept {
             other.id != job.id && other.work.capability == job.work.capability && other.permit == job.permit
         };
         job.permit.is_some() && self.jobs.values().any(of_another)
+    }
+
+    fn unmapped_count(&self) -> UnmappedCount {
+        UnmappedCount {
+            events: self.unmapped.len() as u64,
+            bytes: self.unmapped.values().map(|event| event.event.len() as u64).sum(),
+            dropped: self.unmapped_dropped,
+        }
     }
 }
 
@@ -114,6 +126,11 @@ impl Memory {
     /// The next `n` writes of the ledger take effect, and their answers are lost.
     pub fn lose(&self, n: u64) {
         self.0.lost_answers.store(n, Ordering::SeqCst);
+    }
+
+    /// From now on there is so much room for unmapped events.
+    pub fn make_unmapped_room(&self, room: UnmappedRoom) {
+        self.kept().unmapped_room = room;
     }
 
     /// From now on launches fail like this; `None`: they work again.
@@ -462,6 +479,56 @@ impl Ledger for Memory {
             kept.results.retain(|(job, _), _| job != id);
         }
         Ok(())
+    }
+
+    async fn keep_unmapped(&self, event: Unmapped) -> Result<(), PortError> {
+        let mut kept = self.kept();
+        match kept.unmapped.get_mut(&event.id) {
+            Some(known) => {
+                known.last = known.last.max(event.last);
+                known.seen = known.seen.saturating_add(event.seen);
+                known.why = event.why;
+            }
+            None => drop(kept.unmapped.insert(event.id, event)),
+        }
+        while !kept.unmapped_room.holds(&kept.unmapped_count()) {
+            let longest_unseen = kept.unmapped.values().map(|event| (event.last, event.id)).min();
+            let Some((_, id)) = longest_unseen else { break };
+            kept.unmapped.remove(&id);
+            kept.unmapped_dropped += 1;
+        }
+        drop(kept);
+        self.answer("keep", ())
+    }
+
+    async fn unmapped(
+        &self,
+        before: Option<(Timestamp, UnmappedId)>,
+        limit: usize,
+    ) -> Result<Vec<UnmappedSummary>, PortError> {
+        let kept = self.kept();
+        let at = |event: &Unmapped| (event.last, event.id);
+        let mut events: Vec<&Unmapped> =
+            kept.unmapped.values().filter(|event| before.is_none_or(|before| at(event) < before)).collect();
+        events.sort_by_key(|event| std::cmp::Reverse(at(event)));
+        Ok(events.into_iter().take(limit).map(Unmapped::summary).collect())
+    }
+
+    async fn unmapped_event(&self, id: UnmappedId) -> Result<Option<Unmapped>, PortError> {
+        Ok(self.kept().unmapped.get(&id).cloned())
+    }
+
+    async fn forget_unmapped(&self, ids: &[UnmappedId]) -> Result<(), PortError> {
+        let mut kept = self.kept();
+        for id in ids {
+            kept.unmapped.remove(id);
+        }
+        drop(kept);
+        self.answer("forget", ())
+    }
+
+    async fn unmapped_count(&self) -> Result<UnmappedCount, PortError> {
+        Ok(self.kept().unmapped_count())
     }
 }
 

@@ -4,6 +4,7 @@
 //! an [`Executor`] only, in whatever process and on whatever machine it runs.
 
 mod call;
+mod unmapped;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::call::persist;
 pub use self::call::{PortError, backoff, describe};
+pub use self::unmapped::{NotAnUnmappedId, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary};
 use crate::brake::{Pause, Pauses, Scope, Turnstile};
 use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, StopCause, Tier, TokenHash};
 use crate::metrics::Meters;
@@ -339,6 +341,22 @@ pub trait Ledger: Send + Sync {
     async fn ticked(&self, schedule: &str, ticked: Option<&Ticked>) -> Result<(), PortError>;
     /// Removes those of these records that are still settled and owe nothing, for good; their keys are free again.
     async fn forget(&self, ids: &[JobId]) -> Result<(), PortError>;
+    /// Keeps an event that no mapping answered; durable before it answers. Of the same event again only `last`, `seen`
+    /// and `why` change. What there is no room for goes in the same write, the longest unseen first, and is counted.
+    async fn keep_unmapped(&self, event: Unmapped) -> Result<(), PortError>;
+    /// Unmapped events without their texts, those seen last first; with `before` only those that were seen before that
+    /// one. What comes again between two pages moves to the front, and is on neither.
+    async fn unmapped(
+        &self,
+        before: Option<(Timestamp, UnmappedId)>,
+        limit: usize,
+    ) -> Result<Vec<UnmappedSummary>, PortError>;
+    /// One unmapped event, with its text.
+    async fn unmapped_event(&self, id: UnmappedId) -> Result<Option<Unmapped>, PortError>;
+    /// Removes these events for good, those of them that are there: a mapping answered them.
+    async fn forget_unmapped(&self, ids: &[UnmappedId]) -> Result<(), PortError>;
+    /// How many unmapped events are kept, and how many no longer.
+    async fn unmapped_count(&self) -> Result<UnmappedCount, PortError>;
 }
 
 /// A tier of a pool.

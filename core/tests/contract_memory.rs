@@ -8,7 +8,7 @@ use futures_lite::future::block_on;
 use jiff::Timestamp;
 use serde_json::json;
 use switchyard_core::catalog::Catalog;
-use switchyard_core::contract::Case;
+use switchyard_core::contract::{Case, UNMAPPED_ROOM};
 use switchyard_core::contract_suite;
 use switchyard_core::dispatch;
 use switchyard_core::execute::{self, Holding, Ran, Runs};
@@ -27,7 +27,9 @@ use switchyard_core::settle::{self, YardDesk};
 contract_suite!(on_memory);
 
 fn on_memory(case: Case) {
-    block_on(case(&home().1));
+    let (home, yard) = home();
+    home.make_unmapped_room(UNMAPPED_ROOM);
+    block_on(case(&yard));
 }
 
 fn home() -> (Memory, Yard) {

@@ -14,7 +14,7 @@ use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
     Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Lane, Ledger, NewJob, Permits, PortError, Query, Refusal,
-    Saved, Spend,
+    Saved, Spend, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary,
 };
 use switchyard_core::quota::{Buckets, Drawn, Rate};
 use switchyard_core::route::Venue;
@@ -40,6 +40,7 @@ pub struct SqliteLedger {
     pub(crate) pauses: Arc<Mutex<Arc<Pauses>>>,
     /// One process takes all jobs: what callers drew need not outlive it.
     buckets: Arc<Mutex<Buckets>>,
+    pub(crate) unmapped_room: UnmappedRoom,
     ambient: Arc<dyn Ambient>,
 }
 
@@ -331,8 +332,15 @@ impl SqliteLedger {
             beats: Arc::default(),
             pauses: Arc::default(),
             buckets: Arc::default(),
+            unmapped_room: UnmappedRoom::default(),
             ambient,
         }
+    }
+
+    /// The same ledger with so much room for unmapped events. What is over it goes with the next one that is kept.
+    #[must_use]
+    pub fn with_unmapped_room(self, room: UnmappedRoom) -> Self {
+        Self { unmapped_room: room, ..self }
     }
 
     /// The next moment at which the reaper has something to do: what is due, or what may be forgotten.
@@ -732,5 +740,29 @@ impl Ledger for SqliteLedger {
             Ok(())
         };
         self.store.write(write, |()| {}).await.map_err(|error| error.at("forget", subject))
+    }
+
+    async fn keep_unmapped(&self, event: Unmapped) -> Result<(), PortError> {
+        self.keep_unmapped_event(event).await
+    }
+
+    async fn unmapped(
+        &self,
+        before: Option<(Timestamp, UnmappedId)>,
+        limit: usize,
+    ) -> Result<Vec<UnmappedSummary>, PortError> {
+        self.list_unmapped(before, limit)
+    }
+
+    async fn unmapped_event(&self, id: UnmappedId) -> Result<Option<Unmapped>, PortError> {
+        self.load_unmapped(id)
+    }
+
+    async fn forget_unmapped(&self, ids: &[UnmappedId]) -> Result<(), PortError> {
+        self.forget_unmapped_events(ids).await
+    }
+
+    async fn unmapped_count(&self) -> Result<UnmappedCount, PortError> {
+        self.count_unmapped()
     }
 }

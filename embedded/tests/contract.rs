@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchyard_core::contract::Case;
+use switchyard_core::contract::{Case, UNMAPPED_ROOM};
 use switchyard_core::contract_suite;
 use switchyard_core::ports::{Ambient, Yard};
 use switchyard_embedded::blobs_folder::FolderBlobs;
@@ -24,7 +24,7 @@ fn on_sqlite(case: Case) {
         let folder = Folder::open(root.path()).unwrap();
         let ambient: Arc<dyn Ambient> = Arc::new(System);
         let store = Arc::new(Store::open(&folder.database()).unwrap());
-        let ledger = SqliteLedger::new(Arc::clone(&store), Arc::clone(&ambient));
+        let ledger = SqliteLedger::new(Arc::clone(&store), Arc::clone(&ambient)).with_unmapped_room(UNMAPPED_ROOM);
         // It serves no yard: a launch is noted, and no process starts.
         let task = TaskProgram { program: "/bin/false".into(), args: vec![] };
         let launcher =

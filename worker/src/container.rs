@@ -196,7 +196,8 @@ async fn to_its_end(
         }
     };
     let peak = watched.peak_mib.load(Ordering::Relaxed);
-    log.used(Usage { max_rss_mib: (peak > 0).then_some(peak) });
+    let output_dropped_bytes = watched.capture.dropped_bytes();
+    log.used(Usage { max_rss_mib: (peak > 0).then_some(peak), output_dropped_bytes });
     match ended {
         Ok(ended) => judge(ended, interrupted, container.permanent_exits, watched.capture.last_error_line()),
         Err(outcome) => outcome,

@@ -309,7 +309,8 @@ fn packaging(run: &Program) -> Packaging {
 
 impl RunEntry {
     fn into_program(self, builtins: &[Builtin]) -> Result<Program, Wrong> {
-        let Self { builtin, with, command, task_image, function_image, image, args, allow_leading_dash, container } = self;
+        let Self { builtin, with, command, task_image, function_image, image, args, allow_leading_dash, container } =
+            self;
         let wrong = |path: &str, what: &str| Err((path.to_owned(), what.to_owned()));
         let takes_args = task_image.is_some() || function_image.is_some() || image.is_some();
         if !args.is_empty() && !takes_args {

@@ -5,7 +5,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::job::{Epoch, JobId, Phase, Tier};
-use crate::ports::Stream;
+use crate::ports::{Stream, UnmappedId};
 use crate::route::{PoolName, Venue};
 
 fn one_of(values: impl IntoIterator<Item = &'static str>, description: &str) -> RefOr<Schema> {
@@ -76,6 +76,15 @@ impl PartialSchema for JobId {
 }
 
 impl ToSchema for JobId {}
+
+impl PartialSchema for UnmappedId {
+    fn schema() -> RefOr<Schema> {
+        let digits = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-f]{32}$"));
+        digits.description(Some("Names an unmapped event: the same event has the same id.")).build().into()
+    }
+}
+
+impl ToSchema for UnmappedId {}
 
 impl PartialSchema for Epoch {
     fn schema() -> RefOr<Schema> {
