@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn tasks_have_the_mappings_and_their_policies() {
         let files = for_tasks(built_in());
-        let policies = Policies::parse(&files, builtin::NAMES, None).unwrap();
+        let policies = Policies::parse(&files, builtin::ALL, None).unwrap();
         assert!(
             policies.mappings.iter().all(|one| one.policies.iter().all(|path| policies.custodian.contains_key(path)))
         );

@@ -151,11 +151,13 @@ pub fn no_settings(settings: &Value) -> Result<(), BadSettings> {
 pub struct Container {
     /// Whom it can reach.
     pub network: Network,
-    /// Linux capabilities that its programs may have, without `CAP_`; none else can be had in it.
+    /// Linux capabilities that its program has, without `CAP_`; no other can be had in it. An engine gives none to a user
+    /// that is not 0 (it sets no ambient ones, capabilities(7)): a program that is granted any runs as user 0, with these
+    /// and nothing else of root's.
     pub capabilities: Vec<String>,
     /// Whether its root file system can be written; what is written goes with the container.
     pub writable_root: bool,
-    /// The user and the group that its program runs as; never root's 0.
+    /// The user and the group that its program runs as; 0 only where it is granted capabilities.
     pub user: u32,
     /// Processes and threads at once, at most.
     pub pids: u16,

@@ -107,7 +107,8 @@ fn the_published_schema_of_capabilities_agrees_with_the_parser() {
         run("image: a, container: {}"),
         run("task_image: a, container: { network: none, capabilities: [], writable_root: true }"),
         run("image: a, container: { network: outbound, capabilities: [NET_RAW, SYS_PTRACE], writable_root: false, \
-             user: 2147483647, pids: 4096, tmp_mib: 65536 }"),
+             pids: 4096, tmp_mib: 65536 }"),
+        run("image: a, container: { capabilities: [], user: 2147483647 }"),
         run("image: a, container: { user: 1, pids: 1, tmp_mib: 1 }"),
         more("input: true"),
         more("input: { type: object }"),
@@ -164,6 +165,7 @@ fn the_published_schema_of_capabilities_agrees_with_the_parser() {
         run("function_image: a, container: {}"),
         run("image: a, container: "),
         run("image: a, container: { network: host }"),
+        run("image: a, container: { capabilities: [NET_RAW], user: 1000 }"),
         run("image: a, container: { capabilities: [CAP_NET_RAW] }"),
         run("image: a, container: { capabilities: [net_raw] }"),
         run("image: a, container: { capabilities: [ALL] }"),

@@ -272,7 +272,7 @@ async fn prepare(
     let body = container.described(assignment, run, &image, milli_vcpu);
     let made = docker.create_container(None::<CreateContainerOptions>, body).await;
     let id = made.map_err(|error| EngineError::of("make a container", error))?.id;
-    let folder = archive(container.grant.user, &assignment.payload).map_err(|error| {
+    let folder = archive(container.user(assignment), &assignment.payload).map_err(|error| {
         Broken::Outcome(failed("no_scratch_folder", &format!("cannot write the payload: {error}"), false))
     })?;
     let options = UploadToContainerOptionsBuilder::new().path(VOLUME).build();
@@ -305,6 +305,11 @@ impl Container<'_> {
         LogLine { at: self.ambient.now(), stream: switchyard_core::ports::Stream::Yard, text }
     }
 
+    /// Whom its program runs as: what it is granted, and 0 where it must be privileged, for nobody else has anything of it.
+    fn user(&self, assignment: &Assignment) -> u32 {
+        if assignment.job.work.needs.privileged { 0 } else { self.grant.user }
+    }
+
     /// The container as the engine is to make it.
     fn described(&self, assignment: &Assignment, run: Message, image: &str, milli_vcpu: u32) -> ContainerCreateBody {
         let Self { grant, kind, args, .. } = self;
@@ -327,7 +332,7 @@ impl Container<'_> {
             // An empty text clears it.
             entrypoint: (*kind == ImageKind::Task).then(|| vec![String::new()]),
             env: Some(env.collect()),
-            user: Some(format!("{0}:{0}", grant.user)),
+            user: Some(format!("{0}:{0}", self.user(assignment))),
             labels: Some(labels.map(|(name, value)| (name.to_owned(), value)).into()),
             volumes: Some(vec![VOLUME.to_owned()]),
             attach_stdout: Some(true),

@@ -49,8 +49,12 @@ capabilities:
     needs: { timeout_seconds: 120, memory_mib: 64 }
   - name: granted
     summary: may do more
-    run: { image: "IMAGE", args: ["{{do}}", "{{what}}"], container: { capabilities: [NET_RAW], writable_root: true, user: 1000 } }
+    run: { image: "IMAGE", args: ["{{do}}", "{{what}}"], container: { capabilities: [NET_RAW], writable_root: true } }
     needs: { timeout_seconds: 120, memory_mib: 64 }
+  - name: privileged
+    summary: may do everything
+    run: { image: "IMAGE", args: ["{{do}}", "{{what}}"] }
+    needs: { timeout_seconds: 120, memory_mib: 64, privileged: true }
   - name: outbound
     summary: may reach others
     run: { image: "IMAGE", args: ["{{do}}", "{{what}}"], container: { network: outbound } }
@@ -260,6 +264,24 @@ async fn a_program_finds_what_it_is_given_and_nothing_of_the_yards() {
 fn status(run: &Run) -> BTreeMap<&str, Vec<&str>> {
     let fields = run.printed(Stream::Stdout).into_iter().filter_map(|line| line.split_once(':'));
     fields.map(|(name, value)| (name, value.split_whitespace().collect())).collect()
+}
+
+#[tokio::test]
+async fn what_the_catalog_grants_takes_effect_and_nothing_else_does() {
+    let Some((bench, _image)) = bench("what_the_catalog_grants_takes_effect_and_nothing_else_does").await else { return };
+    let run = bench.run("granted", json!({ "do": "status", "what": "" })).await;
+    let found = status(&run);
+    // CAP_NET_RAW is bit 13 (linux/capability.h).
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert_eq!(found[set], ["0000000000002000"], "{set}");
+    }
+    assert_eq!((found["Uid"][1], found["NoNewPrivs"][0]), ("0", "1"));
+    let wrote = bench.run("granted", json!({ "do": "write", "what": "" })).await;
+    assert_eq!(wrote.printed(Stream::Stdout)[0], "/: done");
+    let run = bench.run("privileged", json!({ "do": "status", "what": "" })).await;
+    let found = status(&run);
+    let all = u64::from_str_radix(found["CapEff"][0], 16).unwrap();
+    assert!(all.count_ones() > 35, "every capability that the kernel has: {all:x}");
 }
 
 #[tokio::test]

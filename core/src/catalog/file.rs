@@ -63,15 +63,16 @@ struct ContainerEntry {
     network: Network,
     capabilities: Vec<String>,
     writable_root: bool,
-    user: u32,
+    #[serde(deserialize_with = "given")]
+    user: Option<u32>,
     pids: u16,
     tmp_mib: u32,
 }
 
 impl Default for ContainerEntry {
     fn default() -> Self {
-        let Container { network, capabilities, writable_root, user, pids, tmp_mib } = Container::default();
-        Self { network, capabilities, writable_root, user, pids, tmp_mib }
+        let Container { network, capabilities, writable_root, user: _, pids, tmp_mib } = Container::default();
+        Self { network, capabilities, writable_root, user: None, pids, tmp_mib }
     }
 }
 
@@ -88,9 +89,15 @@ impl ContainerEntry {
                 return wrong(&format!("capabilities[{at}]"), format!("`{name}` is listed twice"));
             }
         }
-        if !(1..=Container::USER_MAX).contains(&user) {
-            return wrong("user", format!("expected 1 to {}; root is never granted", Container::USER_MAX));
-        }
+        let user = match user {
+            Some(_) if !capabilities.is_empty() => {
+                return wrong("user", "capabilities take effect for user 0 alone, which the program is then".to_owned());
+            }
+            None if !capabilities.is_empty() => 0,
+            None => Container::default().user,
+            Some(user) if (1..=Container::USER_MAX).contains(&user) => user,
+            Some(_) => return wrong("user", format!("expected 1 to {}", Container::USER_MAX)),
+        };
         if !(1..=Container::PIDS_MAX).contains(&pids) {
             return wrong("pids", format!("expected 1 to {}", Container::PIDS_MAX));
         }
