@@ -268,7 +268,9 @@ fn status(run: &Run) -> BTreeMap<&str, Vec<&str>> {
 
 #[tokio::test]
 async fn what_the_catalog_grants_takes_effect_and_nothing_else_does() {
-    let Some((bench, _image)) = bench("what_the_catalog_grants_takes_effect_and_nothing_else_does").await else { return };
+    let Some((bench, _image)) = bench("what_the_catalog_grants_takes_effect_and_nothing_else_does").await else {
+        return;
+    };
     let run = bench.run("granted", json!({ "do": "status", "what": "" })).await;
     let found = status(&run);
     // CAP_NET_RAW is bit 13 (linux/capability.h).

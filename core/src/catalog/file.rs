@@ -91,7 +91,10 @@ impl ContainerEntry {
         }
         let user = match user {
             Some(_) if !capabilities.is_empty() => {
-                return wrong("user", "capabilities take effect for user 0 alone, which the program is then".to_owned());
+                return wrong(
+                    "user",
+                    "capabilities take effect for user 0 alone, which the program is then".to_owned(),
+                );
             }
             None if !capabilities.is_empty() => 0,
             None => Container::default().user,
