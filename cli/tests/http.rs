@@ -160,7 +160,8 @@ fn a_requests_id_is_in_its_answer_its_problem_and_its_log_lines() {
     assert_eq!(ask("another-id", "/v1/jobs/x").json()["request_id"], "another-id");
     let log = home.log();
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let line = |id: &str| lines.iter().find(|line| line["span"]["request.id"] == id).unwrap_or_else(|| panic!("{log}"));
+    let line =
+        |id: &str| lines.iter().find(|line| line["spans"][0]["request.id"] == id).unwrap_or_else(|| panic!("{log}"));
     let one = line("one-id");
     assert_eq!((&one["level"], &one["status"], &one["caller"]), (&json!("DEBUG"), &json!(200), &json!("local")));
     assert_eq!((&line("another-id")["status"], &line("another-id")["path"]), (&json!(400), &json!("/v1/jobs/x")));

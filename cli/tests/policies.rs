@@ -241,6 +241,8 @@ fn a_schedule_that_a_reload_brings_fires_by_itself() {
     let answer = yard.send("POST", "/v1/jobs", &headers, body.as_bytes()).unwrap();
     assert!(answer.status == 200 || answer.status == 202, "{answer:?}");
     assert_ne!(answer.json()["id"], json!(job));
-    assert_eq!(yard.ask("POST", &format!("/v1/jobs/{job}/cancel"), b"").status, 202);
+    let cancelled = yard.ask("POST", &format!("/v1/jobs/{job}/cancel"), b"");
+    // Done at once, where its task has not claimed it yet.
+    assert!(matches!(cancelled.status, 200 | 202), "{cancelled:?}");
     assert_eq!(yard.settled(&job)["state"], "cancelled");
 }

@@ -408,6 +408,7 @@ async fn the_environment_is_the_documented_one_and_nothing_else() {
         "SWITCHYARD_PAYLOAD",
         "SWITCHYARD_RESULT_PATH",
         "SWITCHYARD_RUN",
+        "TRACEPARENT",
         "TZ",
     ];
     assert_eq!(names, documented);
