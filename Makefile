@@ -22,7 +22,6 @@ check:
 	cargo clippy --workspace --all-targets --all-features -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --all-features --no-deps --document-private-items
 	cargo run --quiet --package switchyard -- policies check policies
-	cargo run --quiet --package switchyard -- policies check demo/policies
 
 # Ours and the peers in turn, in one run; the peers live in a workspace of their own.
 bench:

@@ -159,3 +159,189 @@ pub(crate) async fn deliver_again(api: &Arc<Api>, trace: Trace, event: &Value) -
 fn read(body: &[u8]) -> Result<Value, Rejected> {
     serde_json::from_slice(body).map_err(|error| Rejected::NotJson(one_line(&error.to_string(), 200)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+    use switchyard_core::catalog::Catalog;
+    use switchyard_core::mapping::Mappings;
+    use switchyard_core::policies::Policies;
+
+    use super::*;
+    use crate::testing;
+
+    /// What answers findings here: it waits for a worker, and there is none.
+    const CATALOG: &str = "version: 1
+capabilities:
+  - name: finding-triage
+    summary: answers findings
+    run: { command: [echo] }
+    needs: { timeout_seconds: 60 }
+";
+
+    /// Instances are answered by two policies.
+    const MAPPINGS: &str = r#"{ "version": 1, "mappings": [
+        { "name": "instances", "match": { "resource_type": "AwsEc2Instance" },
+          "policies": ["custodian/a.yml", "custodian/b.yml"] }
+    ] }"#;
+
+    /// The same, and an event that no reader knows.
+    const MORE: &str = r#"{ "version": 1, "mappings": [
+        { "name": "instances", "match": { "resource_type": "AwsEc2Instance" },
+          "policies": ["custodian/a.yml", "custodian/b.yml"] },
+        { "name": "orders", "match": { "detail_type": "Order" }, "policies": ["custodian/a.yml"] }
+    ] }"#;
+
+    /// Puts these mappings into force.
+    fn map(api: &Api, mappings: &str) {
+        let policies = BTreeSet::from(["custodian/a.yml".to_owned(), "custodian/b.yml".to_owned()]);
+        let mappings = Mappings::parse("m.json", mappings, &policies).unwrap();
+        api.yard.shelf.replace(Policies { mappings, ..(*api.yard.policies()).clone() }, api.yard.ambient.now());
+    }
+
+    /// A yard in memory that takes the jobs of findings, under these mappings.
+    fn mapped() -> Arc<Api> {
+        let api = testing::api();
+        let catalog = Catalog::parse("c.yaml", CATALOG, &[], &BTreeMap::new()).unwrap();
+        api.yard.shelf.replace(Policies { catalog, ..(*api.yard.policies()).clone() }, api.yard.ambient.now());
+        map(&api, MAPPINGS);
+        api
+    }
+
+    /// An event of Security Hub with a finding for each of these lists of resources.
+    fn hub(findings: &[&[(&str, &str)]]) -> Value {
+        let resource = |(kind, id): &(&str, &str)| json!({ "Type": kind, "Id": id });
+        let finding = |(n, resources): (usize, &&[(&str, &str)])| {
+            json!({
+                "Id": format!("finding-{n}"), "AwsAccountId": "111122223333", "Region": "eu-west-1", "Types": ["T"],
+                "Title": "t", "UpdatedAt": "2026-01-01T00:00:00Z", "RecordState": "ACTIVE",
+                "Workflow": { "Status": "NEW" }, "Severity": { "Label": "HIGH" },
+                "Resources": resources.iter().map(resource).collect::<Vec<Value>>(),
+            })
+        };
+        let findings: Vec<Value> = findings.iter().enumerate().map(finding).collect();
+        json!({
+            "id": "envelope-1", "source": "aws.securityhub", "detail-type": "Security Hub Findings - Imported",
+            "account": "111122223333", "region": "eu-west-1", "time": "2026-01-01T00:00:05Z",
+            "detail": { "findings": findings },
+        })
+    }
+
+    fn order() -> Value {
+        json!({ "id": "order-1", "source": "my.app", "detail-type": "Order", "detail": { "n": 1 } })
+    }
+
+    async fn delivered(api: &Arc<Api>, body: &[u8]) -> Result<EventAnswer, Problem> {
+        let body = Whole(body.to_vec(), None);
+        deliver(State(Arc::clone(api)), testing::trace(), Params(Nothing {}), body).await.map(|Json(answer)| answer)
+    }
+
+    async fn planned_for(api: &Arc<Api>, body: &[u8]) -> Result<EventPlanView, Problem> {
+        let body = Whole(body.to_vec(), None);
+        plan(State(Arc::clone(api)), Params(Nothing {}), body).await.map(|Json(plan)| plan)
+    }
+
+    async fn sent(api: &Arc<Api>, event: &Value) -> EventAnswer {
+        delivered(api, event.to_string().as_bytes()).await.unwrap()
+    }
+
+    /// How many events are kept.
+    async fn kept(api: &Arc<Api>) -> u64 {
+        api.yard.ledger.unmapped_count().await.unwrap().events
+    }
+
+    #[tokio::test]
+    async fn an_event_that_nothing_answers_is_kept_before_the_answer_and_counted_when_it_comes_again() {
+        let api = mapped();
+        for seen in 1..=3 {
+            let answer = sent(&api, &order()).await;
+            assert_eq!((answer.reading.as_str(), answer.jobs.len()), ("unknown", 0));
+            let event = api.yard.ledger.unmapped_event(answer.unmapped.unwrap()).await.unwrap().unwrap();
+            assert_eq!((event.seen, Some(&event.why)), (seen, answer.reason.as_ref()));
+            assert_eq!(serde_json::from_str::<Value>(&event.event).unwrap(), order());
+        }
+        assert_eq!(kept(&api).await, 1);
+    }
+
+    #[tokio::test]
+    async fn what_nothing_answers_is_kept_even_where_the_jobs_of_the_rest_are_refused() {
+        // It has no capability that answers findings.
+        let api = testing::api();
+        map(&api, MAPPINGS);
+        let event = hub(&[&[("AwsEc2Instance", "i-1")], &[("AwsIamUser", "u")]]);
+        let refused = delivered(&api, event.to_string().as_bytes()).await.unwrap_err();
+        assert_eq!((refused.status, refused.code.as_str()), (422, "unknown_capability"));
+        let event = api.yard.ledger.unmapped_event(UnmappedId::of(&event)).await.unwrap().unwrap();
+        assert_eq!(event.why, "no mapping answers for 1 of its findings");
+    }
+
+    #[tokio::test]
+    async fn a_finding_of_which_one_resource_is_answered_is_not_kept() {
+        let api = mapped();
+        let half = hub(&[&[("AwsEc2Instance", "i-1"), ("AwsIamUser", "u")]]);
+        let answer = sent(&api, &half).await;
+        assert_eq!((answer.jobs.len(), answer.repeated, answer.unmapped), (2, 0, None));
+        assert_eq!(kept(&api).await, 0);
+        let again = sent(&api, &half).await;
+        assert_eq!((again.jobs.len(), again.repeated), (2, 2));
+        let none = sent(&api, &hub(&[&[("AwsIamUser", "u")]])).await;
+        assert_eq!((none.jobs.len(), none.unmapped.is_some()), (0, true));
+    }
+
+    #[tokio::test]
+    async fn an_event_delivered_again_makes_its_jobs_once_it_is_answered_and_is_left_as_it_was_before() {
+        let api = mapped();
+        let id = sent(&api, &order()).await.unmapped.unwrap();
+        let first = api.yard.ledger.unmapped_event(id).await.unwrap();
+        assert_eq!(deliver_again(&api, testing::trace(), &order()).await.unwrap(), None);
+        let second = api.yard.ledger.unmapped_event(id).await.unwrap();
+        assert_eq!((second.as_ref().map(|event| event.seen), second), (Some(1), first));
+        map(&api, MORE);
+        for _ in 0..2 {
+            assert_eq!(deliver_again(&api, testing::trace(), &order()).await.unwrap(), Some(1));
+        }
+        let answer = sent(&api, &order()).await;
+        assert_eq!((answer.reading.as_str(), answer.jobs.len(), answer.repeated), ("plainly", 1, 1));
+        assert_eq!(answer.jobs[0].labels["mapping"], "orders");
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_about_is_not_stored_and_what_was_delivered_is_known() {
+        let api = mapped();
+        let event = hub(&[&[("AwsEc2Instance", "i-1")]]);
+        let known = |plan: &EventPlanView| -> Vec<bool> {
+            let answers = plan.findings.iter().flat_map(|finding| &finding.answers);
+            answers.flat_map(|answer| &answer.jobs).map(|job| job.known).collect()
+        };
+        for _ in 0..2 {
+            assert_eq!(known(&planned_for(&api, event.to_string().as_bytes()).await.unwrap()), [false, false]);
+        }
+        let plan = planned_for(&api, order().to_string().as_bytes()).await.unwrap();
+        assert_eq!((plan.unmapped.is_some(), kept(&api).await), (true, 0));
+        assert_eq!(sent(&api, &event).await.repeated, 0);
+        assert_eq!(known(&planned_for(&api, event.to_string().as_bytes()).await.unwrap()), [true, true]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_json_and_what_is_no_object_is_refused_with_its_code() {
+        let api = mapped();
+        for (body, status, code) in [
+            (&b""[..], 400, "not_json"),
+            (b"{", 400, "not_json"),
+            (b"{}{}", 400, "not_json"),
+            (b"{\"source\":\"\xff\"}", 400, "not_json"),
+            (b"[]", 422, "not_an_event"),
+            (b"1", 422, "not_an_event"),
+            (b"\"{}\"", 422, "not_an_event"),
+            (b"null", 422, "not_an_event"),
+        ] {
+            let refused = delivered(&api, body).await.unwrap_err();
+            assert_eq!((refused.status, refused.code.as_str()), (status, code), "{}", body.escape_ascii());
+            let refused = planned_for(&api, body).await.unwrap_err();
+            assert_eq!((refused.status, refused.code.as_str()), (status, code), "{}", body.escape_ascii());
+        }
+        assert_eq!(kept(&api).await, 0);
+    }
+}

@@ -163,13 +163,43 @@ fn next(events: &[UnmappedSummary], limit: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
     use std::time::Duration;
 
     use serde_json::json;
+    use switchyard_core::catalog::Catalog;
+    use switchyard_core::mapping::Mappings;
+    use switchyard_core::policies::Policies;
     use switchyard_core::ports::Unmapped;
 
     use super::*;
     use crate::testing;
+
+    /// What answers findings here: it waits for a worker, and there is none.
+    const CATALOG: &str = "version: 1
+capabilities:
+  - name: finding-triage
+    summary: answers findings
+    run: { command: [echo] }
+    needs: { timeout_seconds: 60 }
+";
+
+    /// It names events that no reader knows.
+    const MAPPINGS: &str = r#"{ "version": 1, "mappings": [
+        { "name": "orders", "match": { "source": "my.app", "detail_type": "Order" },
+          "policies": ["custodian/a.yml", "custodian/b.yml"] }
+    ] }"#;
+
+    /// Puts rules into force that answer the events of [`keeping`], with or without what can run then.
+    fn answering(api: &Api, catalog: Option<&str>) {
+        let policies = BTreeSet::from(["custodian/a.yml".to_owned(), "custodian/b.yml".to_owned()]);
+        let mut ruled: Policies = (*api.yard.policies()).clone();
+        ruled.mappings = Mappings::parse("m.json", MAPPINGS, &policies).unwrap();
+        if let Some(text) = catalog {
+            ruled.catalog = Catalog::parse("c.yaml", text, &[], &BTreeMap::new()).unwrap();
+        }
+        api.yard.shelf.replace(ruled, api.yard.ambient.now());
+    }
 
     /// A yard that keeps so many events, the first of them the longest unseen.
     async fn keeping(events: u64) -> (Arc<Api>, Vec<Unmapped>) {
@@ -194,6 +224,11 @@ mod tests {
 
     async fn shown(api: &Arc<Api>, id: &str) -> Result<UnmappedAnswer, Problem> {
         show(State(Arc::clone(api)), Path(id.to_owned()), Params(Nothing {})).await.map(|Json(answer)| answer)
+    }
+
+    async fn replayed(api: &Arc<Api>, limit: Option<&str>, cursor: Option<String>) -> Result<ReplayAnswer, Problem> {
+        let query = PageQuery { limit: limit.map(str::to_owned), cursor };
+        replay(State(Arc::clone(api)), testing::trace(), Params(query)).await.map(|Json(answer)| answer)
     }
 
     #[tokio::test]
@@ -230,6 +265,7 @@ mod tests {
         let (api, events) = keeping(1).await;
         for limit in ["0", "501", "x"] {
             assert_eq!(page(&api, Some(limit), None).await.unwrap_err().code, "invalid_parameter", "{limit}");
+            assert_eq!(replayed(&api, Some(limit), None).await.unwrap_err().code, "invalid_parameter", "{limit}");
         }
         let id = events[0].id;
         for cursor in ["", "1", &format!("x.{id}"), "1.0", &format!("99999999999999999.{id}")] {
@@ -240,5 +276,57 @@ mod tests {
         api.yard.ledger.forget_unmapped(&[id]).await.unwrap();
         let gone = shown(&api, &id.to_string()).await.unwrap_err();
         assert_eq!((gone.status, gone.code.as_str()), (404, "no_such_event"));
+    }
+
+    #[tokio::test]
+    async fn what_the_rules_in_force_answer_is_submitted_and_forgotten_page_by_page_and_the_rest_stays() {
+        let (api, events) = keeping(5).await;
+        let other = json!({ "source": "other.app", "detail-type": "Order" });
+        let now = api.yard.ambient.now();
+        let other = Unmapped::new(&other, "other.app", "Order", "no mapping answers it", now);
+        api.yard.ledger.keep_unmapped(other.clone()).await.unwrap();
+        let before = page(&api, None, None).await.unwrap();
+        let vain = replayed(&api, None, None).await.unwrap();
+        assert_eq!(vain, ReplayAnswer { tried: 6, ..ReplayAnswer::default() });
+        assert_eq!(page(&api, None, None).await.unwrap(), before, "what is tried in vain stays as it was");
+
+        answering(&api, Some(CATALOG));
+        let (mut all, mut cursor) = (ReplayAnswer::default(), None);
+        loop {
+            let some = replayed(&api, Some("2"), cursor).await.unwrap();
+            assert!(some.tried <= 2 && some.refused.is_empty(), "{some:?}");
+            all.tried += some.tried;
+            all.answered += some.answered;
+            all.jobs += some.jobs;
+            cursor = some.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!((all.tried, all.answered, all.jobs), (6, 5, 10));
+        for event in &events {
+            assert_eq!(shown(&api, &event.id.to_string()).await.unwrap_err().code, "no_such_event");
+        }
+        let left = page(&api, None, None).await.unwrap();
+        assert_eq!((left.kept, left.events.len(), left.events[0].id, left.events[0].seen), (1, 1, other.id, 1));
+        let again = replayed(&api, None, None).await.unwrap();
+        assert_eq!(again, ReplayAnswer { tried: 1, ..ReplayAnswer::default() });
+    }
+
+    #[tokio::test]
+    async fn an_event_whose_jobs_are_refused_stays_and_is_told_with_the_reason() {
+        let (api, events) = keeping(2).await;
+        // There are mappings, and nothing that could answer.
+        answering(&api, None);
+        let refused = replayed(&api, None, None).await.unwrap();
+        assert_eq!((refused.tried, refused.answered, refused.jobs, refused.refused.len()), (2, 0, 0, 2));
+        for (told, event) in refused.refused.iter().zip(events.iter().rev()) {
+            let expected = format!("{}: there is no capability `finding-triage`; there are: greet", event.id);
+            assert_eq!(told, &expected);
+        }
+        assert_eq!(page(&api, None, None).await.unwrap().kept, 2);
+        answering(&api, Some(CATALOG));
+        let answered = replayed(&api, None, None).await.unwrap();
+        assert_eq!((answered.tried, answered.answered, answered.jobs, answered.refused.len()), (2, 2, 4, 0));
     }
 }

@@ -422,7 +422,7 @@ fn commands_of_the_tool() -> String {
         told.failure(case, &run(&home, &["replay", path]), 2);
     }
     let ended = run(&home, &["replay", &unknown]);
-    assert_eq!((ended.code, ended.stdout.contains("No job would be made.")), (Some(0), true), "{ended:?}");
+    assert_eq!((ended.code, ended.stdout.contains("0 jobs; nothing was submitted")), (Some(0), true), "{ended:?}");
 
     for args in [
         &["jobs"][..],
@@ -579,7 +579,7 @@ fn yards_that_do_not_open() -> String {
     std::fs::write(home.data().join("yard.db"), &whole).unwrap();
     rusqlite::Connection::open(home.data().join("yard.db")).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     told.failure("a database of a newer version", &fails(&home, |_| {}), 8);
-    rusqlite::Connection::open(home.data().join("yard.db")).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
+    rusqlite::Connection::open(home.data().join("yard.db")).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
 
     let yard = home.start();
     assert_eq!(yard.job(&id)["state"], "succeeded", "once the obstacle is gone, everything is there");

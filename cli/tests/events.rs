@@ -1,5 +1,5 @@
-//! The real program under events: what one would lead to, what it makes, and what is kept of those that nothing answers;
-//! also after a crash, under other rules, and where somebody wrote the event who means harm.
+//! The real program under events: what one would lead to, what it makes, and what is kept of those that nothing
+//! answers; also after a crash, under other rules, and where somebody who means harm wrote the event.
 
 #[expect(dead_code, reason = "other tests use what this one does not")]
 mod common_bad;
@@ -124,9 +124,9 @@ fn what_an_event_would_lead_to_is_said_without_a_yard() {
     let home = mapped();
     let mut told = Vec::new();
     for name in [DUTY, SECRETS, STATE] {
-        let replayed = replayed(&home, &recorded(name));
-        assert_eq!((replayed.code, replayed.stderr.as_str()), (Some(0), ""), "{name}");
-        let text = replayed.stdout.replace(&home.policies().display().to_string(), "[policies]");
+        let ended = replayed(&home, &recorded(name));
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{name}");
+        let text = ended.stdout.replace(&home.policies().display().to_string(), "[policies]");
         told.push(format!("== {name}\n{text}"));
     }
     assert!(!home.data().exists(), "nobody needs a yard for this");
@@ -164,7 +164,10 @@ fn a_delivered_event_makes_a_job_for_each_policy_and_resource_and_delivered_agai
     let home = mapped();
     let yard = home.start();
     let first = deliver(&home, &hub("2026-01-01T00:00:00Z"));
-    assert_eq!((&first["reading"], &first["repeated"], &first["unmapped"]), (&json!("findings"), &json!(0), &json!(null)));
+    assert_eq!(
+        (&first["reading"], &first["repeated"], &first["unmapped"]),
+        (&json!("findings"), &json!(0), &json!(null))
+    );
     let made = ids(&first);
     let answered: BTreeSet<(String, String)> = made
         .iter()
@@ -211,7 +214,10 @@ fn an_event_that_nothing_answers_is_kept_over_a_crash_until_a_mapping_answers_it
     assert_eq!((first["reading"].as_str(), ids(&first).len()), (Some("unknown"), 0));
     let id = first["unmapped"].as_str().unwrap().to_owned();
     let page = kept(&home);
-    assert_eq!((&page["kept"], &page["events"][0]["id"], &page["events"][0]["seen"]), (&json!(1), &json!(id), &json!(1)));
+    assert_eq!(
+        (&page["kept"], &page["events"][0]["id"], &page["events"][0]["seen"]),
+        (&json!(1), &json!(id), &json!(1))
+    );
     kill(yard);
 
     let yard = home.start();
@@ -239,7 +245,10 @@ fn an_event_that_nothing_answers_is_kept_over_a_crash_until_a_mapping_answers_it
     assert_eq!(nothing.stdout, "0 events were tried; the rules in force answer 0 of them, with 0 jobs\n");
     // Delivered once more it is the same finding.
     let again = deliver(&home, &state);
-    assert_eq!((&again["reading"], &again["repeated"], &again["unmapped"]), (&json!("plainly"), &json!(1), &json!(null)));
+    assert_eq!(
+        (&again["reading"], &again["repeated"], &again["unmapped"]),
+        (&json!("plainly"), &json!(1), &json!(null))
+    );
     assert_eq!(yard.jobs().len(), 1);
 }
 
@@ -310,25 +319,26 @@ fn an_event_of_somebody_who_means_harm_drives_no_terminal_and_no_label() {
     let policies = home.policies().display().to_string();
     let duty = event(DUTY);
     // Nothing of it can be told any more; its sender can; its resource, too, so that it is answered.
+    let none: [&str; 0] = [];
     let (sender, answered) = (["source", "detail-type"], ["detail-type", "type", "updatedAt", "resource"]);
     let mut reading = Vec::new();
-    for but in [&[][..], &sender, &answered] {
+    for but in [&none[..], &sender, &answered] {
         let event = hostile(&duty, but);
-        let path = file(&home, &event.to_string());
         reading.push(deliver(&home, &event)["reading"].clone());
+        let (path, page) = (file(&home, &event.to_string()), kept(&home));
+        let (path, policies) = (path.as_str(), policies.as_str());
         let mut asked: Vec<Vec<&str>> = vec![
-            vec!["replay", &path, "--policies", &policies],
-            vec!["replay", &path, "--policies", &policies, "--json"],
-            vec!["replay", "--yard", &path],
-            vec!["replay", "--submit", &path],
-            vec!["replay", "--submit", "--json", &path],
+            vec!["replay", path, "--policies", policies],
+            vec!["replay", path, "--policies", policies, "--json"],
+            vec!["replay", "--yard", path],
+            vec!["replay", "--submit", path],
+            vec!["replay", "--submit", "--json", path],
             vec!["unmapped"],
             vec!["unmapped", "--json"],
             vec!["unmapped", "--replay"],
             vec!["jobs"],
             vec!["jobs", "--json"],
         ];
-        let page = kept(&home);
         if let Some(id) = page["events"][0]["id"].as_str() {
             asked.push(vec!["unmapped", id]);
         }
@@ -352,7 +362,10 @@ fn an_event_of_somebody_who_means_harm_drives_no_terminal_and_no_label() {
         assert!(labels["source"].as_str().unwrap().starts_with("aws.guardduty"), "{job}");
         for (name, value) in labels {
             let value = value.as_str().unwrap();
-            assert!(!value.contains(|c| acts_on_a_screen(c) || c == '\n') && value.len() <= 256, "{name}: {value:?}");
+            assert!(
+                !value.contains(|c: char| acts_on_a_screen(c) || c == '\n') && value.len() <= 256,
+                "{name}: {value:?}"
+            );
         }
         assert_eq!(yard.settled(job["id"].as_str().unwrap())["state"], "succeeded");
     }

@@ -147,8 +147,12 @@ pub async fn run(container: &Container<'_>, assignment: &Assignment, log: &dyn L
     match tokio::time::timeout(PATIENCE, swept).await {
         Ok(Ok(_)) => {}
         // The job's next run removes it before it starts, and so does the yard's next start.
-        Ok(Err(error)) => tracing::warn!(job.id = %run.id, %error, "the run's container is left behind"),
-        Err(_) => tracing::warn!(job.id = %run.id, "the engine is gone, and the run's container may be left behind"),
+        Ok(Err(error)) => {
+            tracing::warn!(job.id = %run.id, job.epoch = %run.epoch, %error, "the run's container is left behind")
+        }
+        Err(_) => {
+            tracing::warn!(job.id = %run.id, job.epoch = %run.epoch, "the engine is gone, and the run's container may be left behind")
+        }
     }
     outcome
 }

@@ -51,10 +51,6 @@ capabilities:
     summary: may do more
     run: { image: "IMAGE", args: ["{{do}}", "{{what}}"], container: { capabilities: [NET_RAW], writable_root: true } }
     needs: { timeout_seconds: 120, memory_mib: 64 }
-  - name: privileged
-    summary: may do everything
-    run: { image: "IMAGE", args: ["{{do}}", "{{what}}"] }
-    needs: { timeout_seconds: 120, memory_mib: 64, privileged: true }
   - name: outbound
     summary: may reach others
     run: { image: "IMAGE", args: ["{{do}}", "{{what}}"], container: { network: outbound } }
@@ -251,6 +247,7 @@ async fn a_program_finds_what_it_is_given_and_nothing_of_the_yards() {
             "SWITCHYARD_JOB_ID",
             "SWITCHYARD_PAYLOAD",
             "SWITCHYARD_RESULT_PATH",
+            "TRACEPARENT",
             "TZ"
         ]
     );
@@ -280,10 +277,6 @@ async fn what_the_catalog_grants_takes_effect_and_nothing_else_does() {
     assert_eq!((found["Uid"][1], found["NoNewPrivs"][0]), ("0", "1"));
     let wrote = bench.run("granted", json!({ "do": "write", "what": "" })).await;
     assert_eq!(wrote.printed(Stream::Stdout)[0], "/: done");
-    let run = bench.run("privileged", json!({ "do": "status", "what": "" })).await;
-    let found = status(&run);
-    let all = u64::from_str_radix(found["CapEff"][0], 16).unwrap();
-    assert!(all.count_ones() > 35, "every capability that the kernel has: {all:x}");
 }
 
 #[tokio::test]

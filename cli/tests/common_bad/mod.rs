@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -122,6 +123,15 @@ impl Home {
     }
 }
 
+/// Reads all of a pipe, in a thread of its own.
+fn drain(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
 /// How a program ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -135,19 +145,18 @@ impl Ended {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let until = Instant::now() + Duration::from_secs(30);
-        // Nothing here says more than a pipe takes. What does not end was to be refused, and was not.
+        // Read while it runs: a pipe takes 64 KiB, and a shell's completions are longer.
+        let stdout = drain(child.stdout.take().unwrap());
+        let stderr = drain(child.stderr.take().unwrap());
+        // What does not end was to be refused, and was not.
         while child.try_wait().unwrap().is_none() {
             if Instant::now() > until {
                 child.kill().unwrap();
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let output = child.wait_with_output().unwrap();
-        Self {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        let code = child.wait().unwrap().code();
+        Self { code, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
     }
 
     /// What it said on standard error, without the log lines of a yard.
