@@ -41,7 +41,7 @@ id_of() { sed -n 's/^  "id": "\(.*\)",$/\1/p'; }
 
 open_yard() {
     rm -f "$SWITCHYARD_DATA/endpoint"
-    RUST_LOG=warn "$switchyard" local --listen 127.0.0.1:0 --policies "$policies" --slots 2 &
+    RUST_LOG=error "$switchyard" local --listen 127.0.0.1:0 --policies "$policies" --slots 2 &
     yard=$!
     tries=0
     until [ -s "$SWITCHYARD_DATA/endpoint" ]; do
@@ -86,28 +86,33 @@ run replay --submit $events/event-instance-state.json
 run unmapped
 
 say "What a triage says"
-id=$("$switchyard" jobs --capability finding-triage --limit 50 --json | sed -n 's/^    "id": "\(.*\)",$/\1/p' | tail -1)
+id=$("$switchyard" jobs --capability finding-triage --limit 1 --json | sed -n 's/^    "id": "\(.*\)",$/\1/p')
 part '/"summary"/p;/"score"/p;/"urgency"/p;/"policy"/p' result "$id"
 
 say "An HTTP service graded: inline, in the call that asked for it"
-part '1,14p' submit http-check-here "{\"url\":\"http://127.0.0.1:$port/health\"}" --tier synchronous --wait
+id=$("$switchyard" submit http-check-here "{\"url\":\"http://127.0.0.1:$port/health\"}" --tier synchronous --wait --json | id_of)
+part '/^state/p;/^venue/,/^tier/p;/^price/p' job "$id"
+part '/^  "grade"/p;/^  "score"/p;/"because"/p' result "$id"
 
 say "It reaches no address that the catalog does not allow, the metadata service least of all"
-run submit http-check '{"url":"http://169.254.169.254/latest/meta-data/"}' --wait || echo "(exit code $?)"
+part '/^state/p;/^why/p' submit http-check '{"url":"http://169.254.169.254/latest/meta-data/"}' --wait || echo "(exit code $?)"
 
 say "Ports scanned: a network tool, so only a worker runs it, and only where the catalog lets it"
-run submit port-scan "{\"target\":\"127.0.0.1\",\"ports\":\"22,80,443,$port\"}" --tier synchronous --wait
+part '/^state/p;/^venue/,/^tier/p;/^output/,/open$/p' \
+    submit port-scan "{\"target\":\"127.0.0.1\",\"ports\":\"22,80,443,$port\"}" --tier synchronous --wait
 
 say "A day of CloudTrail, in a task of its own: risky calls by principal"
 gzip --keep --stdout demo/cloudtrail/2026-10-03.json >"$SWITCHYARD_DATA/2026-10-03.json.gz"
-run submit cloudtrail-digest "{\"path\":\"$SWITCHYARD_DATA/2026-10-03.json.gz\"}" --wait
+part '/^state/p;/^venue/p;/^output/,/further/p' \
+    submit cloudtrail-digest "{\"path\":\"$SWITCHYARD_DATA/2026-10-03.json.gz\"}" --wait
 
 say "Before anybody knows how long it takes: a function first"
-part '1,9p' submit finding-triage-unmeasured "{\"event\":$(cat $events/event-config-rule-security-group.json)}" --wait
+printf '{"event":%s}' "$(cat $events/event-config-rule-security-group.json)" >"$SWITCHYARD_DATA/event.json"
+part '/^state/p;/^venue/,/^tier/p' submit finding-triage-unmeasured "@$SWITCHYARD_DATA/event.json" --wait
 
 say "A container: what it can see of this machine"
 if [ -n "$containers" ]; then
-    run submit container-view --wait
+    part '/^state/p;/^venue/p;/^output/,/^result$/p' submit container-view --wait
 else
     echo "No container engine answers here, or no static program can be built; then no place runs images:"
     run explain container-view || echo "(exit code $?)"
@@ -145,7 +150,7 @@ while "$switchyard" job "$id" | grep -q '^state *\(running\|dispatched\)'; do sl
 part '/^state/p;/^attempts/p;/^timeline/,$p' job "$id" --timeline
 
 say "Everything that happened, and what AWS would have charged"
-run jobs --limit 20
+run jobs --limit 8
 run cost
 
 say "Stop the yard: nothing is left running"
