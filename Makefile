@@ -34,6 +34,6 @@ bench:
 soak:
 	SWITCHYARD_TEST_KILLS=500 SWITCHYARD_TEST_JOBS=20000 cargo test --release --package switchyard --test crash -- --nocapture
 	PROPTEST_CASES=1000000 cargo test --release --package switchyard-core --all-features --test findings
-	PROPTEST_CASES=1000000 cargo test --release --package switchyard-core --all-features --test mapping
+	PROPTEST_CASES=100000 cargo test --release --package switchyard-core --all-features --test mapping
 	cargo build --package switchyard
 	sh api/conformance/run.sh "$${CARGO_TARGET_DIR:-target}/debug/switchyard" 2000
