@@ -33,7 +33,7 @@ bench:
 soak:
 	SWITCHYARD_TEST_KILLS=500 SWITCHYARD_TEST_JOBS=20000 cargo test --release --package switchyard --test crash -- --nocapture
 	PROPTEST_CASES=1000000 cargo test --release --package switchyard-core --all-features --test findings
-	PROPTEST_CASES=1000000 cargo test --release --package switchyard-core --all-features --test mapping
 	SWITCHYARD_TEST_LOGS_MIB=1024 cargo test --package switchyard --test tool logs_of -- --nocapture
+	PROPTEST_CASES=100000 cargo test --release --package switchyard-core --all-features --test mapping
 	cargo build --package switchyard
 	sh api/conformance/run.sh "$${CARGO_TARGET_DIR:-target}/debug/switchyard" 2000

@@ -72,7 +72,8 @@ def main():
         "rounds": rounds,
         "medians": medians(rounds),
         "targets": targets(rounds, skipped),
-        "instructions": {name: instructions(name, args, crashes) for name in ("decide", "mapping")},
+        "instructions": {name: instructions(name, passes, args, crashes)
+                         for name, passes in (("decide", 101), ("mapping", 10001))},
         "skipped": skipped,
         "crashes": crashes,
     }
@@ -206,14 +207,14 @@ def run(command, timeout):
     return result
 
 
-def instructions(name, args, crashes):
+def instructions(name, passes, args, crashes):
     """The instructions of one decision or choice: counted twice under valgrind, the difference by those in between."""
     counting = os.path.join(OURS, name)
     if shutil.which("valgrind") is None or not os.path.exists(counting):
         return None
     counts = []
-    for passes in (1, 101):
-        command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", counting, "--passes", str(passes)]
+    for times in (1, passes):
+        command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", counting, "--passes", str(times)]
         try:
             ended = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
                                    timeout=args.timeout, check=True)
@@ -394,7 +395,7 @@ def markdown(result):
                     f"{target['bound']} {target['wanted']:g}{unit}", *figures, target["verdict"])
     text += "\n"
     for name, counted in result["instructions"].items():
-        what = {"decide": "a decision", "mapping": "a choice among 10,000 mappings"}[name]
+        what = {"decide": "a decision", "mapping": "a choice among 1,000 mappings"}[name]
         text += (f"Instructions of {what}: not counted, there is no valgrind.\n\n" if counted is None else
                  f"Instructions of {what}, counted by valgrind: {number(counted)}.\n\n")
     text += by_size(result["rounds"])
