@@ -56,17 +56,23 @@ const AT_ONCE: usize = 500;
 pub(crate) async fn accept(api: &Arc<Api>, trace: Trace, event: &Value) -> Result<EventAnswer, Problem> {
     let situation = api.yard.situation().await;
     let plan = planned(event, &situation)?;
+    let keep = |why: String| {
+        let kept = Unmapped::new(event, &plan.source, &plan.detail_type, &why, api.yard.ambient.now());
+        let id = kept.id;
+        async move { api.yard.ledger.keep_unmapped(kept).await.map(|()| id) }
+    };
     let unmapped = match plan.unmapped() {
-        Some(why) => {
-            let kept = Unmapped::new(event, &plan.source, &plan.detail_type, &why, api.yard.ambient.now());
-            let id = kept.id;
-            api.yard.ledger.keep_unmapped(kept).await?;
-            Some(id)
-        }
+        Some(why) => Some(keep(why).await?),
         None => None,
     };
-    let answer = submit(api, trace, &situation, &plan).await?;
-    Ok(EventAnswer { unmapped, ..answer })
+    match submit(api, trace, &situation, &plan).await {
+        Ok(answer) => Ok(EventAnswer { unmapped, ..answer }),
+        Err(problem) => {
+            // A sender drops what is refused: the finding must not go with it.
+            keep(format!("its jobs are refused: {}", problem.detail)).await?;
+            Err(problem)
+        }
+    }
 }
 
 fn planned(event: &Value, situation: &Situation) -> Result<EventPlan, Problem> {
@@ -146,7 +152,8 @@ pub(crate) async fn plan(
 /// still do not.
 pub(crate) async fn deliver_again(api: &Arc<Api>, trace: Trace, event: &Value) -> Result<Option<usize>, Problem> {
     let situation = api.yard.situation().await;
-    let plan = planned(event, &situation)?;
+    let plan = intake::plan_whole_event(event, &situation.policies.mappings);
+    let plan = plan.map_err(|error| Problem::new(Code::NotAnEvent, error.to_string()))?;
     if plan.unmapped().is_some() {
         return Ok(None);
     }
@@ -274,7 +281,7 @@ capabilities:
         let refused = delivered(&api, event.to_string().as_bytes()).await.unwrap_err();
         assert_eq!((refused.status, refused.code.as_str()), (422, "unknown_capability"));
         let event = api.yard.ledger.unmapped_event(UnmappedId::of(&event)).await.unwrap().unwrap();
-        assert_eq!(event.why, "no mapping answers for 1 of its findings");
+        assert!(event.why.starts_with("its jobs are refused: there is no capability"), "{}", event.why);
     }
 
     #[tokio::test]

@@ -152,10 +152,11 @@ fn print_answer(answer: &AnswerView) -> Result<(), Failure> {
         None => line("resource   none, the finding itself")?,
     }
     for (at, sentence) in answer.considered.iter().take(CONSIDERED).enumerate() {
-        line(&format!("{} {sentence}", if at == 0 { "mapping   " } else { "          " }))?;
+        let label = if at == 0 { "mapping" } else { "" };
+        show::print(&format!("{label:<10} {}", one_line(sentence, 400)))?;
     }
     if answer.considered.len() > CONSIDERED {
-        line(&format!("           and {} more; --json has all", answer.considered.len() - CONSIDERED))?;
+        show::print(&format!("{:<10} and {} more; --json has all", "", answer.considered.len() - CONSIDERED))?;
     }
     if answer.mapping.is_none() && answer.jobs.is_empty() {
         line("unmapped   no mapping answers for it")?;

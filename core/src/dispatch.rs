@@ -13,7 +13,7 @@ use crate::brake::{self, Brake};
 use crate::job::{Ending, Failure, Job, JobId, Owed, ResultRef, Settlement, State, Step, Tier, TokenHash};
 use crate::policies::Situation;
 use crate::ports::{Body, Lane, LaunchFailed, LaunchFailure, Message, PortError, Saved, Yard, backoff, persist};
-use crate::route::{Conditions, Venue, route};
+use crate::route::{Conditions, Refused, Rule, Venue, route};
 use crate::tell::{self, Was};
 
 /// How long a dispatched job waits before the reaper looks for the first time. A minute: a Fargate task takes 50 to
@@ -145,11 +145,36 @@ pub fn again(mut job: Job, situation: &Situation, now: Timestamp, reason: &str, 
             let acts = acts(&job);
             Decided { job, acts }
         }
+        Err(refused) if lacks_engine(&refused) && !job.is_settled() && !matches!(job.state, State::Held { .. }) => {
+            wait_for_engine(job, now, reason)
+        }
         Err(refused) => {
             let failure = Failure::new("no_feasible_venue", refused.to_string());
             end(job, Ending::Failed, None, Some(failure), None, now, reason)
         }
     }
+}
+
+/// How long a job waits before it is looked at again whether a container engine answers: a minute, in which one starts.
+const ENGINE_LOOK: Duration = Duration::from_secs(60);
+
+/// Whether a place was refused because no container engine answers there just now.
+fn lacks_engine(refused: &Refused) -> bool {
+    refused.verdicts.iter().any(|verdict| verdict.rejected == Some(Rule::NoImages))
+}
+
+/// An accepted job is not failed because an engine is away: it starts after the yard, or is being upgraded.
+fn wait_for_engine(mut job: Job, now: Timestamp, reason: &str) -> Decided {
+    let until = now + ENGINE_LOOK;
+    let freed = give_up(&mut job);
+    match &mut job.state {
+        State::Delayed { until: waits } => *waits = until,
+        State::Held { .. } | State::Dispatched { .. } | State::Running(_) | State::Settled(_) => {
+            job.take(Step::Delay, State::Delayed { until }, now, "no_engine", reason);
+        }
+    }
+    job.due = Some(due_in(&job, now, ENGINE_LOOK));
+    Decided { job, acts: freed.into_iter().collect() }
 }
 
 /// Ends a job: the final state, and what is owed for it.
@@ -392,6 +417,22 @@ mod tests {
         let job = a_job(Venue::Fleet);
         let message = Message { id: job.id, epoch: Epoch(1) };
         assert_eq!(acts(&job), [Act::Ring(lane(&job), message)]);
+    }
+
+    #[test]
+    fn a_job_in_a_container_waits_for_an_engine_that_is_away_and_spends_nothing() {
+        let mut job = a_job(Venue::Fleet);
+        job.work.needs.packaging = crate::route::Packaging::Image;
+        let without = Situation::from(Limits::one_machine(4096));
+        let mut job = again(job, &without, at(0), "holder_lost", "").job;
+        for minute in 1..3 {
+            assert_eq!(job.state, State::Delayed { until: at(minute * 60) });
+            assert_eq!((job.due, job.attempts_spent), (Some(at(minute * 60)), 0));
+            job = again(job, &without, at(minute * 60), "due", "").job;
+        }
+        assert_eq!(job.timeline.last().map(|entry| entry.reason.as_str()), Some("no_engine"));
+        let with = Situation::from(Limits::default().on_one_machine(4096, 4000, true));
+        assert_eq!(again(job, &with, at(200), "due", "").job.phase(), Phase::Dispatched);
     }
 
     #[test]

@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub use self::event::{ANSWERED_BY, Answer, EVENT_JOBS, EventJob, EventPlan, FindingPlan, Read, plan_event};
+pub use self::event::{
+    ANSWERED_BY, Answer, EVENT_JOBS, EventJob, EventPlan, FindingPlan, Read, plan_event, plan_whole_event,
+};
 pub use self::json::read_json;
 use crate::brake;
 use crate::catalog::{BadPayload, Capability};

@@ -70,6 +70,9 @@ fn delayed(job: &Job, until: Timestamp) -> String {
     let until = shown(until);
     match job.timeline.last().map(|entry| (entry.reason.as_str(), entry.detail.as_str())) {
         Some(("attempt_failed", detail)) => format!("next attempt at {until} after {detail}"),
+        Some(("no_engine", _)) => {
+            format!("no container engine answers: reload the yard once one does; looked at again at {until}")
+        }
         Some(("launch_failed", detail)) => format!("next launch at {until} after {detail}"),
         Some(_) | None => format!("starts at {until}, not before"),
     }

@@ -627,7 +627,7 @@ proptest! {
         });
         let wide: String = wide.collect();
         let mappings = mappings(&[json!({"finding_type": wide}), json!({"finding_type": narrow})]);
-        let same = !mappings.warnings().is_empty();
+        let same = mappings.warnings().iter().any(|warning| warning.message.contains("never answers"));
         let chosen = name(mappings.choose(&finding(&[&text], None), None)).to_owned();
         prop_assert_eq!(chosen, if same { "m0" } else { "m1" }, "{} is within {}", narrow, wide);
     }

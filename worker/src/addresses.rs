@@ -99,13 +99,18 @@ impl Allowed {
     }
 }
 
-/// The metadata services of the clouds: EC2's, ECS's, EKS's (AWS documentation), and Azure's wire server, which has a
-/// public number; others are at EC2's, or in networks that are refused anyway.
-const METADATA: [IpAddr; 6] = [
+/// The metadata services of the clouds: EC2's, ECS's, EKS's (AWS documentation), Azure's wire server, which has a public
+/// number, Google Cloud's, Oracle Cloud's, Alibaba Cloud's and OpenStack's; the IPv4 ones of most others are at EC2's.
+const METADATA: [IpAddr; 11] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
+    IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
 ];

@@ -11,7 +11,9 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error as ClientError;
-use bollard::models::{ContainerCreateBody, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig};
+use bollard::models::{
+    ContainerCreateBody, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig, ResourcesUlimits,
+};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptions, DownloadFromContainerOptionsBuilder,
     KillContainerOptionsBuilder, StatsOptionsBuilder, UploadToContainerOptionsBuilder,
@@ -211,6 +213,8 @@ async fn to_its_end(
 /// Waits until an engine that has gone answers again.
 async fn come_back(container: &Container<'_>, halt: &Halt<'_>, gone: EngineError) -> Result<(), Outcome> {
     let back = async {
+        // Also where it answers at once: one that answers this and nothing else is not to be asked without a pause.
+        tokio::time::sleep(LOOKS_APART).await;
         while container.engine.connect().await.is_err() {
             tokio::time::sleep(LOOKS_APART).await;
         }
@@ -271,7 +275,8 @@ async fn prepare(
     let Known { docker, milli_vcpu } = engine.known().await?;
     if container.grant.network == Network::Outbound {
         let guarded = network::check(engine).await?;
-        guarded.map_err(|failure| Broken::Outcome(Outcome::Failed { failure, permanent: true }))?;
+        // Somebody can guard it before the next attempt.
+        guarded.map_err(|failure| Broken::Outcome(Outcome::Failed { failure, permanent: false }))?;
     }
     let body = container.described(assignment, run, &image, milli_vcpu);
     let made = docker.create_container(None::<CreateContainerOptions>, body).await;
@@ -302,6 +307,13 @@ fn archive(user: u32, payload: &str) -> std::io::Result<Vec<u8>> {
         put(format!("{FOLDER}/{PAYLOAD_FILE}"), tar::EntryType::Regular, 0o400, payload.as_bytes())?;
     }
     archive.into_inner()
+}
+
+/// The largest file that a program may write where its root file system is none of it: as large as its /tmp. The volume
+/// of the run's folder has no limit of its own, and a runaway result must not fill the machine's disk by itself.
+fn largest_file(tmp_mib: u32) -> ResourcesUlimits {
+    let bytes = Some(i64::from(tmp_mib) * 1024 * 1024);
+    ResourcesUlimits { name: Some("fsize".to_owned()), soft: bytes, hard: bytes }
 }
 
 impl Container<'_> {
@@ -347,6 +359,7 @@ impl Container<'_> {
                 memory_swap: Some(memory),
                 nano_cpus: Some(i64::from(needs.milli_vcpu.clamp(MILLI_VCPU_MIN, milli_vcpu)) * 1_000_000),
                 pids_limit: Some(i64::from(grant.pids)),
+                ulimits: (!grant.writable_root).then(|| vec![largest_file(grant.tmp_mib)]),
                 privileged: Some(needs.privileged),
                 security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
                 cap_drop: Some(vec!["ALL".to_owned()]),

@@ -225,12 +225,15 @@ impl Engine {
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let listed = docker.list_containers(Some(options)).await;
         let listed = listed.map_err(|error| EngineError::of("list containers", error))?;
-        let mut swept = 0;
+        let (mut swept, mut failed) = (0, None);
         for container in listed.into_iter().filter(|container| which(&container.labels.clone().unwrap_or_default())) {
-            remove(&docker, &container.id.unwrap_or_default()).await?;
-            swept += 1;
+            match remove(&docker, &container.id.unwrap_or_default()).await {
+                Ok(()) => swept += 1,
+                // One that cannot be removed must not keep the others.
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(swept)
+        failed.map_or(Ok(swept), Err)
     }
 
     /// The id of the image that `reference` names; it is fetched where it is missing, and `progress` hears how that goes.

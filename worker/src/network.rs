@@ -31,9 +31,13 @@ type Rule = (&'static str, &'static str, &'static [&'static str]);
 /// What is dropped. To this machine: everything. Beyond it: link-local addresses (RFC 3927), where clouds have their
 /// metadata and credentials; and all of IPv6, which the network does not have. Engines lead what they forward through
 /// DOCKER-USER before any rule of their own.
-const RULES: [Rule; 4] = [
+const RULES: [Rule; 7] = [
     ("iptables", "INPUT", &["-i", BRIDGE, "-j", "DROP"]),
     ("iptables", "DOCKER-USER", &["-i", BRIDGE, "-d", "169.254.0.0/16", "-j", "DROP"]),
+    // Where Azure, Alibaba Cloud and Oracle Cloud have theirs.
+    ("iptables", "DOCKER-USER", &["-i", BRIDGE, "-d", "168.63.129.16/32", "-j", "DROP"]),
+    ("iptables", "DOCKER-USER", &["-i", BRIDGE, "-d", "100.100.100.200/32", "-j", "DROP"]),
+    ("iptables", "DOCKER-USER", &["-i", BRIDGE, "-d", "192.0.0.192/32", "-j", "DROP"]),
     ("ip6tables", "INPUT", &["-i", BRIDGE, "-j", "DROP"]),
     ("ip6tables", "FORWARD", &["-i", BRIDGE, "-j", "DROP"]),
 ];

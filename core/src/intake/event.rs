@@ -95,6 +95,9 @@ impl EventPlan {
         let asking = || self.findings.iter().filter(|finding| finding.skipped.is_none());
         let lost = asking().filter(|finding| finding.answers.iter().all(unanswered)).count();
         match (lost, self.left_out) {
+            (0, 0) if self.read == Read::Findings && self.findings.is_empty() && !self.defects.is_empty() => {
+                Some("not one of its findings could be read".to_owned())
+            }
             (0, 0) => None,
             (0, over) => Some(format!("{over} of its jobs are over the {EVENT_JOBS} that one event makes")),
             (lost, _) if lost == asking().count() => Some("no mapping answers for it".to_owned()),
@@ -103,12 +106,25 @@ impl EventPlan {
     }
 }
 
-/// Decides what an event leads to.
+/// Decides what an event leads to, [`EVENT_JOBS`] at most.
 ///
 /// # Errors
 ///
 /// Only for a value that is not a JSON object.
 pub fn plan_event(event: &Value, mappings: &Mappings) -> Result<EventPlan, NotAnEvent> {
+    plan_up_to(EVENT_JOBS, event, mappings)
+}
+
+/// The same with all its jobs: for somebody who replays one event, and takes the time.
+///
+/// # Errors
+///
+/// As [`plan_event`].
+pub fn plan_whole_event(event: &Value, mappings: &Mappings) -> Result<EventPlan, NotAnEvent> {
+    plan_up_to(usize::MAX, event, mappings)
+}
+
+fn plan_up_to(most: usize, event: &Value, mappings: &Mappings) -> Result<EventPlan, NotAnEvent> {
     let word = |name: &str| one_line(event.get(name).and_then(Value::as_str).unwrap_or_default(), 128);
     let (source, detail_type) = (word("source"), word("detail-type"));
     let (read, findings, defects) = match finding::read(event)? {
@@ -124,7 +140,7 @@ pub fn plan_event(event: &Value, mappings: &Mappings) -> Result<EventPlan, NotAn
             (Read::Unknown(one_line(&why, 400)), Vec::new(), Vec::new())
         }
     };
-    let mut room = EVENT_JOBS;
+    let mut room = most;
     let mut left_out = 0;
     let plan = |finding: Finding| {
         let skipped = skipped(&finding);

@@ -243,6 +243,11 @@ impl Match {
     /// Why it can match nothing that is ever sent.
     fn never_matches(&self) -> Vec<Wrong> {
         let mut warnings = Vec::new();
+        for (at, glob) in self.finding_type.iter().enumerate().filter(|(_, glob)| glob.chars().all(|c| c == '*')) {
+            let what =
+                format!("`{glob}` puts this mapping before all that ask for no finding_type: leave it out for any");
+            warnings.push((format!("match.{}[{at}]", Field::FindingType), what));
+        }
         if self.severity_at_least.is_some() && self.senders_rate_nothing() {
             let what = "matches nothing: none of the senders it names rates its findings; leave it out";
             warnings.push((format!("match.{}", Field::SeverityAtLeast), what.to_owned()));

@@ -77,6 +77,10 @@ pub fn digest(paths: &[PathBuf]) -> Result<Digest, ToolError> {
         let message = "there is no .json.gz or .json file at what was given";
         return Err(ToolError::BadInput(message.to_owned()));
     }
+    // That nothing could be looked at must not pass for nothing found.
+    if let (0, Some((path, why))) = (digest.records, digest.unreadable.first()) {
+        return Err(ToolError::BadInput(format!("not one record could be read; {path}: {why}")));
+    }
     Ok(digest)
 }
 
@@ -271,10 +275,10 @@ mod tests {
         std::os::unix::fs::symlink(outside.path(), folder.path().join("folder")).unwrap();
         let nothing = digest(&[folder.path().to_owned()]).unwrap_err();
         assert!(matches!(nothing, ToolError::BadInput(_)), "{nothing}");
-        let link = digest(&[folder.path().join("link.json")]).unwrap();
-        assert_eq!((link.records, link.unreadable[0].1.as_str()), (0, "it is a link, and links are not followed"));
-        let device = digest(&["/dev/null".into()]).unwrap();
-        assert_eq!(device.unreadable[0].1, "it is no regular file");
+        let link = digest(&[folder.path().join("link.json")]).unwrap_err().to_string();
+        assert!(link.ends_with("it is a link, and links are not followed"), "{link}");
+        let device = digest(&["/dev/null".into()]).unwrap_err().to_string();
+        assert_eq!(device, "not one record could be read; /dev/null: it is no regular file");
         assert!(digest(&[folder.path().join("absent")]).is_err());
         assert!(digest(&[]).is_err());
     }

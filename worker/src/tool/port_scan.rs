@@ -195,6 +195,8 @@ fn read_ports(text: &str) -> Result<Vec<u16>, ToolError> {
 async fn probe(address: SocketAddr, timeout: Duration, banners: bool) -> io::Result<Port> {
     match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
         Err(_) => Ok(Port::Filtered),
+        // A connection that met itself: nothing listens there (RFC 9293, simultaneous open).
+        Ok(Ok(stream)) if stream.local_addr().ok() == Some(address) => Ok(Port::Closed),
         Ok(Ok(stream)) if banners => Ok(Port::Open(banner(stream, timeout).await)),
         Ok(Ok(_)) => Ok(Port::Open(None)),
         Ok(Err(error)) => match error.kind() {
@@ -203,9 +205,18 @@ async fn probe(address: SocketAddr, timeout: Duration, banners: bool) -> io::Res
             | ErrorKind::HostUnreachable
             | ErrorKind::NetworkUnreachable
             | ErrorKind::PermissionDenied => Ok(Port::Filtered),
+            // What a firewall or a router answered for it (icmp(7)).
+            _ if error.raw_os_error().is_some_and(is_of_the_network) => Ok(Port::Filtered),
             _ => Err(error),
         },
     }
+}
+
+/// Whether an error tells of the way to a host, and not of this machine: host down, machine not on the network, protocol
+/// not available.
+fn is_of_the_network(code: i32) -> bool {
+    use rustix::io::Errno;
+    [Errno::HOSTDOWN, Errno::NONET, Errno::NOPROTOOPT].iter().any(|errno| errno.raw_os_error() == code)
 }
 
 /// The first printable bytes of what a service says unasked.
