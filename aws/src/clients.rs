@@ -1,0 +1,163 @@
+//! The SDK's clients, all set up in one way: one HTTP client and one TLS stack, time-outs and retries on purpose, and an
+//! endpoint for each service, so that tests, emulators and private endpoints can be put in between.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
+use aws_smithy_http_client::{Builder, tls};
+use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use aws_types::SdkConfig;
+use aws_types::region::Region;
+
+/// The services that a home talks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Service {
+    /// Auto Scaling groups.
+    AutoScaling,
+    /// CloudWatch Logs.
+    Logs,
+    /// DynamoDB.
+    DynamoDb,
+    /// Elastic Container Service.
+    Ecs,
+    /// EventBridge.
+    EventBridge,
+    /// Simple Storage Service.
+    S3,
+    /// Simple Queue Service.
+    Sqs,
+}
+
+/// How the clients reach AWS.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The region, such as `eu-central-1`.
+    pub region: String,
+    /// Where all services answer instead of at AWS: an emulator.
+    pub endpoint: Option<String>,
+    /// Where single services answer; before `endpoint`.
+    pub endpoints: BTreeMap<Service, String>,
+    /// How often one call is tried in all, its first time counted.
+    pub attempts: u32,
+    /// The longest one try may take, but for long polls.
+    pub attempt_timeout: Duration,
+}
+
+impl Settings {
+    /// Five tries of five seconds each. The SDK's own three are spent by one throttled second; a single-digit
+    /// millisecond is what these services usually take, so that five seconds mean a lost connection.
+    pub fn new(region: &str) -> Self {
+        Self {
+            region: region.to_owned(),
+            endpoint: None,
+            endpoints: BTreeMap::new(),
+            attempts: 5,
+            attempt_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The clients. Each is made when it is first asked for by whoever keeps it; making one connects to nothing.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    shared: SdkConfig,
+    settings: Settings,
+}
+
+/// The longest a long poll of SQS waits (its documented maximum), and so what a receive may take beside its answer.
+pub const LONG_POLL: Duration = Duration::from_secs(20);
+
+impl Clients {
+    /// Clients that sign with these credentials.
+    pub fn new(settings: Settings, credentials: SharedCredentialsProvider) -> Self {
+        let http =
+            Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build_https();
+        let timeouts = TimeoutConfig::builder()
+            // A TCP handshake within a region takes a millisecond; a lost SYN is sent again after one second.
+            .connect_timeout(Duration::from_millis(3100))
+            .operation_attempt_timeout(settings.attempt_timeout)
+            .build();
+        let retries = RetryConfig::standard()
+            .with_max_attempts(settings.attempts)
+            .with_initial_backoff(Duration::from_millis(100))
+            .with_max_backoff(Duration::from_secs(3));
+        let shared = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(settings.region.clone()))
+            .credentials_provider(credentials)
+            .http_client(http)
+            .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
+            .timeout_config(timeouts)
+            .retry_config(retries)
+            .build();
+        Self { shared, settings }
+    }
+
+    /// The region that is spoken to.
+    pub fn region(&self) -> &str {
+        &self.settings.region
+    }
+
+    fn endpoint(&self, service: Service) -> Option<String> {
+        self.settings.endpoints.get(&service).or(self.settings.endpoint.as_ref()).cloned()
+    }
+
+    /// A client of Auto Scaling.
+    pub fn autoscaling(&self) -> aws_sdk_autoscaling::Client {
+        let mut config = aws_sdk_autoscaling::config::Builder::from(&self.shared);
+        config.set_endpoint_url(self.endpoint(Service::AutoScaling));
+        aws_sdk_autoscaling::Client::from_conf(config.build())
+    }
+
+    /// A client of CloudWatch Logs.
+    pub fn logs(&self) -> aws_sdk_cloudwatchlogs::Client {
+        let mut config = aws_sdk_cloudwatchlogs::config::Builder::from(&self.shared);
+        config.set_endpoint_url(self.endpoint(Service::Logs));
+        aws_sdk_cloudwatchlogs::Client::from_conf(config.build())
+    }
+
+    /// A client of DynamoDB.
+    pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
+        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.shared);
+        config.set_endpoint_url(self.endpoint(Service::DynamoDb));
+        aws_sdk_dynamodb::Client::from_conf(config.build())
+    }
+
+    /// A client of ECS.
+    pub fn ecs(&self) -> aws_sdk_ecs::Client {
+        let mut config = aws_sdk_ecs::config::Builder::from(&self.shared);
+        config.set_endpoint_url(self.endpoint(Service::Ecs));
+        aws_sdk_ecs::Client::from_conf(config.build())
+    }
+
+    /// A client of EventBridge.
+    pub fn eventbridge(&self) -> aws_sdk_eventbridge::Client {
+        let mut config = aws_sdk_eventbridge::config::Builder::from(&self.shared);
+        config.set_endpoint_url(self.endpoint(Service::EventBridge));
+        aws_sdk_eventbridge::Client::from_conf(config.build())
+    }
+
+    /// A client of S3. Buckets are named in the path where an endpoint is given: no emulator answers at a bucket's own
+    /// host name.
+    pub fn s3(&self) -> aws_sdk_s3::Client {
+        let endpoint = self.endpoint(Service::S3);
+        let mut config = aws_sdk_s3::config::Builder::from(&self.shared).force_path_style(endpoint.is_some());
+        config.set_endpoint_url(endpoint);
+        aws_sdk_s3::Client::from_conf(config.build())
+    }
+
+    /// A client of SQS, whose tries may last as long as a long poll does.
+    pub fn sqs(&self) -> aws_sdk_sqs::Client {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_millis(3100))
+            .operation_attempt_timeout(self.settings.attempt_timeout + LONG_POLL)
+            .build();
+        let mut config = aws_sdk_sqs::config::Builder::from(&self.shared).timeout_config(timeouts);
+        config.set_endpoint_url(self.endpoint(Service::Sqs));
+        aws_sdk_sqs::Client::from_conf(config.build())
+    }
+}

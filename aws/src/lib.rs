@@ -1,0 +1,4 @@
+//! The ports on AWS.
+
+pub mod clients;
+pub mod failure;
