@@ -2,3 +2,5 @@
 
 pub mod clients;
 pub mod failure;
+pub mod ledger_dynamodb;
+pub mod sightings;

@@ -292,6 +292,11 @@ pub trait Ledger: Send + Sync {
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<Acceptance>, PortError>;
     /// The record, as last written.
     async fn load(&self, id: JobId) -> Result<Option<Job>, PortError>;
+    /// The record as this process saw it last, where a home remembers that, or as it is. It may be old: only a decision
+    /// whose write is conditional may start from it, and one that writes nothing must be taken again on [`Self::load`].
+    async fn glimpse(&self, id: JobId) -> Result<Option<Job>, PortError> {
+        self.load(id).await
+    }
     /// Writes `job` if the record's revision is one less, and with it the result that its settlement names. A permit
     /// that it names is put if free, in the same write.
     async fn save(&self, job: Job, result: Option<Body>) -> Result<Saved, PortError>;

@@ -66,6 +66,18 @@ pub struct Bucket {
     full_at: Timestamp,
 }
 
+impl Bucket {
+    /// The bucket of which all is back at that moment, as a home stored it.
+    pub fn full_at(full_at: Timestamp) -> Self {
+        Self { full_at }
+    }
+
+    /// The moment at which all of it is back.
+    pub fn is_full_at(self) -> Timestamp {
+        self.full_at
+    }
+}
+
 /// When the same draw would succeed, if nothing else is drawn meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryAfter(pub Duration);

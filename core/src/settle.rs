@@ -359,8 +359,18 @@ pub async fn settle(yard: &Yard, id: JobId, told: Told<'_>) -> Result<Reported, 
 /// The same, with what the run used.
 async fn settle_used(yard: &Yard, id: JobId, told: Told<'_>, usage: Usage) -> Result<Reported, PortError> {
     let mut result = None;
+    // Its holder claimed it a while ago, and most often nobody has written since: the write finds out.
+    let mut known = yard.ledger.glimpse(id).await?;
+    let mut certain = false;
     for _ in 0..ROUNDS {
-        let Some(job) = yard.ledger.load(id).await? else { return Ok(Reported::Stale) };
+        let job = match known.take() {
+            Some(job) => job,
+            None => {
+                certain = true;
+                let Some(job) = yard.ledger.load(id).await? else { return Ok(Reported::Stale) };
+                job
+            }
+        };
         let situation = yard.situation().await;
         let run = match &job.state {
             State::Running(run) => Some((job.work.capability.clone(), run.at)),
@@ -368,6 +378,7 @@ async fn settle_used(yard: &Yard, id: JobId, told: Told<'_>, usage: Usage) -> Re
         };
         let (was, trace) = (Was::of(&job), job.trace_id());
         let decided = match report(job, told, &situation, yard.ambient.now(), yard.ambient.chance()) {
+            Err(_) if !certain => continue,
             Err(Refused::Already) => return Ok(Reported::Recorded),
             Err(Refused::Stale) => {
                 info!(job.id = %id, job.epoch = %told.epoch, trace.id = %trace, "a stale report was refused");
@@ -379,15 +390,22 @@ async fn settle_used(yard: &Yard, id: JobId, told: Told<'_>, usage: Usage) -> Re
             result = Some(keep(yard, id, told.epoch, text).await?);
         }
         let next = decided.job.clone();
-        if commit(yard, decided, result.clone()).await? == Saved::Saved {
-            tell::changed(yard, &was, &next);
-            yard.meters.output_dropped(usage.output_dropped_bytes);
-            if let (Some((capability, at)), Outcome::Succeeded(_)) = (run, told.outcome) {
-                let took = Duration::try_from(yard.ambient.now().duration_since(at)).unwrap_or(Duration::ZERO);
-                yard.shelf.observed().note(&capability, took, usage);
+        match commit(yard, decided, result.clone()).await? {
+            Saved::Saved => {}
+            Saved::Refused(None) => return Ok(Reported::Stale),
+            Saved::Refused(Some(current)) => {
+                (known, certain) = (Some(*current), true);
+                continue;
             }
-            return Ok(Reported::Recorded);
+            Saved::PermitTaken => continue,
         }
+        tell::changed(yard, &was, &next);
+        yard.meters.output_dropped(usage.output_dropped_bytes);
+        if let (Some((capability, at)), Outcome::Succeeded(_)) = (run, told.outcome) {
+            let took = Duration::try_from(yard.ambient.now().duration_since(at)).unwrap_or(Duration::ZERO);
+            yard.shelf.observed().note(&capability, took, usage);
+        }
+        return Ok(Reported::Recorded);
     }
     Err(overtaken("settle", id))
 }
@@ -466,11 +484,15 @@ impl Desk for YardDesk {
     }
 
     async fn log(&self, voucher: &Voucher, lines: &[LogLine]) -> Result<(), PortError> {
-        let job = self.0.ledger.load(voucher.id).await?;
-        let holds = job.as_ref().is_some_and(|job| match &job.state {
-            State::Running(run) => job.epoch == voucher.epoch && run.token == voucher.token.hash(),
-            State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Settled(_) => false,
-        });
+        let holds = |job: Option<Job>| {
+            job.is_some_and(|job| match &job.state {
+                State::Running(run) => job.epoch == voucher.epoch && run.token == voucher.token.hash(),
+                State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Settled(_) => false,
+            })
+        };
+        // What is kept by epoch harms no other run, should this one have been buried since it was seen.
+        let ledger = &self.0.ledger;
+        let holds = holds(ledger.glimpse(voucher.id).await?) || holds(ledger.load(voucher.id).await?);
         if holds { self.0.logs.append(voucher.id, voucher.epoch, lines).await } else { Ok(()) }
     }
 

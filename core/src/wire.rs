@@ -6,6 +6,7 @@
 mod brakes;
 mod desk;
 mod event;
+mod holder;
 mod record;
 #[cfg(feature = "openapi")]
 mod schema;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use self::brakes::{LimitView, PauseView, ScopeView, StateCount, TierView, YardView, decode_pause, encode_pause};
 pub use self::desk::{DeskAnswer, DeskCall, decode_answer, decode_call, encode_answer, encode_call};
 pub use self::event::{AnswerView, EventJobView, EventPlanView, FindingPlanView, ResourceView};
+pub use self::holder::{decode_runs, decode_worker, encode_runs, encode_worker};
 pub use self::record::{RECORD_VERSION, decode, encode};
 pub use self::ticked::{decode_ticked, encode_ticked};
 pub use self::view::{EntryView, Explanation, JobView, LogView, Supposed, VerdictView, completion_event, verdicts};

@@ -1,0 +1,185 @@
+//! What the yard knows about itself, under one partition key: pauses, who works, schedules' ticks, and which
+//! capabilities may hold jobs.
+//!
+//! Pauses and workers are needed at every decision. They are read together, and what was read holds for a few seconds
+//! of this process's own clock. Whoever pauses waits as long before it answers: from then on nobody acts on what was
+//! read before, and no two machines' clocks are compared.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use switchyard_core::brake::{Pause, Pauses, Scope};
+use switchyard_core::job::Holder;
+use switchyard_core::ports::{PortError, Worker};
+use switchyard_core::schedule::Ticked;
+use switchyard_core::wire;
+
+use super::item::{GONE, Item, PK, SK, key, n, number, s, text};
+use super::lists::Part;
+use super::{DynamoLedger, lock};
+use crate::failure::failed;
+
+/// The partition.
+pub(super) const YARD: &str = "Y";
+/// Sort keys of capabilities that may hold jobs begin so.
+pub(super) const HELD: &str = "held#";
+/// Those of pauses,
+const PAUSE: &str = "live#pause#";
+/// and of workers: both are read by their common beginning.
+const WORKER: &str = "live#worker#";
+const LIVE: &str = "live#";
+/// Those of what is remembered of schedules.
+const TICK: &str = "tick#";
+/// Where a row's value lies.
+const VALUE: &str = "val";
+
+/// How long a worker that says nothing more is listed, in seconds. It says so again with its beats.
+const WORKER_LISTED_SECONDS: i64 = 120;
+
+/// What decisions must know of the moment.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    pub(super) pauses: Arc<Pauses>,
+    pub(super) workers: Vec<Worker>,
+}
+
+/// What follows a prefix in a row's sort key.
+pub(super) fn name(item: &Item, prefix: &str) -> Option<String> {
+    text(item, SK)?.strip_prefix(prefix).map(str::to_owned)
+}
+
+fn scope_name(scope: &Scope) -> String {
+    match scope {
+        Scope::All => "all".to_owned(),
+        Scope::Tier(tier) => format!("tier#{tier}"),
+        Scope::Capability(name) => format!("capability#{name}"),
+    }
+}
+
+impl DynamoLedger {
+    /// The yard's rows whose sort keys begin so, as last written.
+    pub(super) async fn yard_rows(&self, prefix: &str, operation: &'static str) -> Result<Vec<Item>, PortError> {
+        let range =
+            Some((SK, "BETWEEN :from AND :to", vec![("from", s(prefix)), ("to", s(format!("{prefix}\u{ffff}")))]));
+        let part = Part { index: None, range, ..Part::of("", PK, YARD.to_owned()) };
+        self.all(&part, operation, |_| false).await
+    }
+
+    async fn put_row(
+        &self,
+        name: String,
+        value: String,
+        gone: Option<i64>,
+        operation: &'static str,
+    ) -> Result<(), PortError> {
+        let subject = self.subject(&name);
+        let mut item = key(YARD, name);
+        item.insert(VALUE.to_owned(), s(value));
+        item.extend(gone.map(|gone| (GONE.to_owned(), n(gone))));
+        let put = self.0.client.put_item().table_name(&self.0.table).set_item(Some(item)).send().await;
+        put.map(drop).map_err(|error| failed(operation, subject, &error))
+    }
+
+    async fn delete_row(&self, name: String, operation: &'static str) -> Result<(), PortError> {
+        let subject = self.subject(&name);
+        let delete = self.0.client.delete_item().table_name(&self.0.table).set_key(Some(key(YARD, name)));
+        delete.send().await.map(drop).map_err(|error| failed(operation, subject, &error))
+    }
+
+    /// What is paused and who works, at most [`super::LIVE`] old.
+    pub(super) async fn live(&self) -> Result<Arc<Live>, PortError> {
+        // Counted from before the read: what it shows is at least so new.
+        let asked = Instant::now();
+        if let Some((read, live)) = &*lock(&self.0.live)
+            && asked.duration_since(*read) < self.0.live_for
+        {
+            return Ok(Arc::clone(live));
+        }
+        let operation = "read what is paused, and who works,";
+        let rows = self.yard_rows(LIVE, operation).await?;
+        let now = self.0.ambient.now().as_second();
+        let mut pauses = Pauses::default();
+        let mut workers = Vec::new();
+        for row in &rows {
+            let value = text(row, VALUE).unwrap_or_default();
+            let unreadable =
+                |error| PortError::permanent(operation, self.subject(text(row, SK).unwrap_or_default()), error);
+            if name(row, PAUSE).is_some() {
+                // Better no decision than one that starts what somebody stopped.
+                pauses.set(wire::decode_pause(value).map_err(unreadable)?);
+            } else if number(row, GONE).is_none_or(|gone| gone > now) {
+                match wire::decode_worker(value) {
+                    Ok(worker) => workers.push(worker),
+                    Err(error) => tracing::warn!(%error, "what a worker said of itself cannot be read"),
+                }
+            }
+        }
+        let live = Arc::new(Live { pauses: Arc::new(pauses), workers });
+        *lock(&self.0.live) = Some((asked, Arc::clone(&live)));
+        Ok(live)
+    }
+
+    /// See [`switchyard_core::ports::Ledger::set_pause`]. A pause answers once nobody can act any more on what was read
+    /// before it was written; a resumption at once.
+    pub(super) async fn keep_pause(&self, scope: &Scope, pause: Option<&Pause>) -> Result<(), PortError> {
+        let row = format!("{PAUSE}{}", scope_name(scope));
+        match pause {
+            Some(pause) => self.put_row(row, wire::encode_pause(pause), None, "pause").await?,
+            None => self.delete_row(row, "resume").await?,
+        }
+        *lock(&self.0.live) = None;
+        if pause.is_some() {
+            tokio::time::sleep(self.0.live_for).await;
+            *lock(&self.0.live) = None;
+        }
+        Ok(())
+    }
+
+    /// A worker says what room it has; it is listed for two minutes unless it says so again.
+    ///
+    /// # Errors
+    ///
+    /// The table could not be written: it is listed as it last said.
+    pub async fn enter(&self, worker: &Worker) -> Result<(), PortError> {
+        let gone = self.0.ambient.now().as_second() + WORKER_LISTED_SECONDS;
+        let row = format!("{WORKER}{}", worker.holder);
+        self.put_row(row, wire::encode_worker(worker), Some(gone), "list worker").await?;
+        *lock(&self.0.live) = None;
+        Ok(())
+    }
+
+    /// A worker went home.
+    ///
+    /// # Errors
+    ///
+    /// The table could not be written: it is listed until its time is over.
+    pub async fn leave(&self, holder: &Holder) -> Result<(), PortError> {
+        self.delete_row(format!("{WORKER}{holder}"), "strike out worker").await?;
+        *lock(&self.0.live) = None;
+        Ok(())
+    }
+
+    /// See [`switchyard_core::ports::Ledger::last_ticks`].
+    pub(super) async fn ticks(&self) -> Result<BTreeMap<String, Ticked>, PortError> {
+        let operation = "read what is remembered of schedules";
+        let rows = self.yard_rows(TICK, operation).await?;
+        let mut ticks = BTreeMap::new();
+        for row in &rows {
+            let Some(name) = name(row, TICK) else { continue };
+            let ticked = wire::decode_ticked(text(row, VALUE).unwrap_or_default());
+            let ticked = ticked.map_err(|error| PortError::permanent(operation, self.subject(&name), error))?;
+            ticks.insert(name, ticked);
+        }
+        Ok(ticks)
+    }
+
+    /// See [`switchyard_core::ports::Ledger::ticked`].
+    pub(super) async fn keep_tick(&self, schedule: &str, ticked: Option<&Ticked>) -> Result<(), PortError> {
+        let row = format!("{TICK}{schedule}");
+        match ticked {
+            Some(ticked) => self.put_row(row, wire::encode_ticked(ticked), None, "remember schedule").await,
+            None => self.delete_row(row, "forget schedule").await,
+        }
+    }
+}
