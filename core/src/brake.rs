@@ -231,15 +231,15 @@ pub async fn admit(yard: &Yard, capability: &str, most: usize) -> Result<u64, Po
             break;
         }
         let Some(saved) = pass(yard, capability, left.min(PASS)).await? else { break };
-        for (job, acts) in saved {
+        let mut goes = Vec::with_capacity(saved.len());
+        for (job, _) in &saved {
             moved += 1;
             debug!(job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), permit = ?job.permit, "admitted");
-            let goes = job.phase() == Phase::Dispatched;
-            // What takes no room after all, because it expired or its launch failed at once, leaves it to the next.
-            if dispatch::act(yard, job, acts).await.is_empty() && goes {
-                left = left.saturating_sub(1);
-            }
+            goes.push(job.phase() == Phase::Dispatched);
         }
+        let freed = dispatch::act_all(yard, saved).await;
+        // What takes no room after all, because it expired or its launch failed at once, leaves it to the next.
+        left = left.saturating_sub(goes.iter().zip(freed).filter(|(goes, freed)| **goes && freed.is_empty()).count());
     }
     Ok(moved)
 }

@@ -49,9 +49,9 @@ use crate::intake::{self, Prepared, Rejected, Sender, Taken, Taking};
 use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, State, StopCause, Tier};
 use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
-    Acceptance, Assignment, Beat, Body, Claim, Claimed, Depths, Desk, Executor, Lane, LogLine, LogSink, Message,
+    Acceptance, Assignment, Beat, Bell, Body, Claim, Claimed, Depths, Desk, Executor, Lane, LogLine, LogSink, Message,
     NewJob, Order, Outcome, Permits, Query, Received, Refusal, Report, Reported, Room, Saved, Spend, Stream, TierDepth,
-    Usage, Voucher, Yard,
+    Usage, Voucher, Yard, describe,
 };
 use crate::reap::{self, Fact};
 use crate::route::{Limits, Place, Venue};
@@ -126,6 +126,7 @@ macro_rules! contract_suite {
             the_longest_unseen_events_make_room_and_are_counted
             // The lanes.
             a_rung_job_is_heard_in_its_own_lane_only
+            jobs_of_one_batch_ring_each_in_its_own_lane
             what_one_receiver_has_another_does_not_get
             a_released_message_is_heard_again
             a_deleted_message_of_a_claimed_job_is_never_heard_again
@@ -362,9 +363,10 @@ async fn hear(yard: &Yard, lane: &Lane) -> Received {
     }
 }
 
-async fn ring(yard: &Yard, job: &Job) {
-    let message = Message { id: job.id, epoch: job.epoch };
-    yard.lanes.ring(&dispatch::lane(job), message).await.expect("ring");
+async fn ring(yard: &Yard, jobs: &[Job]) {
+    let bells: Vec<Bell<'_>> = jobs.iter().map(|job| Bell { lane: dispatch::lane(job), job }).collect();
+    let unrung = yard.lanes.ring(&bells).await;
+    assert!(unrung.is_empty(), "{} did not ring: {}", unrung.len(), describe(&unrung[0].1));
 }
 
 fn ids(jobs: &[Job]) -> Vec<JobId> {
@@ -863,7 +865,7 @@ async fn a_rung_job_is_heard_in_its_own_lane_only(yard: &Yard) {
         assert_eq!(yard.lanes.visible(lane).await.expect("visible"), 0);
         assert_eq!(yard.lanes.receive(lane, 10, false).await.expect("receive"), [], "an empty lane answers at once");
         let job = put(yard, [new]).await.remove(0);
-        ring(yard, &job).await;
+        ring(yard, std::slice::from_ref(&job)).await;
         assert_eq!(yard.lanes.visible(lane).await.expect("visible"), 1);
         for other in lanes.iter().filter(|other| *other != lane) {
             assert_eq!(drain(yard, other).await, [], "nothing in {other:?}");
@@ -875,12 +877,30 @@ async fn a_rung_job_is_heard_in_its_own_lane_only(yard: &Yard) {
     }
 }
 
+async fn jobs_of_one_batch_ring_each_in_its_own_lane(yard: &Yard) {
+    let now = today(yard);
+    let tiers = [Tier::Standard, Tier::Synchronous, Tier::Priority];
+    let prepared: Vec<Prepared> = (0..36)
+        .map(|n| {
+            let mut prepared = submission(yard, Some(&format!("batch-{n}")), &greet(), now);
+            prepared.job.work.tier = tiers[n % tiers.len()];
+            prepared
+        })
+        .collect();
+    let lanes: Vec<Lane> = prepared.iter().take(tiers.len()).map(|prepared| dispatch::lane(&prepared.job)).collect();
+    let wanted: Vec<JobId> = prepared.iter().map(|prepared| prepared.job.id).collect();
+    let taken = intake::accept(yard, prepared).await.expect("accept");
+    assert!(taken.iter().all(|taken| matches!(taken, Ok(Taken { fresh: true, .. }))));
+    for (n, lane) in lanes.iter().enumerate() {
+        let heard: BTreeSet<JobId> = drain(yard, lane).await.iter().map(|heard| heard.message.id).collect();
+        assert_eq!(heard, wanted.iter().skip(n).step_by(tiers.len()).copied().collect(), "{lane:?}");
+    }
+}
+
 async fn what_one_receiver_has_another_does_not_get(yard: &Yard) {
     let now = today(yard);
     let jobs = put(yard, (0..24).map(|n| greeting(yard, &format!("shared-{n}"), now))).await;
-    for job in &jobs {
-        ring(yard, job).await;
-    }
+    ring(yard, &jobs).await;
     let lane = dispatch::lane(&jobs[0]);
     assert_eq!(yard.lanes.visible(&lane).await.expect("visible"), 24);
     let receivers = (0..4).map(|_| drain(yard, &lane));
@@ -893,7 +913,7 @@ async fn what_one_receiver_has_another_does_not_get(yard: &Yard) {
 async fn a_released_message_is_heard_again(yard: &Yard) {
     let job = put(yard, [greeting(yard, "released", today(yard))]).await.remove(0);
     let lane = dispatch::lane(&job);
-    ring(yard, &job).await;
+    ring(yard, std::slice::from_ref(&job)).await;
     for _ in 0..3 {
         let heard = hear(yard, &lane).await;
         assert_eq!(heard.message, Message { id: job.id, epoch: job.epoch });
@@ -907,7 +927,7 @@ async fn a_deleted_message_of_a_claimed_job_is_never_heard_again(yard: &Yard) {
     let now = today(yard);
     let job = put(yard, [greeting(yard, "deleted", now)]).await.remove(0);
     let lane = dispatch::lane(&job);
-    ring(yard, &job).await;
+    ring(yard, std::slice::from_ref(&job)).await;
     let heard = hear(yard, &lane).await;
     win(yard, &claim_of(&job, 1), now).await;
     yard.lanes.delete(&heard).await.expect("delete");
@@ -920,9 +940,7 @@ async fn a_deleted_message_of_a_claimed_job_is_never_heard_again(yard: &Yard) {
 async fn a_receive_takes_no_more_than_it_may(yard: &Yard) {
     let now = today(yard);
     let jobs = put(yard, (0..5).map(|n| greeting(yard, &format!("few-{n}"), now))).await;
-    for job in &jobs {
-        ring(yard, job).await;
-    }
+    ring(yard, &jobs).await;
     let lane = dispatch::lane(&jobs[0]);
     let mut heard = 0;
     for _ in 0..10 {
@@ -935,8 +953,9 @@ async fn a_receive_takes_no_more_than_it_may(yard: &Yard) {
 
 async fn a_paused_tier_rings_for_nobody_until_it_is_resumed(yard: &Yard) {
     let now = today(yard);
-    let [job] = &put(yard, [greeting(yard, "hushed", now)]).await[..] else { panic!("one job") };
-    ring(yard, job).await;
+    let jobs = put(yard, [greeting(yard, "hushed", now)]).await;
+    ring(yard, &jobs).await;
+    let job = &jobs[0];
     let lane = dispatch::lane(job);
     let scope = Scope::Tier(lane.tier);
     let pause = Pause { scope: scope.clone(), by: "contract".to_owned(), at: now, reason: String::new() };

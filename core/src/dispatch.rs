@@ -12,7 +12,9 @@ use tracing::{debug, warn};
 use crate::brake::{self, Brake};
 use crate::job::{Ending, Failure, Job, JobId, Owed, ResultRef, Settlement, State, Step, Tier, TokenHash};
 use crate::policies::Situation;
-use crate::ports::{Body, Lane, LaunchFailed, LaunchFailure, Message, PortError, Saved, Yard, backoff, persist};
+use crate::ports::{
+    Bell, Body, Lane, LaunchFailed, LaunchFailure, Message, PortError, Saved, Yard, backoff, describe, persist,
+};
 use crate::route::{Conditions, Refused, Rule, Venue, route};
 use crate::tell::{self, Was};
 
@@ -61,7 +63,7 @@ pub struct Decided {
 /// What a record asks to be done, read off the record alone: for a new dispatch, and for what is owed.
 pub fn acts(job: &Job) -> Vec<Act> {
     let mut acts: Vec<Act> = job.owed.iter().cloned().map(Act::Pay).collect();
-    let message = Message { id: job.id, epoch: job.epoch };
+    let message = Message::of(job);
     match job.state {
         State::Dispatched { .. } => acts.push(match job.route.venue() {
             Venue::Inline => Act::RunHere(message),
@@ -300,71 +302,109 @@ pub(crate) async fn keep(yard: &Yard, job: &Job, result: Option<Body>) -> Result
 
 /// Does what a saved record asks for. Nothing that fails here is lost: the record says what is due.
 pub async fn carry_out(yard: &Yard, job: Job, acts: Vec<Act>) {
-    let freed = act(yard, job, acts).await;
+    let freed = act_all(yard, vec![(job, acts)]).await.into_iter().flatten();
     // One job gave up one permit at most: whatever else may go by now is the sweep's, and nobody's who waits here.
     brake::admit_all(yard, freed, 1).await;
 }
 
-/// Does them all but the admissions, and answers for which capabilities somebody must admit: an admission leads to
-/// other jobs' acts, and whoever does those must not be inside this one's.
-pub(crate) async fn act(yard: &Yard, job: Job, acts: Vec<Act>) -> BTreeSet<String> {
-    let mut freed = BTreeSet::new();
-    for act in acts {
-        match act {
-            // The caller of `accept` runs it; on any other way here no invocation is at hand, and none is routed so.
-            Act::RunHere(_) => {}
-            Act::Ring(lane, message) => {
-                if let Err(error) = yard.lanes.ring(&lane, message).await {
-                    warn!(
-                        job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), %error,
-                        "doorbell not rung; the reaper rings it"
-                    );
-                }
-            }
-            Act::Launch(venue, _) => match yard.launcher.launch(&job).await {
-                Ok(()) => debug!(
-                    job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), venue = %venue, "launched"
-                ),
-                // It stays as it is, and the reaper launches it when it is due: no try is counted.
-                Err(failed) if failed.kind == LaunchFailure::NoPlace => {
-                    debug!(
-                        job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), reason = %failed,
-                        "not launched yet"
-                    );
-                }
-                Err(failed) => {
-                    let (now, chance) = (yard.ambient.now(), yard.ambient.chance());
-                    let decided = launch_failed(job.clone(), &failed, &yard.situation().await, now, chance);
-                    let Decided { job: next, acts } = decided;
-                    let next = next.stamped(yard.ambient.nonce());
-                    match keep(yard, &next, None).await {
-                        // Boxed, because it may lead to a launch again.
-                        Ok(Saved::Saved) => {
-                            tell::changed(yard, &Was::of(&job), &next);
-                            freed.extend(Box::pin(self::act(yard, next, acts)).await);
-                        }
-                        Ok(Saved::Refused(_) | Saved::PermitTaken) => {}
-                        Err(error) => {
+/// Does all of them but the admissions, and answers for each job for which capabilities somebody must admit: an
+/// admission leads to other jobs' acts, and whoever does those must not be inside this one's.
+///
+/// The doorbells of all the jobs ring first and together: nothing else here is what somebody waits for, and five hundred
+/// calls of a queue are more than fifty.
+pub(crate) async fn act_all(yard: &Yard, decided: Vec<(Job, Vec<Act>)>) -> Vec<BTreeSet<String>> {
+    let mut freed = vec![BTreeSet::new(); decided.len()];
+    let mut round: Vec<(usize, Job, Vec<Act>)> =
+        decided.into_iter().enumerate().map(|(n, (job, acts))| (n, job, acts)).collect();
+    // A launch that fails may lead to a doorbell or to another launch: the next round.
+    while !round.is_empty() {
+        ring(yard, &round).await;
+        let mut next = Vec::new();
+        for (n, job, acts) in round {
+            for act in acts {
+                match act {
+                    // The caller of `accept` runs it; on any other way here no invocation is at hand, and none is
+                    // routed so.
+                    Act::RunHere(_) => {}
+                    // Rung already.
+                    Act::Ring(..) => {}
+                    Act::Launch(venue, _) => {
+                        next.extend(launch(yard, &job, venue).await.map(|Decided { job, acts }| (n, job, acts)));
+                    }
+                    Act::Pay(owed) => {
+                        if let Err(error) = pay(yard, &job, &owed).await {
                             warn!(
                                 job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), %error,
-                                "failed launch not recorded; the reaper launches again"
+                                "not paid yet; the reaper tries again"
                             );
                         }
                     }
-                }
-            },
-            Act::Pay(owed) => {
-                if let Err(error) = pay(yard, &job, &owed).await {
-                    warn!(
-                        job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), %error,
-                        "not paid yet; the reaper tries again"
-                    );
+                    Act::Admit(capability) => drop(freed[n].insert(capability)),
                 }
             }
-            Act::Admit(capability) => drop(freed.insert(capability)),
         }
+        round = next;
     }
     freed
+}
+
+/// Rings every doorbell among these acts in one call.
+async fn ring(yard: &Yard, round: &[(usize, Job, Vec<Act>)]) {
+    let bells = round.iter().flat_map(|(_, job, acts)| {
+        acts.iter().filter_map(move |act| match act {
+            // Its message is the record's own: a bell is decided with the record that is saved.
+            Act::Ring(lane, _) => Some(Bell { lane: *lane, job }),
+            Act::RunHere(_) | Act::Launch(..) | Act::Pay(_) | Act::Admit(_) => None,
+        })
+    });
+    let bells: Vec<Bell<'_>> = bells.collect();
+    if bells.is_empty() {
+        return;
+    }
+    for (message, error) in yard.lanes.ring(&bells).await {
+        if let Some(Bell { job, .. }) = bells.iter().find(|bell| bell.message() == message) {
+            warn!(
+                job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), error = %describe(&error),
+                "doorbell not rung; the reaper rings it"
+            );
+        }
+    }
+}
+
+/// Launches a job's task. Answers what was decided and saved where that failed.
+async fn launch(yard: &Yard, job: &Job, venue: Venue) -> Option<Decided> {
+    let failed = match yard.launcher.launch(job).await {
+        Ok(()) => {
+            debug!(job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), venue = %venue, "launched");
+            return None;
+        }
+        // It stays as it is, and the reaper launches it when it is due: no try is counted.
+        Err(failed) if failed.kind == LaunchFailure::NoPlace => {
+            debug!(
+                job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), reason = %failed,
+                "not launched yet"
+            );
+            return None;
+        }
+        Err(failed) => failed,
+    };
+    let (now, chance) = (yard.ambient.now(), yard.ambient.chance());
+    let Decided { job: next, acts } = launch_failed(job.clone(), &failed, &yard.situation().await, now, chance);
+    let next = next.stamped(yard.ambient.nonce());
+    match keep(yard, &next, None).await {
+        Ok(Saved::Saved) => {
+            tell::changed(yard, &Was::of(job), &next);
+            Some(Decided { job: next, acts })
+        }
+        Ok(Saved::Refused(_) | Saved::PermitTaken) => None,
+        Err(error) => {
+            warn!(
+                job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), %error,
+                "failed launch not recorded; the reaper launches again"
+            );
+            None
+        }
+    }
 }
 
 /// Does what is owed, then strikes it out. A crash in between does it twice, which is harmless.
@@ -423,8 +463,7 @@ mod tests {
     #[test]
     fn a_dispatch_to_the_fleet_rings_and_nothing_else() {
         let job = a_job(Venue::Fleet);
-        let message = Message { id: job.id, epoch: Epoch(1) };
-        assert_eq!(acts(&job), [Act::Ring(lane(&job), message)]);
+        assert_eq!(acts(&job), [Act::Ring(lane(&job), Message::of(&job))]);
     }
 
     #[test]

@@ -499,20 +499,21 @@ pub async fn accept(yard: &Yard, prepared: Vec<Prepared>) -> Result<Vec<Result<T
     let jobs: Vec<Job> = new.iter().map(|new| new.job.clone()).collect();
     let acceptances = yard.ledger.accept(new).await?;
     let mut taken = Vec::with_capacity(jobs.len());
-    // One admission for a whole batch of held jobs.
-    let mut held = BTreeSet::new();
+    let mut fresh = Vec::new();
     for (job, acceptance) in jobs.into_iter().zip(acceptances) {
         taken.push(match judge(job, acceptance) {
             Ok(taken) => {
                 tell::taken(yard, &taken);
                 if taken.fresh {
-                    held.extend(dispatch::act(yard, taken.job.clone(), dispatch::acts(&taken.job)).await);
+                    fresh.push((taken.job.clone(), dispatch::acts(&taken.job)));
                 }
                 Ok(taken)
             }
             Err(rejected) => Err(rejected),
         });
     }
+    // One call of the lanes, and one admission for a whole batch of held jobs.
+    let held: BTreeSet<String> = dispatch::act_all(yard, fresh).await.into_iter().flatten().collect();
     brake::admit_all(yard, held, taken.len()).await;
     Ok(taken)
 }

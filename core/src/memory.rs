@@ -19,7 +19,7 @@ use crate::execute;
 use crate::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
 use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
-    Acceptance, Ambient, Beat, BlobRef, Blobs, Body, Claim, Claimed, Depths, Herald, Lane, Lanes, LaunchFailed,
+    Acceptance, Ambient, Beat, Bell, BlobRef, Blobs, Body, Claim, Claimed, Depths, Herald, Lane, Lanes, LaunchFailed,
     Launcher, Ledger, LogLine, LogPage, Logs, Message, NewJob, Permits, PortError, Query, Received, Refusal, Saved,
     Spend, TaskState, TierDepth, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary, Worker, Workers,
     Yard,
@@ -534,14 +534,16 @@ impl Ledger for Memory {
 
 #[async_trait]
 impl Lanes for Memory {
-    async fn ring(&self, lane: &Lane, message: Message) -> Result<(), PortError> {
+    async fn ring(&self, bells: &[Bell<'_>]) -> Vec<(Message, PortError)> {
         let mut kept = self.kept();
-        kept.receipts += 1;
-        let receipt = kept.receipts;
-        kept.lanes.entry(*lane).or_default().push_back((message, receipt));
+        for bell in bells {
+            kept.receipts += 1;
+            let receipt = kept.receipts;
+            kept.lanes.entry(bell.lane).or_default().push_back((bell.message(), receipt));
+        }
         drop(kept);
         self.0.changed.notify(usize::MAX);
-        Ok(())
+        Vec::new()
     }
 
     async fn receive(&self, lane: &Lane, max: usize, wait: bool) -> Result<Vec<Received>, PortError> {

@@ -382,6 +382,30 @@ pub struct Message {
     pub epoch: Epoch,
 }
 
+impl Message {
+    /// The doorbell of the job as this record has it.
+    pub fn of(job: &Job) -> Self {
+        Self { id: job.id, epoch: job.epoch }
+    }
+}
+
+/// A doorbell to ring.
+#[derive(Clone, Copy, Debug)]
+pub struct Bell<'a> {
+    /// In which lane.
+    pub lane: Lane,
+    /// For which job, as it was saved. A home may send the record along as a hint that spares the claimer a read, and
+    /// treat callers fairly by it; what the bell says is its [`Bell::message`].
+    pub job: &'a Job,
+}
+
+impl Bell<'_> {
+    /// What it says.
+    pub fn message(&self) -> Message {
+        Message::of(self.job)
+    }
+}
+
 /// A message taken from a lane, with what it takes to delete or return it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
@@ -396,8 +420,8 @@ pub struct Received {
 /// Doorbells of the fleet's tiers. They may be lost, late, out of order or doubled: the record decides.
 #[async_trait]
 pub trait Lanes: Send + Sync {
-    /// Puts a message into a lane.
-    async fn ring(&self, lane: &Lane, message: Message) -> Result<(), PortError>;
+    /// Rings them, all at once, and answers those that may not have rung.
+    async fn ring(&self, bells: &[Bell<'_>]) -> Vec<(Message, PortError)>;
     /// Takes up to `max` messages, hidden from others until deleted, released, or the visibility timeout ends.
     /// With `wait` an empty lane is waited for, as long as the home thinks fit; without it the answer is at once.
     /// Dropped before it has answered, it leaves nothing hidden: what it took meanwhile the home gives back.

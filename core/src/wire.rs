@@ -1,10 +1,11 @@
-//! The versioned JSON of everything that is stored or sent: records, what the API shows, and what a child says to
-//! its yard. The domain types know nothing of it, so that renaming a field inside changes nothing outside.
+//! The versioned JSON of everything that is stored or sent: records, what the API shows, doorbells, and what a child
+//! says to its yard. The domain types know nothing of it, so that renaming a field inside changes nothing outside.
 //!
 //! A reader ignores fields it does not know and refuses versions it does not know.
 
 mod brakes;
 mod desk;
+mod doorbell;
 mod event;
 mod holder;
 mod record;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::brakes::{LimitView, PauseView, ScopeView, StateCount, TierView, YardView, decode_pause, encode_pause};
 pub use self::desk::{DeskAnswer, DeskCall, decode_answer, decode_call, encode_answer, encode_call};
+pub use self::doorbell::{DOORBELL_VERSION, Doorbell, decode_doorbell, encode_doorbell};
 pub use self::event::{AnswerView, EventJobView, EventPlanView, FindingPlanView, ResourceView};
 pub use self::holder::{decode_runs, decode_worker, encode_runs, encode_worker};
 pub use self::record::{RECORD_VERSION, decode, encode};
@@ -37,6 +39,13 @@ pub struct WireError {
     /// Why it is not.
     #[source]
     pub cause: WireCause,
+}
+
+impl WireError {
+    /// Whether a newer program wrote it: whoever runs that can read it.
+    pub fn is_newer(&self) -> bool {
+        matches!(self.cause, WireCause::Version { found, known } if found > known)
+    }
 }
 
 /// Why a text cannot be read.

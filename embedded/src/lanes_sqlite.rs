@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use rusqlite::params;
 use switchyard_core::job::{Epoch, JobId};
-use switchyard_core::ports::{Lane, Lanes, Message, PortError, Received};
+use switchyard_core::ports::{Bell, Lane, Lanes, Message, PortError, Received};
 
 use crate::ledger_sqlite::{SqliteLedger, lane_name};
 
@@ -87,11 +87,15 @@ impl SqliteLanes {
 
 #[async_trait]
 impl Lanes for SqliteLanes {
-    async fn ring(&self, _lane: &Lane, message: Message) -> Result<(), PortError> {
-        // The record is there; whoever held a lease on it and let it lie has had its time.
-        self.kept().leases.remove(&message);
+    async fn ring(&self, bells: &[Bell<'_>]) -> Vec<(Message, PortError)> {
+        let mut kept = self.kept();
+        for bell in bells {
+            // The record is there; whoever held a lease on it and let it lie has had its time.
+            kept.leases.remove(&bell.message());
+        }
+        drop(kept);
         self.ledger.bells.lanes.notify_waiters();
-        Ok(())
+        Vec::new()
     }
 
     async fn receive(&self, lane: &Lane, max: usize, wait: bool) -> Result<Vec<Received>, PortError> {
