@@ -2,3 +2,6 @@
 
 pub mod clients;
 pub mod failure;
+pub mod blobs_s3;
+pub mod logs_cloudwatch;
+pub mod herald_eventbridge;
