@@ -5,3 +5,4 @@ pub mod failure;
 pub mod blobs_s3;
 pub mod logs_cloudwatch;
 pub mod herald_eventbridge;
+pub mod metrics_emf;
