@@ -2,5 +2,9 @@
 
 pub mod clients;
 pub mod failure;
-pub mod ledger_dynamodb;
 pub mod sightings;
+pub mod ledger_dynamodb;
+pub mod blobs_s3;
+pub mod logs_cloudwatch;
+pub mod herald_eventbridge;
+pub mod metrics_emf;
