@@ -2,3 +2,6 @@
 
 pub mod clients;
 pub mod failure;
+pub mod rate;
+pub mod environment;
+pub mod launcher_ecs;
