@@ -5,3 +5,4 @@ pub mod failure;
 pub mod rate;
 pub mod environment;
 pub mod launcher_ecs;
+pub mod fleet_autoscaling;
