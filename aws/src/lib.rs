@@ -2,8 +2,12 @@
 
 pub mod clients;
 pub mod failure;
+pub mod environment;
+pub mod rate;
 pub mod sightings;
 pub mod ledger_dynamodb;
+pub mod launcher_ecs;
+pub mod fleet_autoscaling;
 pub mod blobs_s3;
 pub mod logs_cloudwatch;
 pub mod herald_eventbridge;
