@@ -61,7 +61,8 @@ struct Inner {
     forgetting: Forgetting,
     unmapped_room: UnmappedRoom,
     live_for: Duration,
-    live: Mutex<Option<(Instant, Arc<live::Live>)>>,
+    /// Held while it is read: whoever asks meanwhile takes what that brings.
+    live: tokio::sync::Mutex<Option<(Instant, Arc<live::Live>)>>,
     /// Capabilities of which the table knows that some of their jobs may be held.
     held: Mutex<HashSet<String>>,
     /// Since when no job of a limited capability has run without a permit, as far as this process saw.
@@ -115,7 +116,7 @@ impl DynamoLedger {
             forgetting: Forgetting { retention: settings.time_to_live },
             unmapped_room: settings.unmapped_room,
             live_for: settings.live_for,
-            live: Mutex::default(),
+            live: tokio::sync::Mutex::default(),
             held: Mutex::default(),
             numbered: Mutex::default(),
         }))

@@ -17,7 +17,7 @@ use switchyard_core::wire;
 
 use super::item::{GONE, Item, PK, SK, key, n, number, s, text};
 use super::lists::Part;
-use super::{DynamoLedger, lock};
+use super::DynamoLedger;
 use crate::failure::failed;
 
 /// The partition.
@@ -89,9 +89,10 @@ impl DynamoLedger {
 
     /// What is paused and who works, at most [`super::LIVE`] old.
     pub(super) async fn live(&self) -> Result<Arc<Live>, PortError> {
+        let mut kept = self.0.live.lock().await;
         // Counted from before the read: what it shows is at least so new.
         let asked = Instant::now();
-        if let Some((read, live)) = &*lock(&self.0.live)
+        if let Some((read, live)) = &*kept
             && asked.duration_since(*read) < self.0.live_for
         {
             return Ok(Arc::clone(live));
@@ -116,7 +117,7 @@ impl DynamoLedger {
             }
         }
         let live = Arc::new(Live { pauses: Arc::new(pauses), workers });
-        *lock(&self.0.live) = Some((asked, Arc::clone(&live)));
+        *kept = Some((asked, Arc::clone(&live)));
         Ok(live)
     }
 
@@ -128,10 +129,10 @@ impl DynamoLedger {
             Some(pause) => self.put_row(row, wire::encode_pause(pause), None, "pause").await?,
             None => self.delete_row(row, "resume").await?,
         }
-        *lock(&self.0.live) = None;
+        *self.0.live.lock().await = None;
         if pause.is_some() {
             tokio::time::sleep(self.0.live_for).await;
-            *lock(&self.0.live) = None;
+            *self.0.live.lock().await = None;
         }
         Ok(())
     }
@@ -145,7 +146,7 @@ impl DynamoLedger {
         let gone = self.0.ambient.now().as_second() + WORKER_LISTED_SECONDS;
         let row = format!("{WORKER}{}", worker.holder);
         self.put_row(row, wire::encode_worker(worker), Some(gone), "list worker").await?;
-        *lock(&self.0.live) = None;
+        *self.0.live.lock().await = None;
         Ok(())
     }
 
@@ -156,7 +157,7 @@ impl DynamoLedger {
     /// The table could not be written: it is listed until its time is over.
     pub async fn leave(&self, holder: &Holder) -> Result<(), PortError> {
         self.delete_row(format!("{WORKER}{holder}"), "strike out worker").await?;
-        *lock(&self.0.live) = None;
+        *self.0.live.lock().await = None;
         Ok(())
     }
 
