@@ -2,3 +2,8 @@
 
 pub mod clients;
 pub mod failure;
+pub mod lanes_sqs;
+pub mod sightings;
+
+#[cfg(test)]
+mod testing;
