@@ -1,20 +1,36 @@
 # Every target installs nothing by itself but what cargo fetches; `bench` says what else it needs and gets it.
 
-.PHONY: demo test check bench soak
+.PHONY: demo test check bench soak emulators emulators-stop faults
 
 # The yard's main job on this machine: no AWS account, no Docker.
 demo:
 	cargo build --package switchyard
 	sh demo/run.sh "$${CARGO_TARGET_DIR:-target}/debug/switchyard"
 
-# nextest runs each test in a process of its own, side by side; without it cargo's own runner does.
+# nextest runs each test in a process of its own, side by side; without it cargo's own runner does. The emulators of AWS
+# are started once for all tests, from pinned packages (Python 3.11 or newer).
 test:
 	@if cargo nextest --version >/dev/null 2>&1; then \
-	    cargo nextest run --workspace --all-features --no-fail-fast; \
+	    sh infra/emulators/run.sh with cargo nextest run --workspace --all-features --no-fail-fast; \
 	else \
-	    cargo test --workspace --all-features --no-fail-fast; \
+	    sh infra/emulators/run.sh with cargo test --workspace --all-features --no-fail-fast; \
 	fi
 	cargo test --workspace --all-features --doc
+
+# AWS on this machine: MiniStack and moto on loopback, until `make emulators-stop`. Prints their endpoints.
+emulators:
+	@sh infra/emulators/run.sh start
+
+emulators-stop:
+	@sh infra/emulators/run.sh stop
+
+# The fault proxy before the emulators, until it is interrupted; then it says what every request would have cost.
+# SEED=N has it fail as AWS fails, the same for the same seed.
+faults:
+	cargo build --package switchyard-faults
+	@eval "$$(sh infra/emulators/run.sh start)"; \
+	exec "$${CARGO_TARGET_DIR:-target}/debug/switchyard-faults" --upstream "$$SWITCHYARD_TEST_MINISTACK" \
+	    --upstream-for "autoscaling=$$SWITCHYARD_TEST_MOTO" $(if $(SEED),--seed $(SEED),--calm)
 
 # Writes nothing but build products.
 check:

@@ -14,7 +14,7 @@ use switchyard_core::ports::PortError;
 const MESSAGE_BYTES: usize = 500;
 
 /// What AWS, or the way to it, answered.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}{}", Request(request_id.as_deref()))]
 pub struct AwsError {
     /// AWS's own code, such as `AccessDeniedException`; ours, in snake case, where no answer came.

@@ -44,8 +44,8 @@ use crate::sightings::Sightings;
 /// How long what is paused and who works is taken to be as it was read. A pause is answered only when it has been so
 /// for this long: then nobody who asks after the answer can still act on what was read before it.
 pub const LIVE: Duration = Duration::from_secs(5);
-/// Tries of a write that others were in the way of, at once, before the caller hears of it.
-const CONFLICTS: u32 = 8;
+/// Tries of a write that others were in the way of, at once, before the caller hears of it: three seconds or so.
+const CONFLICTS: u32 = 16;
 /// How long a beat is kept after it: a holder is long dead by then.
 const BEAT_KEPT: Duration = Duration::from_secs(24 * 3600);
 
@@ -57,7 +57,10 @@ struct Inner {
     client: Client,
     table: String,
     ambient: Arc<dyn Ambient>,
-    sightings: Arc<Sightings>,
+    /// What this process read and wrote.
+    sightings: Sightings,
+    /// What doorbells brought along: a claim may start from it, and nothing else.
+    hints: Arc<Sightings>,
     forgetting: Forgetting,
     unmapped_room: UnmappedRoom,
     live_for: Duration,
@@ -101,18 +104,14 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl DynamoLedger {
-    /// The ledger in a table. `sightings` are what this process saw of records, shared with its lanes.
-    pub fn new(
-        clients: &Clients,
-        settings: DynamoSettings,
-        sightings: Arc<Sightings>,
-        ambient: Arc<dyn Ambient>,
-    ) -> Self {
+    /// The ledger in a table. `hints` are what doorbells bring along of records, from the lanes.
+    pub fn new(clients: &Clients, settings: DynamoSettings, hints: Arc<Sightings>, ambient: Arc<dyn Ambient>) -> Self {
         Self(Arc::new(Inner {
             client: clients.dynamodb(),
             table: settings.table,
             ambient,
-            sightings,
+            sightings: Sightings::default(),
+            hints,
             forgetting: Forgetting { retention: settings.time_to_live },
             unmapped_room: settings.unmapped_room,
             live_for: settings.live_for,
@@ -176,9 +175,9 @@ impl DynamoLedger {
         Ok(found)
     }
 
-    /// Lets whoever is in the way finish: 10 ms, doubled from try to try.
+    /// Lets whoever is in the way finish: 10 ms, doubled from try to try up to 320.
     async fn wait(&self, tried: u32) {
-        let pause = switchyard_core::ports::backoff(Duration::from_millis(10), tried, self.0.ambient.chance());
+        let pause = switchyard_core::ports::backoff(Duration::from_millis(10), tried.min(6), self.0.ambient.chance());
         tokio::time::sleep(pause).await;
     }
 
@@ -270,6 +269,14 @@ impl Ledger for DynamoLedger {
 
     async fn load(&self, id: JobId) -> Result<Option<Job>, PortError> {
         self.load_now(id).await
+    }
+
+    async fn load_all(&self, ids: &[JobId]) -> Result<Vec<Job>, PortError> {
+        // DynamoDB refuses a batch that names a key twice: a holder may run a job at two epochs for a moment.
+        let ids: std::collections::BTreeSet<JobId> = ids.iter().copied().collect();
+        let keys = ids.into_iter().map(main_key).collect();
+        let items = self.get_all(keys, Some(&[PK, SK, item::RECORD]), "load").await?;
+        items.iter().map(|item| item::job(item, "load")).collect()
     }
 
     async fn glimpse(&self, id: JobId) -> Result<Option<Job>, PortError> {

@@ -6,9 +6,14 @@ pub mod environment;
 pub mod rate;
 pub mod sightings;
 pub mod ledger_dynamodb;
+pub mod lanes_sqs;
 pub mod launcher_ecs;
 pub mod fleet_autoscaling;
 pub mod blobs_s3;
 pub mod logs_cloudwatch;
 pub mod herald_eventbridge;
 pub mod metrics_emf;
+pub mod home;
+
+#[cfg(test)]
+mod testing;

@@ -1,54 +1,114 @@
-//! Records as this process saw them last. A conditional write may start from one and spare a read: it takes effect only
-//! when nobody has written since, and else is answered with the record as it is. Nothing else may rest on them.
+//! Jobs as this process saw them last. A conditional write needs the record that it changes; what a doorbell brought
+//! along, or what was read or written a moment ago, spares reading it first. It may be old: the ledger's condition then
+//! refuses the write and answers with the record there is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use switchyard_core::job::{Job, JobId};
 
-/// Records kept at most: some 20 MB of them. A worker needs those of its runs, whoever takes a batch those of the batch.
-const MOST: usize = 10_000;
+/// Jobs that are remembered, the longest unseen out first: about 3 KiB each, and more than a worker or a function
+/// has under way between two writes to the same job.
+pub const SIGHTINGS: usize = 10_000;
 
-/// What was seen.
-#[derive(Debug, Default)]
-pub struct Sightings(Mutex<Kept>);
+/// What was seen of jobs. Shared by whoever sees records and whoever writes them.
+#[derive(Debug)]
+pub struct Sightings {
+    seen: Mutex<Seen>,
+    most: usize,
+}
 
 #[derive(Debug, Default)]
-struct Kept {
-    jobs: HashMap<JobId, Job>,
-    /// In the order in which they were first seen; what was forgotten since is skipped.
-    order: VecDeque<JobId>,
+struct Seen {
+    jobs: HashMap<JobId, (u64, Job)>,
+    /// By when they were noted, the oldest first.
+    order: BTreeMap<u64, JobId>,
+    noted: u64,
+}
+
+impl Default for Sightings {
+    fn default() -> Self {
+        Self::of_at_most(SIGHTINGS)
+    }
 }
 
 impl Sightings {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        // A panic in between leaves maps that agree well enough: every reader checks.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Room for so many jobs.
+    pub fn of_at_most(most: usize) -> Self {
+        Self { seen: Mutex::default(), most: most.max(1) }
     }
 
-    /// Notes a record, unless a newer one was seen.
+    fn seen_so_far(&self) -> MutexGuard<'_, Seen> {
+        // Whatever panics in between leaves an entry too few at worst, and each is only a hint.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers the record, unless a later one was seen.
     pub fn note(&self, job: &Job) {
-        let mut kept = self.kept();
-        if kept.jobs.get(&job.id).is_some_and(|seen| seen.revision >= job.revision) {
-            return;
+        let mut seen = self.seen_so_far();
+        let seen = &mut *seen;
+        seen.noted += 1;
+        let noted = seen.noted;
+        let (at, known) = seen.jobs.entry(job.id).or_insert_with(|| (noted, job.clone()));
+        // What was seen first stays at the same revision: it may be our own, and the other a doorbell's hint.
+        if known.revision < job.revision {
+            known.clone_from(job);
         }
-        if kept.jobs.insert(job.id, job.clone()).is_none() {
-            kept.order.push_back(job.id);
-        }
-        while kept.order.len() > MOST {
-            if let Some(oldest) = kept.order.pop_front() {
-                kept.jobs.remove(&oldest);
-            }
+        seen.order.remove(&std::mem::replace(at, noted));
+        seen.order.insert(noted, job.id);
+        if seen.order.len() > self.most
+            && let Some((_, oldest)) = seen.order.pop_first()
+        {
+            seen.jobs.remove(&oldest);
         }
     }
 
-    /// The record as it was seen last.
+    /// The job as it was seen last.
     pub fn seen(&self, id: JobId) -> Option<Job> {
-        self.kept().jobs.get(&id).cloned()
+        self.seen_so_far().jobs.get(&id).map(|(_, job)| job.clone())
     }
 
-    /// Forgets a record: it was refused as old, or its job has ended.
+    /// Forgets the job: it has ended here, or what was seen of it was wrong.
     pub fn forget(&self, id: JobId) {
-        self.kept().jobs.remove(&id);
+        let mut seen = self.seen_so_far();
+        if let Some((noted, _)) = seen.jobs.remove(&id) {
+            seen.order.remove(&noted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::a_job;
+
+    fn job(n: usize, revision: u64) -> Job {
+        Job { revision, ..a_job(&n.to_string()) }
+    }
+
+    #[test]
+    fn the_later_revision_stays_whichever_comes_first() {
+        let sightings = Sightings::default();
+        for revision in [2, 3, 1] {
+            sightings.note(&job(0, revision));
+        }
+        assert_eq!(sightings.seen(job(0, 0).id), Some(job(0, 3)));
+        sightings.forget(job(0, 0).id);
+        assert_eq!(sightings.seen(job(0, 0).id), None);
+        sightings.note(&job(0, 1));
+        assert_eq!(sightings.seen(job(0, 0).id), Some(job(0, 1)), "what was forgotten is no measure");
+    }
+
+    #[test]
+    fn the_longest_unseen_makes_room() {
+        let sightings = Sightings::of_at_most(3);
+        for n in [0, 1, 2, 0, 3] {
+            sightings.note(&job(n, 1));
+        }
+        let known: Vec<usize> = (0..4).filter(|n| sightings.seen(job(*n, 1).id).is_some()).collect();
+        assert_eq!(known, [0, 2, 3]);
+        sightings.forget(job(2, 1).id);
+        sightings.note(&job(4, 1));
+        assert!(sightings.seen(job(0, 1).id).is_some(), "what was forgotten takes no room");
     }
 }

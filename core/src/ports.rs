@@ -292,6 +292,14 @@ pub trait Ledger: Send + Sync {
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<Acceptance>, PortError>;
     /// The record, as last written.
     async fn load(&self, id: JobId) -> Result<Option<Job>, PortError>;
+    /// Those of these records that are there, in any order.
+    async fn load_all(&self, ids: &[JobId]) -> Result<Vec<Job>, PortError> {
+        let mut jobs = Vec::with_capacity(ids.len());
+        for id in ids {
+            jobs.extend(self.load(*id).await?);
+        }
+        Ok(jobs)
+    }
     /// The record as this process saw it last, where a home remembers that, or as it is. It may be old: only a decision
     /// whose write is conditional may start from it, and one that writes nothing must be taken again on [`Self::load`].
     async fn glimpse(&self, id: JobId) -> Result<Option<Job>, PortError> {

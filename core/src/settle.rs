@@ -475,12 +475,10 @@ impl Desk for YardDesk {
 
     async fn beat(&self, beat: &Beat, _patience: Duration) -> Result<Vec<Order>, PortError> {
         self.0.ledger.beat(beat).await?;
-        let mut orders = Vec::new();
-        for run in &beat.running {
-            let job = self.0.ledger.load(run.id).await?;
-            orders.extend(order(*run, &beat.holder, job.as_ref()));
-        }
-        Ok(orders)
+        let ids: Vec<JobId> = beat.running.iter().map(|run| run.id).collect();
+        let jobs = self.0.ledger.load_all(&ids).await?;
+        let of = |run: &Message| order(*run, &beat.holder, jobs.iter().find(|job| job.id == run.id));
+        Ok(beat.running.iter().filter_map(of).collect())
     }
 
     async fn log(&self, voucher: &Voucher, lines: &[LogLine]) -> Result<(), PortError> {

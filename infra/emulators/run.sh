@@ -1,5 +1,5 @@
 #!/bin/sh
-# The two emulators of AWS that tests run against: run.sh start | stop | status | endpoints | install
+# The two emulators of AWS that tests run against: run.sh start | stop | status | endpoints | install | with COMMAND...
 #
 #   MiniStack 1.5 and moto 5.2, each in an environment of its own under the build folder, from pinned packages with
 #   their hashes. They listen on loopback only, keep everything in memory, and forget it when they stop.
@@ -9,6 +9,7 @@
 #   status     whether each answers; exits with 1 when one does not
 #   endpoints  prints NAME=URL for each, as `eval` of a shell takes it
 #   install    installs, and starts nothing
+#   with       runs a command that finds them in its environment; those that did not run before are stopped after it
 #
 # Starting twice starts once, also from two processes at the same time. Exits with 77 when the packages cannot be had.
 set -eu
@@ -65,7 +66,7 @@ PY
 }
 
 health() {
-    case $1 in ministack) echo /_ministack/health ;; moto) echo /moto-api/data.json ;; esac
+    case $1 in ministack) echo /_ministack/health ;; moto) echo /moto-api/config ;; esac
 }
 
 launch() {
@@ -128,6 +129,17 @@ endpoints() {
     echo "SWITCHYARD_TEST_MOTO=http://127.0.0.1:$(cat "$home/moto.port")"
 }
 
+if [ "${1:-}" = with ]; then
+    shift
+    "$0" status >/dev/null && ran=yes || ran=no
+    started=$("$0" start)
+    for each in $started; do export "${each?}"; done
+    status=0
+    "$@" || status=$?
+    if [ "$ran" = no ]; then "$0" stop; fi
+    exit "$status"
+fi
+
 # One at a time: tests of several processes may all want them at once.
 exec 9>"$home/lock"
 flock 9
@@ -151,7 +163,7 @@ status)
 endpoints) endpoints ;;
 install) install ;;
 *)
-    sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,15s/^# \{0,1\}//p' "$0" >&2
     exit 64
     ;;
 esac

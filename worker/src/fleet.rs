@@ -312,6 +312,8 @@ async fn answer(duty: Arc<Duty>, start: Start) {
             Err(error)
         }
     };
+    // Nothing of it runs any more: the next job need not wait for a queue that gathers deletions.
+    drop(holds);
     match ran {
         Ok(ran) if ran.is_final() => {
             if let Err(error) = fleet.lanes.delete(&start.received).await {

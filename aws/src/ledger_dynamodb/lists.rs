@@ -24,12 +24,14 @@ const LOOKED_AT: usize = 20_000;
 /// Entries of an index that one page asks for.
 const PAGE: i32 = 1000;
 
+/// A condition on a sort key: its name, a comparison, and the values that the comparison names.
+pub(super) type Range<'a> = (&'a str, &'a str, Vec<(&'a str, AttributeValue)>);
+
 /// Part of an index: one partition, and a condition on the sort key.
 pub(super) struct Part<'a> {
     pub(super) index: Option<&'a str>,
     pub(super) key: (&'a str, String),
-    /// The sort key, a comparison with `:from` (and `:to`), and these.
-    pub(super) range: Option<(&'a str, &'a str, Vec<(&'a str, AttributeValue)>)>,
+    pub(super) range: Option<Range<'a>>,
     /// A condition on what the index shows, with its names and values.
     pub(super) filter: Option<(String, Expression)>,
     pub(super) newest_first: bool,

@@ -15,9 +15,9 @@ use switchyard_core::ports::{PortError, Worker};
 use switchyard_core::schedule::Ticked;
 use switchyard_core::wire;
 
+use super::DynamoLedger;
 use super::item::{GONE, Item, PK, SK, key, n, number, s, text};
 use super::lists::Part;
-use super::DynamoLedger;
 use crate::failure::failed;
 
 /// The partition.

@@ -114,7 +114,7 @@ impl DynamoLedger {
     /// See [`switchyard_core::ports::Ledger::keep_unmapped`].
     pub(super) async fn keep_unmapped_event(&self, event: Unmapped) -> Result<(), PortError> {
         let nonce = self.0.ambient.nonce().to_string();
-        for tried in 1..=CONFLICTS * 4 {
+        for tried in 1..=CONFLICTS * 2 {
             let kept = match self.get(key(pk(event.id), MAIN), "keep").await? {
                 // Ours: it took effect and its answer was lost.
                 Some(item) if text(&item, NONCE) == Some(&*nonce) => return Ok(()),
@@ -124,7 +124,7 @@ impl DynamoLedger {
             if kept {
                 return Ok(());
             }
-            self.wait(tried.min(CONFLICTS)).await;
+            self.wait(tried).await;
         }
         Err(PortError::retryable("keep", self.event(event.id), "others keep events, again and again"))
     }
@@ -313,7 +313,7 @@ impl DynamoLedger {
     }
 
     async fn forget_unmapped_one(&self, id: UnmappedId) -> Result<(), PortError> {
-        for tried in 1..=CONFLICTS * 4 {
+        for tried in 1..=CONFLICTS * 2 {
             let item = self.get(key(pk(id), MAIN), "forget").await?;
             let Some(old) = item.as_ref().and_then(summary) else { return Ok(()) };
             let (mut count, revision) = self.counted().await?;
@@ -324,7 +324,7 @@ impl DynamoLedger {
             if self.all_or_nothing(actions, "forget", self.event(id)).await? {
                 return Ok(());
             }
-            self.wait(tried.min(CONFLICTS)).await;
+            self.wait(tried).await;
         }
         Err(PortError::retryable("forget", self.event(id), "others keep events, again and again"))
     }

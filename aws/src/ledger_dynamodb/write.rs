@@ -9,13 +9,13 @@ use aws_sdk_dynamodb::types::{
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use switchyard_core::execute;
-use switchyard_core::job::{Job, JobId, Phase};
+use switchyard_core::job::{Job, JobId, Nonce, Phase};
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{Body, Claim, Claimed, PortError, Refusal, Saved};
 use switchyard_core::wire;
 
 use super::item::{
-    self, BESIDE, BODY, DUE_KEY, Expression, GONE, Item, MAIN, PERMIT, PK, REVISION, SK, beside, job_pk, key,
+    self, BESIDE, BODY, DUE_KEY, Expression, GONE, Item, MAIN, NONCE, PERMIT, PK, REVISION, SK, beside, job_pk, key,
     lies_beside, main_key, n, near, near_body, permit_key, s, text,
 };
 use super::{CONFLICTS, DynamoLedger};
@@ -79,6 +79,9 @@ struct Thought {
     permit: Option<u16>,
     /// Whether something of the job lies outside the item: then the reaper removes it all, and no time to live.
     beside: bool,
+    /// The nonce of its newest write, where the record that was decided upon may have come by another way than the
+    /// table's: whoever can put a message into a queue must not be able to change a record.
+    nonce: Option<Nonce>,
 }
 
 impl DynamoLedger {
@@ -95,6 +98,10 @@ impl DynamoLedger {
                 condition.push_str(&format!(" AND {permit} = {had}"));
             }
             None => condition.push_str(&format!(" AND attribute_not_exists({permit})")),
+        }
+        if let Some(nonce) = thought.nonce {
+            let nonce = change.value("seen", s(nonce.to_string()));
+            condition.push_str(&format!(" AND {} = {nonce}", change.name(NONCE)));
         }
         match item::gone(job, self.0.forgetting) {
             Some(gone) if !leaves_beside && !thought.beside => {
@@ -116,7 +123,8 @@ impl DynamoLedger {
         }
         let seen = self.0.sightings.seen(job.id).filter(|seen| seen.revision + 1 == job.revision);
         // What is not known is read off the refusal.
-        let mut thought = Thought { permit: seen.map_or(job.permit, |seen| seen.permit), beside: false };
+        let permit = seen.map_or(job.permit, |seen| seen.permit);
+        let mut thought = Thought { permit, beside: false, nonce: None };
         for tried in 1..=CONFLICTS {
             match self.try_save(job, result.as_ref(), thought).await? {
                 Tried::Written(_) => {
@@ -139,7 +147,7 @@ impl DynamoLedger {
                         return Ok(if ours { Saved::Saved } else { Saved::Refused(Some(Box::new(current))) });
                     }
                     // The revision is as it should be: the item is otherwise than it was thought.
-                    thought = Thought { permit: current.permit, beside: item.contains_key(BESIDE) };
+                    thought = Thought { permit: current.permit, beside: item.contains_key(BESIDE), nonce: None };
                 }
             }
         }
@@ -278,9 +286,9 @@ impl DynamoLedger {
         now: Timestamp,
     ) -> Result<Claimed, PortError> {
         let id = claim.id;
-        let mut seen = self.0.sightings.seen(id);
+        let mut seen = self.0.sightings.seen(id).or_else(|| self.0.hints.seen(id));
         let mut fresh: Option<Item> = None;
-        for tried in 1..=CONFLICTS * 4 {
+        for tried in 1..=CONFLICTS * 2 {
             let (job, item) = match (seen.take(), fresh.take()) {
                 (Some(job), _) => (job, None),
                 (None, Some(item)) => (item::job(&item, "claim")?, Some(item)),
@@ -298,7 +306,7 @@ impl DynamoLedger {
                     (Ok(job), Some(item)) => return self.won(job, &item).await,
                 },
             };
-            let thought = Thought { permit: job.permit, beside: false };
+            let thought = Thought { permit: job.permit, beside: false, nonce: Some(job.nonce) };
             let (change, condition) = self.change(&claimed, thought, false);
             match self.update(id, change, condition, true, "claim").await? {
                 Tried::Written(item) => return self.won(claimed, &item.unwrap_or_default()).await,
@@ -318,6 +326,7 @@ impl DynamoLedger {
 
     /// A claim that was won, with the payload off the record's item or beside it.
     async fn won(&self, job: Job, item: &Item) -> Result<Claimed, PortError> {
+        self.0.hints.forget(job.id);
         self.0.sightings.forget(job.id);
         self.0.sightings.note(&job);
         if job.permit.is_none() {

@@ -1,5 +1,9 @@
 //! The emulators that tests of this package run against: started once, found by every test of every process.
 
+#![allow(dead_code, reason = "each test takes what it needs of it")]
+
+pub(crate) mod yard;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -7,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// An emulator of AWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Emulator {
+pub(crate) enum Emulator {
     /// MiniStack.
     MiniStack,
     /// moto.
@@ -16,7 +20,7 @@ pub enum Emulator {
 
 impl Emulator {
     /// Where it answers.
-    pub fn endpoint(self) -> &'static str {
+    pub(crate) fn endpoint(self) -> &'static str {
         let (ministack, moto) = endpoints();
         match self {
             Self::MiniStack => ministack,
@@ -25,7 +29,7 @@ impl Emulator {
     }
 
     /// Its name in names of resources.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::MiniStack => "ministack",
             Self::Moto => "moto",
@@ -72,7 +76,7 @@ fn started() -> (String, String) {
 }
 
 /// A name that no other test uses, of this run or another.
-pub fn unique(what: &str) -> String {
+pub(crate) fn unique(what: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970");
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,314 @@
+//! Receiving. A call that is under way when nobody wants its answer any more is not broken off: SQS may have hidden
+//! messages for it already. It is left to the next who waits at that queue, and gives back what came when nobody does.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_sdk_sqs::types::{Message as Sent, MessageSystemAttributeName};
+use switchyard_core::ports::{PortError, Received, describe};
+use switchyard_core::wire::{Doorbell, decode_doorbell};
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use super::Shared;
+use super::acknowledge::Order;
+use super::batch::ENTRIES;
+use super::queues::{Named, Queue};
+use crate::clients::LONG_POLL;
+use crate::failure::failed;
+
+/// How often whoever waits in a paused tier looks whether it still is.
+const PAUSED_LOOK: Duration = Duration::from_secs(3);
+/// How long a lane that a long poll found empty is looked at by short polls.
+const TRUSTED: Duration = Duration::from_secs(10);
+/// How soon an empty answer is not asked for again: a queue that does not wait when told to is not asked all the time.
+const CALM: Duration = Duration::from_secs(1);
+
+/// How long a receive waits at the queue, in seconds.
+///
+/// A short poll asks some of the queue's servers only: a sweep that trusts it starts a standard job, perhaps of hours,
+/// while a synchronous one waits. A long poll asks them all, but an empty one takes a second, at each tier of each sweep:
+/// short jobs would spend more time between runs than in them. So a sweep waits that second where nobody has asked all
+/// servers within [`TRUSTED`], and looks briefly where somebody has; an idle worker's long poll asks them all anyway.
+fn wait_seconds(wait: bool, found_empty: Option<Duration>) -> i32 {
+    match (wait, found_empty) {
+        (true, _) => i32::try_from(LONG_POLL.as_secs()).unwrap_or(20),
+        (false, Some(since)) if since < TRUSTED => 0,
+        (false, _) => 1,
+    }
+}
+
+/// One call under way, or its answer.
+pub(super) struct Poll {
+    state: Mutex<State>,
+    answered: Notify,
+    since: Instant,
+}
+
+enum State {
+    Asking { wanted: bool },
+    Answered(Result<Vec<Received>, PortError>),
+    Over,
+}
+
+impl Poll {
+    fn new() -> Self {
+        Self { state: Mutex::new(State::Asking { wanted: true }), answered: Notify::new(), since: Instant::now() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing can panic between two changes of it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the answer where whoever wants it finds it, or hands it back.
+    fn finish(&self, answer: Result<Vec<Received>, PortError>) -> Option<Result<Vec<Received>, PortError>> {
+        let mut state = self.state();
+        let wanted = matches!(*state, State::Asking { wanted: true });
+        let (next, unwanted) = if wanted { (State::Answered(answer), None) } else { (State::Over, Some(answer)) };
+        *state = next;
+        drop(state);
+        self.answered.notify_one();
+        unwanted
+    }
+
+    /// Wants the answer that nobody wanted, if it is still to come.
+    fn adopt(&self) -> bool {
+        let mut state = self.state();
+        let adopted = matches!(*state, State::Asking { wanted: false });
+        if adopted {
+            *state = State::Asking { wanted: true };
+        }
+        adopted
+    }
+
+    fn is_asking(&self) -> bool {
+        matches!(*self.state(), State::Asking { .. })
+    }
+
+    fn take(&self) -> Option<Result<Vec<Received>, PortError>> {
+        let mut state = self.state();
+        match std::mem::replace(&mut *state, State::Over) {
+            State::Answered(answer) => Some(answer),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+}
+
+/// Whoever wants a poll's answer. Dropped before that came, it leaves the poll to the next.
+struct Taker {
+    shared: Arc<Shared>,
+    queue: Queue,
+    poll: Arc<Poll>,
+}
+
+impl Taker {
+    async fn answer(&self) -> Result<Vec<Received>, PortError> {
+        loop {
+            if let Some(answer) = self.poll.take() {
+                return answer;
+            }
+            self.poll.answered.notified().await;
+        }
+    }
+}
+
+impl Drop for Taker {
+    fn drop(&mut self) {
+        let mut state = self.poll.state();
+        match std::mem::replace(&mut *state, State::Over) {
+            State::Asking { .. } => {
+                *state = State::Asking { wanted: false };
+                drop(state);
+                self.shared.kept().polls.insert(self.queue, Arc::clone(&self.poll));
+            }
+            State::Answered(Ok(received)) => {
+                drop(state);
+                self.shared.give_back(self.queue, received);
+            }
+            State::Answered(Err(_)) | State::Over => {}
+        }
+    }
+}
+
+impl Shared {
+    pub(super) async fn receive(
+        self: &Arc<Self>,
+        queue: Queue,
+        max: usize,
+        wait: bool,
+    ) -> Result<Vec<Received>, PortError> {
+        let max = max.min(ENTRIES);
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        loop {
+            if !queue.dead && self.ledger.pauses().await?.tier_paused(queue.lane.tier) {
+                if !wait {
+                    return Ok(Vec::new());
+                }
+                self.ambient.pause(PAUSED_LOOK).await;
+                continue;
+            }
+            let taker = self.poll(queue, max, wait);
+            let mut received = taker.answer().await?;
+            // From here on nothing waits: what came is the caller's.
+            if received.len() > max {
+                // The poll was another's, who had more room.
+                self.give_back(queue, received.split_off(max));
+            }
+            if !received.is_empty() || !wait {
+                return Ok(received);
+            }
+            let rest = CALM.saturating_sub(taker.poll.since.elapsed());
+            if !rest.is_zero() {
+                self.ambient.pause(rest).await;
+            }
+        }
+    }
+
+    fn poll(self: &Arc<Self>, queue: Queue, max: usize, wait: bool) -> Taker {
+        let mut kept = self.kept();
+        let parked = kept.polls.get(&queue).filter(|poll| poll.is_asking()).map(Arc::clone);
+        // All servers are being asked: what they have goes there.
+        let found_empty = match &parked {
+            Some(_) => Some(Duration::ZERO),
+            None => kept.found_empty.get(&queue).map(Instant::elapsed),
+        };
+        if wait {
+            kept.polls.remove(&queue);
+        }
+        drop(kept);
+        if wait
+            && let Some(poll) = parked
+            && poll.adopt()
+        {
+            return Taker { shared: Arc::clone(self), queue, poll };
+        }
+        let poll = Arc::new(Poll::new());
+        let (shared, asking, seconds) = (Arc::clone(self), Arc::clone(&poll), wait_seconds(wait, found_empty));
+        self.spawn(async move {
+            match asking.finish(shared.ask(queue, max, seconds).await) {
+                None => {}
+                Some(Ok(received)) => shared.put_back(queue, received).await,
+                Some(Err(error)) => debug!(error = %describe(&error), "a receive that nobody waits for failed"),
+            }
+        });
+        Taker { shared: Arc::clone(self), queue, poll }
+    }
+
+    /// Asks once.
+    async fn ask(&self, queue: Queue, max: usize, seconds: i32) -> Result<Vec<Received>, PortError> {
+        let url = self.queues.url(&self.client, queue).await?;
+        let call = self.client.receive_message().queue_url(url).wait_time_seconds(seconds);
+        let call = call.max_number_of_messages(i32::try_from(max).unwrap_or(1));
+        let call = call.message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount);
+        let name = self.queues.name(queue);
+        // OverLimit too, 120,000 messages in flight: what is there stays there, and the worker asks again.
+        let answer = call.send().await.map_err(|error| failed("receive from", Named(&name), &error))?;
+        let sent = answer.messages.unwrap_or_default();
+        if sent.is_empty() && seconds > 0 {
+            self.kept().found_empty.insert(queue, Instant::now());
+        } else if !sent.is_empty() {
+            self.kept().found_empty.remove(&queue);
+        }
+        Ok(sent.into_iter().filter_map(|sent| self.read(queue, &name, sent)).collect())
+    }
+
+    /// What a message says. One that cannot be read stays where it is, hidden until its timeout: deleted by nobody, and
+    /// among the dead letters when nobody could read it a thousand times.
+    fn read(&self, queue: Queue, name: &str, sent: Sent) -> Option<Received> {
+        let receives =
+            sent.attributes().and_then(|all| all.get(&MessageSystemAttributeName::ApproximateReceiveCount)).cloned();
+        let id = sent.message_id.unwrap_or_default();
+        let (Some(body), Some(handle)) = (sent.body, sent.receipt_handle) else {
+            warn!(queue = name, message.id = %id, "a message without body or receipt");
+            return None;
+        };
+        match decode_doorbell(&body) {
+            Ok(Doorbell { message, hint }) => {
+                if let Some(job) = hint {
+                    self.sightings.note(&job);
+                }
+                Some(Received { message, lane: queue.lane, receipt: receipt(queue.dead, handle) })
+            }
+            Err(error) if error.is_newer() => {
+                // Once: while a newer program is rolled out there are many.
+                if !self.met_newer.swap(true, Ordering::Relaxed) {
+                    warn!(queue = name, message.id = %id, error = %describe(&error), "a doorbell is left to newer programs");
+                }
+                None
+            }
+            Err(error) => {
+                let receives = receives.as_deref().unwrap_or("?");
+                warn!(queue = name, message.id = %id, receives, error = %describe(&error), "a message is no doorbell");
+                None
+            }
+        }
+    }
+
+    /// Gives messages back that nobody wants, without waiting for it.
+    fn give_back(self: &Arc<Self>, queue: Queue, received: Vec<Received>) {
+        let shared = Arc::clone(self);
+        self.spawn(async move { shared.put_back(queue, received).await });
+    }
+
+    async fn put_back(&self, queue: Queue, received: Vec<Received>) {
+        let receipts: Vec<String> = received.iter().map(|received| handle(&received.receipt).1.to_owned()).collect();
+        for outcome in self.order(Order::Release, queue, &receipts).await {
+            if let Err(error) = outcome {
+                debug!(error = %describe(&error), "doorbell not released; it is visible again after its timeout");
+            }
+        }
+    }
+}
+
+/// Marks the receipt of a dead letter: it is good at another queue. No handle of SQS has a colon.
+const DEAD: &str = "dead:";
+
+fn receipt(dead: bool, handle: String) -> String {
+    if dead { format!("{DEAD}{handle}") } else { handle }
+}
+
+/// Whether a receipt is a dead letter's, and the handle in it.
+pub(super) fn handle(receipt: &str) -> (bool, &str) {
+    receipt.strip_prefix(DEAD).map_or((false, receipt), |handle| (true, handle))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_polls_give_false_empties_so_a_sweep_waits_a_second_unless_all_servers_were_asked_just_now() {
+        assert_eq!(wait_seconds(true, None), 20);
+        assert_eq!(wait_seconds(true, Some(Duration::ZERO)), 20);
+        assert_eq!(wait_seconds(false, None), 1);
+        assert_eq!(wait_seconds(false, Some(TRUSTED)), 1);
+        assert_eq!(wait_seconds(false, Some(Duration::from_secs(9))), 0);
+    }
+
+    #[test]
+    fn a_receipt_knows_whether_it_is_a_dead_letter_s() {
+        assert_eq!(handle(&receipt(true, "AQEB/x==".into())), (true, "AQEB/x=="));
+        assert_eq!(handle(&receipt(false, "AQEB/x==".into())), (false, "AQEB/x=="));
+    }
+
+    #[test]
+    fn an_answer_nobody_wants_is_handed_back_and_one_that_is_adopted_is_not() {
+        let poll = Poll::new();
+        assert!(!poll.adopt(), "somebody wants it");
+        *poll.state() = State::Asking { wanted: false };
+        assert!(matches!(poll.finish(Ok(Vec::new())), Some(Ok(_))));
+        assert!(!poll.adopt() && poll.take().is_none(), "it is over");
+        let poll = Poll::new();
+        *poll.state() = State::Asking { wanted: false };
+        assert!(poll.adopt());
+        assert!(poll.finish(Ok(Vec::new())).is_none());
+        assert!(matches!(poll.take(), Some(Ok(_))) && poll.take().is_none());
+    }
+}

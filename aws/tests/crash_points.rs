@@ -1,0 +1,349 @@
+//! A process that submits a job, runs it and settles it is killed at each of its requests to AWS: before the request has
+//! effect, and after it had and before its answer arrives. The reaper brings the job to its end every time.
+//!
+//! The process is real and is killed for real: the test starts its own program again, which then lives the life of one
+//! job and holds still at the request that the proxy was told to hold.
+
+mod emulated;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use emulated::Emulator;
+use emulated::yard::{clients, home, names, pools, proxy, yard};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use switchyard_aws::home::{Home, Names};
+use switchyard_core::catalog::Catalog;
+use switchyard_core::execute::{self, Holding, Ran, Runs};
+use switchyard_core::intake::{self, Prepared, Sender, Taken, Taking};
+use switchyard_core::job::{Holder, Job, JobId, Phase, Step, Tier};
+use switchyard_core::policies::{Policies, Shelf};
+use switchyard_core::ports::{
+    Ambient, Assignment, Body, Executor, Lane, LogLine, LogSink, Outcome, Query, Stream, Yard,
+};
+use switchyard_core::reap;
+use switchyard_core::route::{Limits, PoolName};
+use switchyard_core::settle::YardDesk;
+use switchyard_faults::{Action, Proxy, Service, When};
+use switchyard_worker::system::System;
+
+/// What the killed process finds in its environment: what to do, as JSON.
+const LIFE: &str = "SWITCHYARD_TEST_LIFE";
+/// The access key id by which the proxy tells it from its parent.
+const PROCESS: &str = "PROCESS";
+
+const CAPABILITIES: &str = r#"
+version: 1
+capabilities:
+  - name: plain
+    summary: Whatever it is given
+    run: { command: [echo] }
+    needs: { timeout_seconds: 600 }
+    retry: { attempts: 3, backoff_seconds: 1 }
+  - name: limited
+    summary: One at once
+    run: { command: [echo] }
+    needs: { timeout_seconds: 600 }
+    retry: { attempts: 3, backoff_seconds: 1 }
+    limits: { concurrent: 1 }
+"#;
+
+/// The life of one job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Life {
+    endpoint: String,
+    /// What the resources are called.
+    name: String,
+    capability: String,
+    /// Bytes of its payload, and so of its result.
+    bytes: usize,
+    /// Where each run leaves a line.
+    runs: PathBuf,
+}
+
+impl Life {
+    fn names(&self) -> Names {
+        Names::called(&self.name)
+    }
+}
+
+/// The machine's time, moved on by a test.
+struct Later(AtomicI64);
+
+#[async_trait]
+impl Ambient for Later {
+    fn now(&self) -> Timestamp {
+        System.now() + Duration::from_secs(self.0.load(Ordering::SeqCst).unsigned_abs())
+    }
+
+    fn random(&self) -> [u8; 32] {
+        System.random()
+    }
+
+    async fn pause(&self, duration: Duration) {
+        System.pause(duration).await;
+    }
+}
+
+/// Makes the payload its result, and leaves a line wherever it runs.
+struct Echo(PathBuf);
+
+#[async_trait]
+impl Executor for Echo {
+    async fn run(&self, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
+        let before = std::fs::read_to_string(&self.0).unwrap_or_default();
+        std::fs::write(&self.0, format!("{before}{}\n", assignment.job.epoch)).expect("a line for each run");
+        let line = LogLine { at: System.now(), stream: Stream::Stdout, text: "at work".to_owned() };
+        log.write(vec![line]).await;
+        Outcome::Succeeded(Some(assignment.payload.clone()))
+    }
+}
+
+fn shelf() -> Arc<Shelf> {
+    let catalog = Catalog::parse("test", CAPABILITIES, &[], &Default::default()).expect("the test's own catalog");
+    Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(4096), ..Policies::default() }))
+}
+
+fn ruled(home: &Home) -> Yard {
+    Yard { shelf: shelf(), ..yard(home) }
+}
+
+async fn submit(yard: &Yard, life: &Life) -> Taken {
+    let text = "x".repeat(life.bytes);
+    let body = json!({ "capability": life.capability, "payload": { "text": text }, "announce": true });
+    let (submission, digest) = intake::read(body.to_string().as_bytes()).expect("the test's own submission");
+    let sender = Sender { caller: "tester", key: Some("once") };
+    let situation = yard.situation().await;
+    let prepared: Prepared = intake::prepare(
+        &submission,
+        digest,
+        sender,
+        &situation,
+        Taking::default(),
+        yard.ambient.now(),
+        yard.ambient.random(),
+    )
+    .expect("the test's own submission");
+    intake::accept(yard, vec![prepared]).await.expect("accept").remove(0).expect("taken")
+}
+
+fn lane() -> Lane {
+    Lane { pool: PoolName::STANDARD, tier: Tier::Standard }
+}
+
+/// Takes what rings, runs it, and gives its doorbell up. Answers how many doorbells it heard.
+async fn work(yard: &Yard, life: &Life, name: &str, wait: bool) -> usize {
+    let heard = yard.lanes.receive(&lane(), 10, wait).await.expect("receive");
+    let (desk, holder) = (YardDesk(yard.clone()), Holder::new(name, yard.ambient.nonce()));
+    let (runs, executor) = (Runs::default(), Echo(life.runs.clone()));
+    let holding = Holding {
+        desk: &desk,
+        executor: &executor,
+        blobs: &*yard.blobs,
+        ambient: &*yard.ambient,
+        holder: &holder,
+        runs: &runs,
+    };
+    for received in &heard {
+        let ran: Ran = execute::run(&holding, received.message, None).await.expect("run");
+        if ran.is_final() {
+            yard.lanes.delete(received).await.expect("delete");
+        }
+    }
+    heard.len()
+}
+
+/// What the killed process does.
+async fn live(life: &Life) {
+    let clients = clients(&life.endpoint, PROCESS);
+    let home = home(&clients, life.names(), Arc::new(System));
+    let yard = ruled(&home);
+    submit(&yard, life).await;
+    while work(&yard, life, "process", true).await == 0 {}
+}
+
+fn block<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+/// Its own program again, to live this life.
+fn spawn(test: &str, life: &Life) -> Child {
+    Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", test, "--nocapture"])
+        .env(LIFE, serde_json::to_string(life).expect("JSON"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("this program starts")
+}
+
+/// Whether this is the process that is to be killed; then it has lived, and the test is over for it.
+fn is_the_process() -> bool {
+    let Ok(life) = std::env::var(LIFE) else { return false };
+    block(live(&serde_json::from_str(&life).expect("a life")));
+    true
+}
+
+struct Scenario {
+    test: &'static str,
+    capability: &'static str,
+    bytes: usize,
+}
+
+/// A life on resources of its own.
+async fn prepare(proxy: &Proxy, scenario: &Scenario, folder: &Path) -> (Life, Home, Arc<Later>) {
+    let names = names("crash");
+    let life = Life {
+        endpoint: proxy.endpoint(),
+        name: names.table.clone(),
+        capability: scenario.capability.to_owned(),
+        bytes: scenario.bytes,
+        runs: folder.join(&names.table),
+    };
+    let clients = clients(&proxy.endpoint(), "PARENT");
+    let later = Arc::new(Later(AtomicI64::new(0)));
+    let home = home(&clients, names, Arc::<Later>::clone(&later));
+    home.declare(&clients, &pools()).await.expect("declare");
+    (life, home, later)
+}
+
+fn epochs_run(life: &Life) -> Vec<u32> {
+    let lines = std::fs::read_to_string(&life.runs).unwrap_or_default();
+    lines.lines().map(|line| line.parse().expect("an epoch")).collect()
+}
+
+/// The reaper and another worker bring whatever the process left to its end, a minute a round.
+async fn recover(yard: &Yard, later: &Later, life: &Life, id: JobId, place: &str) -> Job {
+    for _ in 0..24 {
+        reap::round(yard).await.unwrap_or_else(|error| panic!("{place}: {error:?}"));
+        while work(yard, life, "another", false).await > 0 {}
+        let job = yard.ledger.load(id).await.expect("load").expect("an accepted job is there");
+        if job.is_settled() && job.owed.is_empty() {
+            return job;
+        }
+        later.0.fetch_add(65, Ordering::SeqCst);
+    }
+    let job = yard.ledger.load(id).await.expect("load");
+    panic!("{place}: the reaper does not bring it to its end: {job:#?}")
+}
+
+fn every_crash_point(scenario: &Scenario) {
+    if is_the_process() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let proxy = proxy(Emulator::MiniStack);
+    let requests = block(async {
+        let (life, home, _) = prepare(&proxy, scenario, folder.path()).await;
+        let mut process = spawn(scenario.test, &life);
+        assert!(process.wait().expect("it ends").success(), "undisturbed, it lives its life");
+        assert_eq!(epochs_run(&life).len(), 1);
+        drop(home);
+        proxy.records().all().iter().filter(|record| record.client == PROCESS).count()
+    });
+    assert!(requests >= 8, "put, send, receive, claim, log, settle, announce, delete: {requests}");
+    let mut reached = 0;
+    // What a process does at once may differ by a request or two from life to life.
+    for nth in 1..=requests + 1 {
+        for (kept, action) in [("before", Action::HoldBefore), ("after", Action::HoldAfter)] {
+            let place = format!("killed {kept} request {nth} of {requests}");
+            reached += usize::from(block(one_crash_point(&proxy, scenario, folder.path(), nth, action, &place)));
+        }
+    }
+    assert!(reached >= 2 * requests - 2, "nearly every crash point was reached: {reached} of {}", 2 * requests);
+}
+
+/// One life, killed at its `nth` request. Answers whether it came so far.
+async fn one_crash_point(
+    proxy: &Proxy,
+    scenario: &Scenario,
+    folder: &Path,
+    nth: usize,
+    action: Action,
+    place: &str,
+) -> bool {
+    let (life, home, later) = prepare(proxy, scenario, folder).await;
+    proxy.script().clear();
+    let mark = proxy.records().mark();
+    let held = proxy.script().on(When::any().client(PROCESS).nth(nth as u64), action);
+    let mut process = spawn(scenario.test, &life);
+    let died = loop {
+        tokio::select! {
+            () = held.reached() => break true,
+            () = tokio::time::sleep(Duration::from_millis(20)) => {
+                if let Some(status) = process.try_wait().expect("it can be asked") {
+                    assert!(status.success(), "{place}: it failed by itself");
+                    break false;
+                }
+            }
+        }
+    };
+    if died {
+        process.kill().expect("kill");
+        process.wait().expect("it is gone");
+        proxy.script().cut(PROCESS);
+    }
+    let yard = ruled(&home);
+    let before = epochs_run(&life);
+    // Whoever submitted it and heard nothing submits it again, under its key: it is the same job, or the first.
+    let Taken { job, .. } = submit(&yard, &life).await;
+    let listed = yard.ledger.list(&Query { limit: 10, ..Query::default() }).await.expect("list");
+    assert_eq!(listed.len(), 1, "{place}: one job, however often it was submitted");
+    let job = recover(&yard, &later, &life, job.id, place).await;
+    proxy.script().clear();
+    // Counts.
+    let succeeded = job.timeline.iter().filter(|entry| entry.step == Some(Step::Succeed)).count();
+    assert_eq!((job.phase(), succeeded), (Phase::Succeeded, 1), "{place}: settled, and once");
+    assert_eq!((job.attempts_spent, job.permit), (0, None), "{place}: a crash is no failure of the job's");
+    assert!(job.losses <= 1 && job.epoch.0 <= 3, "{place}: {} losses, epoch {}", job.losses, job.epoch);
+    let runs = epochs_run(&life);
+    assert!(runs.len() <= before.len() + 1, "{place}: one run more at most: {runs:?}");
+    assert!(runs.windows(2).all(|pair| pair[0] < pair[1]), "{place}: each run at an epoch of its own: {runs:?}");
+    let payload = json!({ "text": "x".repeat(life.bytes) }).to_string();
+    let made = yard.ledger.result(job.id, job.epoch).await.expect("result").expect("a result");
+    let made = match made {
+        Body::Inline(text) => text,
+        Body::Blob(blob) => yard.blobs.get(&blob).await.expect("get").expect("it is there"),
+    };
+    assert_eq!(made, payload, "{place}: the result of the run that settled it");
+    assert_eq!(yard.ledger.permits(&life.capability).await.expect("permits").used(), 0, "{place}: no permit leaks");
+    assert_eq!(yard.ledger.due(job.created + Duration::from_secs(1 << 30), 10).await.expect("due"), [], "{place}");
+    let events = proxy.records().since(mark);
+    let announced =
+        events.iter().filter(|record| record.service == Service::Events && record.operation == "PutEvents").count();
+    assert!((1..=3).contains(&announced), "{place}: announced at least once: {announced}");
+    died
+}
+
+#[test]
+fn a_small_job_survives_the_death_of_its_process_at_every_request() {
+    every_crash_point(&Scenario {
+        test: "a_small_job_survives_the_death_of_its_process_at_every_request",
+        capability: "plain",
+        bytes: 20,
+    });
+}
+
+#[test]
+fn a_limited_job_with_a_payload_of_its_own_survives_the_death_of_its_process_at_every_request() {
+    every_crash_point(&Scenario {
+        test: "a_limited_job_with_a_payload_of_its_own_survives_the_death_of_its_process_at_every_request",
+        capability: "limited",
+        bytes: 5000,
+    });
+}
+
+#[test]
+fn a_job_with_blobs_survives_the_death_of_its_process_at_every_request() {
+    every_crash_point(&Scenario {
+        test: "a_job_with_blobs_survives_the_death_of_its_process_at_every_request",
+        capability: "plain",
+        bytes: 100_000,
+    });
+}

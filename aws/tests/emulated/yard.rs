@@ -1,0 +1,88 @@
+//! A yard on an emulator, behind a fault proxy of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use switchyard_aws::clients::{Clients, Settings};
+use switchyard_aws::home::{Home, Keeping, Names};
+use switchyard_core::contract::UNMAPPED_ROOM;
+use switchyard_core::job::{Epoch, Job, JobId};
+use switchyard_core::ports::{Ambient, LaunchFailed, Launcher, PortError, TaskState, Yard};
+use switchyard_core::route::{PoolName, Venue};
+use switchyard_faults::{Proxy, Settings as ProxySettings};
+
+use super::{Emulator, unique};
+
+/// The proxy before an emulator. Each test has its own, so that its records and its weather are the test's.
+pub(crate) fn proxy(emulator: Emulator) -> Proxy {
+    Proxy::start(ProxySettings::new(emulator.endpoint())).expect("a proxy on loopback")
+}
+
+/// Clients that reach AWS by this endpoint, under a name that the proxy tells them by.
+pub(crate) fn clients(endpoint: &str, client: &str) -> Clients {
+    clients_with(endpoint, client, |_| {})
+}
+
+/// The same, set up otherwise.
+pub(crate) fn clients_with(endpoint: &str, client: &str, change: impl FnOnce(&mut Settings)) -> Clients {
+    let credentials = Credentials::new(client, "secret", None, None, "test");
+    let mut settings = Settings {
+        endpoint: Some(endpoint.to_owned()),
+        // A transaction of a hundred items takes moto seconds.
+        attempt_timeout: Duration::from_secs(60),
+        ..Settings::new("us-east-1")
+    };
+    change(&mut settings);
+    Clients::new(settings, SharedCredentialsProvider::new(credentials))
+}
+
+/// A home by these names. What is paused and who works is read anew nearly each time, and a pause is answered as soon.
+pub(crate) fn home(clients: &Clients, names: Names, ambient: Arc<dyn Ambient>) -> Home {
+    home_as(clients, names, ambient, Duration::from_millis(20))
+}
+
+/// The same, where what was read of these holds so long.
+pub(crate) fn home_as(clients: &Clients, names: Names, ambient: Arc<dyn Ambient>, live_for: Duration) -> Home {
+    let keeping = Keeping {
+        retention: Duration::from_secs(3600),
+        by_time_to_live: false,
+        unmapped_room: UNMAPPED_ROOM,
+        live_for,
+    };
+    Home::new(clients, names, keeping, ambient)
+}
+
+/// Names that nobody else uses.
+pub(crate) fn names(what: &str) -> Names {
+    Names::called(&unique(what))
+}
+
+/// Pools of the tests' queues.
+pub(crate) fn pools() -> Vec<PoolName> {
+    ["standard", "steady"].map(|pool| pool.parse().expect("a pool's name")).to_vec()
+}
+
+/// Launches nothing: for what is not about launching.
+pub(crate) struct NoTasks;
+
+#[async_trait::async_trait]
+impl Launcher for NoTasks {
+    async fn launch(&self, _job: &Job) -> Result<(), LaunchFailed> {
+        Ok(())
+    }
+
+    async fn find(&self, _id: JobId, _epoch: Epoch, _venue: Venue) -> Result<TaskState, PortError> {
+        Ok(TaskState::Absent)
+    }
+
+    async fn stop(&self, _id: JobId, _epoch: Epoch, _venue: Venue) -> Result<(), PortError> {
+        Ok(())
+    }
+}
+
+/// The yard of a home that launches nothing, under no rules of its own.
+pub(crate) fn yard(home: &Home) -> Yard {
+    home.yard(Arc::new(NoTasks), Arc::default())
+}
