@@ -5,6 +5,7 @@
 //! error: what cannot be read is left, and what cannot be deleted comes back.
 
 mod acknowledge;
+mod ahead;
 mod batch;
 mod hear;
 mod queues;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::acknowledge::{Order, Waiting};
+use self::ahead::Ahead;
 use self::batch::{Entry, Fate, Undone, fates, judge, persist, plan};
 use self::hear::Poll;
 use self::queues::{Named, Queue, Queues};
@@ -70,6 +72,8 @@ struct Kept {
     polls: HashMap<Queue, Arc<Poll>>,
     /// When a long poll found the queue empty.
     found_empty: HashMap<Queue, Instant>,
+    /// Messages taken a little ahead.
+    ahead: HashMap<Queue, Ahead>,
     /// Orders that wait for company.
     orders: HashMap<(Queue, Order), Vec<Waiting>>,
 }
@@ -129,6 +133,7 @@ impl SqsLanes {
     /// Waits until no call is under way that nobody waits for, and what such a one received has been given back; a long
     /// poll's time at most. A process that ends before that may leave messages hidden until their timeout.
     pub async fn hush(&self) {
+        self.0.let_go().await;
         let mut under_way = self.0.under_way.subscribe();
         // It cannot be closed: its sender is here.
         drop(tokio::time::timeout(LONG_POLL, under_way.wait_for(|calls| *calls == 0)).await);

@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 
 use super::Shared;
 use super::acknowledge::Order;
+use super::ahead::KEPT;
 use super::batch::ENTRIES;
 use super::queues::{Named, Queue};
 use crate::clients::LONG_POLL;
@@ -154,13 +155,22 @@ impl Shared {
                 self.ambient.pause(PAUSED_LOOK).await;
                 continue;
             }
-            let taker = self.poll(queue, max, wait);
+            // All servers are being asked already, by a poll that whoever waits next takes over: what comes goes there, and
+            // a sweep that finds nothing at any tier waits next.
+            if !wait && self.kept().polls.get(&queue).is_some_and(|poll| poll.is_asking()) {
+                return Ok(Vec::new());
+            }
+            let (kept, soon) = self.ahead(queue, max);
+            if !kept.is_empty() {
+                return Ok(kept);
+            }
+            let taker = self.poll(queue, max.max(soon).min(ENTRIES), wait);
             let mut received = taker.answer().await?;
             // From here on nothing waits: what came is the caller's.
             if received.len() > max {
-                // The poll was another's, who had more room.
-                self.give_back(queue, received.split_off(max));
+                self.keep_ahead(queue, received.split_off(max), soon);
             }
+            self.kept().ahead.entry(queue).or_default().handed(received.len(), Instant::now());
             if !received.is_empty() || !wait {
                 return Ok(received);
             }
@@ -171,20 +181,52 @@ impl Shared {
         }
     }
 
+    /// What was taken ahead of the queue and is wanted now, and how many messages will be wanted soon.
+    fn ahead(&self, queue: Queue, max: usize) -> (Vec<Received>, usize) {
+        let (mut kept, now) = (self.kept(), Instant::now());
+        let ahead = kept.ahead.entry(queue).or_default();
+        let some = ahead.take(max, now);
+        ahead.handed(some.len(), now);
+        // A dead letter is looked at by people.
+        (some, if queue.dead { 0 } else { ahead.soon(now) })
+    }
+
+    /// Keeps what came beyond what was wanted, as far as it will be soon; the rest goes back, and so does what nobody
+    /// takes. It is more, too, where a poll was another's, who had more room.
+    fn keep_ahead(self: &Arc<Self>, queue: Queue, mut received: Vec<Received>, soon: usize) {
+        let rest = received.split_off(soon.min(received.len()));
+        if !rest.is_empty() {
+            self.give_back(queue, rest);
+        }
+        if received.is_empty() {
+            return;
+        }
+        self.kept().ahead.entry(queue).or_default().keep(received, Instant::now());
+        let shared = Arc::clone(self);
+        self.spawn(async move {
+            tokio::time::sleep(KEPT).await;
+            let stale = shared.kept().ahead.entry(queue).or_default().stale(Instant::now());
+            if !stale.is_empty() {
+                shared.put_back(queue, stale).await;
+            }
+        });
+    }
+
+    /// Gives back all that was taken ahead.
+    pub(super) async fn let_go(&self) {
+        let all: Vec<(Queue, Vec<Received>)> =
+            self.kept().ahead.iter_mut().map(|(queue, ahead)| (*queue, ahead.all())).collect();
+        for (queue, received) in all.into_iter().filter(|(_, received)| !received.is_empty()) {
+            self.put_back(queue, received).await;
+        }
+    }
+
     fn poll(self: &Arc<Self>, queue: Queue, max: usize, wait: bool) -> Taker {
         let mut kept = self.kept();
-        let parked = kept.polls.get(&queue).filter(|poll| poll.is_asking()).map(Arc::clone);
-        // All servers are being asked: what they have goes there.
-        let found_empty = match &parked {
-            Some(_) => Some(Duration::ZERO),
-            None => kept.found_empty.get(&queue).map(Instant::elapsed),
-        };
-        if wait {
-            kept.polls.remove(&queue);
-        }
+        let parked = if wait { kept.polls.remove(&queue).filter(|poll| poll.is_asking()) } else { None };
+        let found_empty = kept.found_empty.get(&queue).map(Instant::elapsed);
         drop(kept);
-        if wait
-            && let Some(poll) = parked
+        if let Some(poll) = parked
             && poll.adopt()
         {
             return Taker { shared: Arc::clone(self), queue, poll };
