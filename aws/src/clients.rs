@@ -45,6 +45,8 @@ pub struct Settings {
     pub attempts: u32,
     /// The longest one try may take, but for long polls.
     pub attempt_timeout: Duration,
+    /// The longest pause before a second try; it doubles with each further one, up to three seconds.
+    pub first_backoff: Duration,
 }
 
 impl Settings {
@@ -57,6 +59,7 @@ impl Settings {
             endpoints: BTreeMap::new(),
             attempts: 5,
             attempt_timeout: Duration::from_secs(5),
+            first_backoff: Duration::from_millis(100),
         }
     }
 }
@@ -83,7 +86,7 @@ impl Clients {
             .build();
         let retries = RetryConfig::standard()
             .with_max_attempts(settings.attempts)
-            .with_initial_backoff(Duration::from_millis(100))
+            .with_initial_backoff(settings.first_backoff)
             .with_max_backoff(Duration::from_secs(3));
         let shared = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())

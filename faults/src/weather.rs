@@ -41,6 +41,10 @@ pub struct Weather {
     pub partial: f64,
     /// A received message becomes visible again at once, and so is delivered twice.
     pub redelivered: f64,
+    /// Services of which no answer is lost: what would be lost after its effect is lost before it. A lost answer of SQS
+    /// rings twice, or hides a message for its whole visibility: right for a job's life, and too long for a test that
+    /// counts messages.
+    pub answers: Vec<Service>,
 }
 
 impl Default for Weather {
@@ -57,6 +61,7 @@ impl Default for Weather {
             answer_lost: 0.0,
             partial: 0.0,
             redelivered: 0.0,
+            answers: Vec::new(),
         }
     }
 }
@@ -86,6 +91,7 @@ impl Weather {
 
     /// What happens to this request, the client's `ordinal`th, with the name under which it is recorded.
     pub(crate) fn draw(&self, call: &Call, ordinal: u64) -> Option<(&'static str, Fault)> {
+        let answers = self.answers.contains(&call.service);
         let mut dice = Dice::new(self.seed, &call.client, ordinal);
         let mut point = dice.fraction();
         // The rates lie side by side on the line from 0 to 1; the point meets one of them or none.
@@ -106,7 +112,7 @@ impl Weather {
             return Some(("slow", Fault::Late { before, after }));
         }
         if meets(self.silent) {
-            return Some(if dice.coin() {
+            return Some(if answers || dice.coin() {
                 ("silent before", Fault::HoldBefore(self.silent_for))
             } else {
                 ("silent after", Fault::HoldAfter(self.silent_for))
@@ -116,7 +122,8 @@ impl Weather {
             return Some(("reset", Fault::ResetBefore));
         }
         if meets(self.answer_lost) {
-            return Some(("answer lost", Fault::ResetAfter));
+            let reset = ("reset", Fault::ResetBefore);
+            return Some(if answers { reset } else { ("answer lost", Fault::ResetAfter) });
         }
         if meets(self.partial) {
             return partial(call, &mut dice).map(|fault| ("partial", fault));
