@@ -39,11 +39,13 @@ check:
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --all-features --no-deps --document-private-items
 	cargo run --quiet --package switchyard -- policies check policies
 
-# Ours and the peers in turn, in one run; the peers live in a workspace of their own.
+# Ours and the peers in turn, in one run; the peers live in a workspace of their own. At the end what a job on AWS costs of
+# requests and dollars, which are counts and need no release build.
 bench:
 	sh bench/install.sh
 	cargo build --release --examples --package switchyard-core --package switchyard-embedded --package switchyard-worker
 	python3 bench/run.py
+	sh infra/emulators/run.sh with cargo test --package switchyard-aws --test requests -- --nocapture --test-threads 1
 
 # Long forms of what `test` runs short.
 soak:
@@ -51,5 +53,7 @@ soak:
 	PROPTEST_CASES=1000000 cargo test --release --package switchyard-core --all-features --test findings
 	SWITCHYARD_TEST_LOGS_MIB=1024 cargo test --package switchyard --test tool logs_of -- --nocapture
 	PROPTEST_CASES=100000 cargo test --release --package switchyard-core --all-features --test mapping
+	SWITCHYARD_TEST_SEEDS=2000 sh infra/emulators/run.sh with \
+	    cargo test --package switchyard-aws --test storms -- --nocapture --test-threads 1
 	cargo build --package switchyard
 	sh api/conformance/run.sh "$${CARGO_TARGET_DIR:-target}/debug/switchyard" 2000

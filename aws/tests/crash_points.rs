@@ -14,21 +14,24 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use emulated::Emulator;
-use emulated::yard::{clients, home, names, pools, proxy, yard};
+use emulated::yard::{clients, home, names, pools, proxy};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use switchyard_aws::clients::Clients;
 use switchyard_aws::home::{Home, Names};
+use switchyard_aws::launcher_ecs::{Definitions, Doors, EcsLauncher, Network, Settings as TaskSettings};
+use switchyard_aws::rate::LaunchRates;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::execute::{self, Holding, Ran, Runs};
 use switchyard_core::intake::{self, Prepared, Sender, Taken, Taking};
 use switchyard_core::job::{Holder, Job, JobId, Phase, Step, Tier};
 use switchyard_core::policies::{Policies, Shelf};
 use switchyard_core::ports::{
-    Ambient, Assignment, Body, Executor, Lane, LogLine, LogSink, Outcome, Query, Stream, Yard,
+    Ambient, Assignment, Body, Executor, Lane, LogLine, LogSink, Message, Outcome, Query, Stream, Yard,
 };
 use switchyard_core::reap;
-use switchyard_core::route::{Limits, PoolName};
+use switchyard_core::route::{Limits, PoolName, Venue};
 use switchyard_core::settle::YardDesk;
 use switchyard_faults::{Action, Proxy, Service, When};
 use switchyard_worker::system::System;
@@ -52,7 +55,16 @@ capabilities:
     needs: { timeout_seconds: 600 }
     retry: { attempts: 3, backoff_seconds: 1 }
     limits: { concurrent: 1 }
+  - name: task
+    summary: A task of its own
+    run: { command: [echo] }
+    needs: { timeout_seconds: 600 }
+    route: { only: [fargate] }
+    retry: { attempts: 3, backoff_seconds: 1 }
 "#;
+
+/// What ECS says of a task it starts. Nothing starts: the test is the task.
+const STARTED: &str = r#"{"tasks":[{"taskArn":"arn:aws:ecs:us-east-1:000000000000:task/yard/1"}],"failures":[]}"#;
 
 /// The life of one job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -110,8 +122,34 @@ fn shelf() -> Arc<Shelf> {
     Arc::new(Shelf::new(Policies { catalog, limits: Limits::one_machine(4096), ..Policies::default() }))
 }
 
-fn ruled(home: &Home) -> Yard {
-    Yard { shelf: shelf(), ..yard(home) }
+/// The yard of a home, with tasks on ECS.
+fn ruled(home: &Home, clients: &Clients, ambient: Arc<dyn Ambient>) -> Yard {
+    let doors = Doors {
+        ecs: clients.ecs(),
+        ledger: Arc::new(home.ledger.clone()),
+        blobs: Arc::new(home.blobs.clone()),
+        locate: Arc::new(|blob| format!("s3://bucket/{}", blob.name)),
+        ambient,
+        functions: None,
+    };
+    let settings = TaskSettings {
+        cluster: "yard".to_owned(),
+        definitions: Definitions { by_capability: [].into(), worker: "worker".to_owned(), prefix: String::new() },
+        container: "worker".to_owned(),
+        network: Network {
+            subnets: vec!["subnet-1".to_owned()],
+            security_groups: vec!["sg-1".to_owned()],
+            public_address: false,
+        },
+        platform: None,
+        spot: false,
+        table: home.table().to_owned(),
+        environment: Vec::new(),
+        policies: None,
+        tags: false,
+        rates: LaunchRates::default(),
+    };
+    home.yard(Arc::new(EcsLauncher::new(doors, settings)), shelf())
 }
 
 async fn submit(yard: &Yard, life: &Life) -> Taken {
@@ -140,6 +178,16 @@ fn lane() -> Lane {
 /// Takes what rings, runs it, and gives its doorbell up. Answers how many doorbells it heard.
 async fn work(yard: &Yard, life: &Life, name: &str, wait: bool) -> usize {
     let heard = yard.lanes.receive(&lane(), 10, wait).await.expect("receive");
+    for received in &heard {
+        if run(yard, life, name, received.message).await.is_final() {
+            yard.lanes.delete(received).await.expect("delete");
+        }
+    }
+    heard.len()
+}
+
+/// Claims a job, runs it and reports, as a worker or a task does.
+async fn run(yard: &Yard, life: &Life, name: &str, message: Message) -> Ran {
     let (desk, holder) = (YardDesk(yard.clone()), Holder::new(name, yard.ambient.nonce()));
     let (runs, executor) = (Runs::default(), Echo(life.runs.clone()));
     let holding = Holding {
@@ -150,22 +198,19 @@ async fn work(yard: &Yard, life: &Life, name: &str, wait: bool) -> usize {
         holder: &holder,
         runs: &runs,
     };
-    for received in &heard {
-        let ran: Ran = execute::run(&holding, received.message, None).await.expect("run");
-        if ran.is_final() {
-            yard.lanes.delete(received).await.expect("delete");
-        }
-    }
-    heard.len()
+    execute::run(&holding, message, None).await.expect("run")
 }
 
 /// What the killed process does.
 async fn live(life: &Life) {
     let clients = clients(&life.endpoint, PROCESS);
     let home = home(&clients, life.names(), Arc::new(System));
-    let yard = ruled(&home);
-    submit(&yard, life).await;
-    while work(&yard, life, "process", true).await == 0 {}
+    let yard = ruled(&home, &clients, Arc::new(System));
+    let Taken { job, .. } = submit(&yard, life).await;
+    match job.route.venue() {
+        Venue::Fargate => drop(run(&yard, life, "task", Message::of(&job)).await),
+        Venue::Inline | Venue::Function | Venue::Fleet => while work(&yard, life, "process", true).await == 0 {},
+    }
 }
 
 fn block<T>(future: impl Future<Output = T>) -> T {
@@ -196,8 +241,8 @@ struct Scenario {
     bytes: usize,
 }
 
-/// A life on resources of its own.
-async fn prepare(proxy: &Proxy, scenario: &Scenario, folder: &Path) -> (Life, Home, Arc<Later>) {
+/// A life on resources of its own, and the yard that is there when it is over.
+async fn prepare(proxy: &Proxy, scenario: &Scenario, folder: &Path) -> (Life, Yard, Arc<Later>) {
     let names = names("crash");
     let life = Life {
         endpoint: proxy.endpoint(),
@@ -210,7 +255,11 @@ async fn prepare(proxy: &Proxy, scenario: &Scenario, folder: &Path) -> (Life, Ho
     let later = Arc::new(Later(AtomicI64::new(0)));
     let home = home(&clients, names, Arc::<Later>::clone(&later));
     home.declare(&clients, &pools()).await.expect("declare");
-    (life, home, later)
+    proxy.script().clear();
+    proxy.script().on(When::call(Service::Ecs, "RunTask").client("PARENT"), Action::Replace(STARTED.to_owned()));
+    proxy.script().on(When::call(Service::Ecs, "ListTasks"), Action::Replace(r#"{"taskArns":[]}"#.to_owned()));
+    let yard = ruled(&home, &clients, Arc::<Later>::clone(&later));
+    (life, yard, later)
 }
 
 fn epochs_run(life: &Life) -> Vec<u32> {
@@ -219,10 +268,16 @@ fn epochs_run(life: &Life) -> Vec<u32> {
 }
 
 /// The reaper and another worker bring whatever the process left to its end, a minute a round.
-async fn recover(yard: &Yard, later: &Later, life: &Life, id: JobId, place: &str) -> Job {
+async fn recover(yard: &Yard, proxy: &Proxy, later: &Later, life: &Life, id: JobId, place: &str) -> Job {
     for _ in 0..24 {
+        let mark = proxy.records().mark();
         reap::round(yard).await.unwrap_or_else(|error| panic!("{place}: {error:?}"));
         while work(yard, life, "another", false).await > 0 {}
+        let launched = proxy.records().tally_since(mark).of(&Service::Ecs, "RunTask").requests;
+        if launched > 0 {
+            let job = yard.ledger.load(id).await.expect("load").expect("an accepted job is there");
+            run(yard, life, "another task", Message::of(&job)).await;
+        }
         let job = yard.ledger.load(id).await.expect("load").expect("an accepted job is there");
         if job.is_settled() && job.owed.is_empty() {
             return job;
@@ -240,14 +295,14 @@ fn every_crash_point(scenario: &Scenario) {
     let folder = tempfile::tempdir().expect("a folder");
     let proxy = proxy(Emulator::MiniStack);
     let requests = block(async {
-        let (life, home, _) = prepare(&proxy, scenario, folder.path()).await;
+        let (life, _, _) = prepare(&proxy, scenario, folder.path()).await;
+        proxy.script().on(When::call(Service::Ecs, "RunTask"), Action::Replace(STARTED.to_owned()));
         let mut process = spawn(scenario.test, &life);
         assert!(process.wait().expect("it ends").success(), "undisturbed, it lives its life");
         assert_eq!(epochs_run(&life).len(), 1);
-        drop(home);
         proxy.records().all().iter().filter(|record| record.client == PROCESS).count()
     });
-    assert!(requests >= 8, "put, send, receive, claim, log, settle, announce, delete: {requests}");
+    assert!(requests >= 7, "at least: accept, dispatch, claim, log, settle, announce, strike out: {requests}");
     let mut reached = 0;
     // What a process does at once may differ by a request or two from life to life.
     for nth in 1..=requests + 1 {
@@ -268,10 +323,10 @@ async fn one_crash_point(
     action: Action,
     place: &str,
 ) -> bool {
-    let (life, home, later) = prepare(proxy, scenario, folder).await;
-    proxy.script().clear();
+    let (life, yard, later) = prepare(proxy, scenario, folder).await;
     let mark = proxy.records().mark();
     let held = proxy.script().on(When::any().client(PROCESS).nth(nth as u64), action);
+    proxy.script().on(When::call(Service::Ecs, "RunTask"), Action::Replace(STARTED.to_owned()));
     let mut process = spawn(scenario.test, &life);
     let died = loop {
         tokio::select! {
@@ -289,13 +344,12 @@ async fn one_crash_point(
         process.wait().expect("it is gone");
         proxy.script().cut(PROCESS);
     }
-    let yard = ruled(&home);
     let before = epochs_run(&life);
     // Whoever submitted it and heard nothing submits it again, under its key: it is the same job, or the first.
     let Taken { job, .. } = submit(&yard, &life).await;
     let listed = yard.ledger.list(&Query { limit: 10, ..Query::default() }).await.expect("list");
     assert_eq!(listed.len(), 1, "{place}: one job, however often it was submitted");
-    let job = recover(&yard, &later, &life, job.id, place).await;
+    let job = recover(&yard, proxy, &later, &life, job.id, place).await;
     proxy.script().clear();
     // Counts.
     let succeeded = job.timeline.iter().filter(|entry| entry.step == Some(Step::Succeed)).count();
@@ -336,6 +390,15 @@ fn a_limited_job_with_a_payload_of_its_own_survives_the_death_of_its_process_at_
         test: "a_limited_job_with_a_payload_of_its_own_survives_the_death_of_its_process_at_every_request",
         capability: "limited",
         bytes: 5000,
+    });
+}
+
+#[test]
+fn a_task_survives_the_death_of_its_process_at_every_request() {
+    every_crash_point(&Scenario {
+        test: "a_task_survives_the_death_of_its_process_at_every_request",
+        capability: "task",
+        bytes: 20,
     });
 }
 

@@ -45,8 +45,8 @@ fn the_map_names_what_is_there_and_all_that_is_there() {
     }
 }
 
-#[test]
-fn core_builds_with_nothing_that_does_io() {
+/// What a package is built with on this machine, for its users and not for its tests.
+fn built_with(package: &str) -> BTreeSet<String> {
     let rustc = std::process::Command::new("rustc").arg("-vV").output().unwrap();
     let rustc = String::from_utf8(rustc.stdout).unwrap();
     let host = rustc.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned();
@@ -59,9 +59,9 @@ fn core_builds_with_nothing_that_does_io() {
         .unwrap();
     let resolve = metadata.resolve.as_ref().unwrap();
     let nodes: BTreeMap<&PackageId, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
-    let core = metadata.packages.iter().find(|package| package.name.as_str() == "switchyard-core").unwrap();
+    let root = metadata.packages.iter().find(|found| found.name.as_str() == package).unwrap();
     let mut reached = BTreeSet::new();
-    let mut next = vec![&core.id];
+    let mut next = vec![&root.id];
     while let Some(id) = next.pop() {
         if reached.insert(id) {
             let normal =
@@ -69,10 +69,29 @@ fn core_builds_with_nothing_that_does_io() {
             next.extend(nodes[id].deps.iter().filter(normal).map(|dep| &dep.pkg));
         }
     }
-    let names: BTreeSet<&str> = reached.iter().map(|id| metadata[*id].name.as_str()).collect();
-    assert!(names.contains("serde_json"), "the search has lost its way: {names:?}");
-    for name in &names {
+    let names = reached.iter().map(|id| format!("{} {}", metadata[*id].name, metadata[*id].version)).collect();
+    assert!(format!("{names:?}").contains("serde_json"), "the search has lost its way: {names:?}");
+    names
+}
+
+#[test]
+fn the_sdk_brings_one_tls_stack() {
+    let built = built_with("switchyard-aws");
+    let tls: Vec<&String> =
+        built.iter().filter(|name| name.starts_with("rustls ") || name.starts_with("ring ")).collect();
+    assert_eq!(tls.len(), 2, "rustls with ring, once each: {tls:?}");
+    for name in &built {
+        let others = ["aws-lc-rs", "aws-lc-sys", "openssl", "openssl-sys", "native-tls", "s2n-tls", "aws-config"];
+        let name = name.split(' ').next().unwrap();
+        assert!(!others.contains(&name), "the doors on AWS must not build with {name}");
+    }
+}
+
+#[test]
+fn core_builds_with_nothing_that_does_io() {
+    for name in built_with("switchyard-core") {
+        let name = name.split(' ').next().unwrap();
         let forbidden = ["tokio", "mio", "hyper", "axum", "reqwest", "ureq", "rusqlite", "libsqlite3-sys", "bollard"];
-        assert!(!forbidden.contains(name) && !name.starts_with("aws-"), "core must not build with {name}");
+        assert!(!forbidden.contains(&name) && !name.starts_with("aws-"), "core must not build with {name}");
     }
 }
