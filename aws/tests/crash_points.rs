@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use emulated::Emulator;
-use emulated::yard::{clients, home, names, pools, proxy};
+use emulated::yard::{clients, home, home_as, names, pools, proxy};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -204,7 +204,8 @@ async fn run(yard: &Yard, life: &Life, name: &str, message: Message) -> Ran {
 /// What the killed process does.
 async fn live(life: &Life) {
     let clients = clients(&life.endpoint, PROCESS);
-    let home = home(&clients, life.names(), Arc::new(System));
+    // What is paused is read once in its life, so that every life makes the same requests.
+    let home = home_as(&clients, life.names(), Arc::new(System), Duration::from_secs(60));
     let yard = ruled(&home, &clients, Arc::new(System));
     let Taken { job, .. } = submit(&yard, life).await;
     match job.route.venue() {

@@ -132,7 +132,13 @@ impl DynamoLedger {
                     return Ok(Saved::Saved);
                 }
                 Tried::PermitTaken => return Ok(Saved::PermitTaken),
-                Tried::Conflict => self.wait(tried).await,
+                Tried::Conflict => {
+                    // Where many are after one permit it is most often that: whoever has it by now keeps it for a run.
+                    if thought.permit != job.permit && self.is_anothers(job).await? {
+                        return Ok(Saved::PermitTaken);
+                    }
+                    self.wait(tried).await;
+                }
                 Tried::Refused(None) => {
                     self.0.sightings.forget(job.id);
                     return Ok(Saved::Refused(None));
@@ -156,6 +162,13 @@ impl DynamoLedger {
             self.subject(format_args!("job {}", job.id)),
             "others write it, or its permit",
         ))
+    }
+
+    /// Whether another job holds the permit that this record names.
+    async fn is_anothers(&self, job: &Job) -> Result<bool, PortError> {
+        let Some(permit) = job.permit else { return Ok(false) };
+        let item = self.get(permit_key(&job.work.capability, permit), "look at the permit of").await?;
+        Ok(item.is_some_and(|item| text(&item, "job") != Some(&*job.id.to_string())))
     }
 
     async fn try_save(&self, job: &Job, result: Option<&Body>, thought: Thought) -> Result<Tried, PortError> {
