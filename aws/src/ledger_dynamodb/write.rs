@@ -405,3 +405,6 @@ impl DynamoLedger {
         Err(PortError::retryable("forget", subject(), "others write it, again and again"))
     }
 }
+
+#[cfg(test)]
+mod tests;
