@@ -35,7 +35,7 @@ impl fmt::Display for Request<'_> {
 
 /// Codes of failures that pass without anybody changing anything in the account. Nothing is decided by this list, for what
 /// is not known passes too: it says which codes were thought about.
-const PASSING: &[&str] = &[
+pub const PASSING: &[&str] = &[
     // Too much at once, or too much in all for now.
     "BandwidthLimitExceeded",
     "EC2ThrottledException",
@@ -107,7 +107,7 @@ const PASSING: &[&str] = &[
 
 /// Codes of failures that stay until somebody changes something: in the account, in the yard's settings, in what it was
 /// given.
-const LASTING: &[&str] = &[
+pub const LASTING: &[&str] = &[
     // Not allowed.
     "AccessDenied",
     "AccessDeniedException",

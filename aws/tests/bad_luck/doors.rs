@@ -46,10 +46,10 @@ pub(crate) fn scrubbed(scene: &Scene, error: &PortError) -> String {
     for job in [&scene.waiting, &scene.running] {
         text = text.replace(&job.id.to_string(), "[job]");
     }
-    match text.split_once(" (request ") {
-        Some((before, _)) => before.to_owned(),
-        None => text,
-    }
+    // How a connection breaks is the kernel's affair: reset, or closed in the middle of an answer.
+    let ends = [" (request ", ": io error: client error (SendRequest)"];
+    text.truncate(ends.iter().filter_map(|end| text.find(end)).min().unwrap_or(text.len()));
+    text
 }
 
 fn claim(job: &Job) -> Claim {
