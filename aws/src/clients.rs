@@ -43,7 +43,7 @@ pub struct Settings {
     pub endpoints: BTreeMap<Service, String>,
     /// How often one call is tried in all, its first time counted.
     pub attempts: u32,
-    /// The longest one try may take, but for long polls.
+    /// The longest one try may take; a long poll's may take [`LONG_POLL`] more.
     pub attempt_timeout: Duration,
     /// The longest pause before a second try; it doubles with each further one, up to three seconds.
     pub first_backoff: Duration,
@@ -153,13 +153,10 @@ impl Clients {
         aws_sdk_s3::Client::from_conf(config.build())
     }
 
-    /// A client of SQS, whose tries may last as long as a long poll does.
+    /// A client of SQS. Its tries take as long as those of any other; a long poll's are given [`LONG_POLL`] more by whoever
+    /// asks for one.
     pub fn sqs(&self) -> aws_sdk_sqs::Client {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_millis(3100))
-            .operation_attempt_timeout(self.settings.attempt_timeout + LONG_POLL)
-            .build();
-        let mut config = aws_sdk_sqs::config::Builder::from(&self.shared).timeout_config(timeouts);
+        let mut config = aws_sdk_sqs::config::Builder::from(&self.shared);
         config.set_endpoint_url(self.endpoint(Service::Sqs));
         aws_sdk_sqs::Client::from_conf(config.build())
     }

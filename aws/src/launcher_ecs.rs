@@ -186,7 +186,7 @@ impl EcsLauncher {
         }
         let heard = match request.call(&doors.ecs).send().await {
             Ok(output) => answer::heard(&output),
-            Err(error) => answer::heard_error(&error),
+            Err(error) => answer::heard_error(&error, &self.0.settings.cluster),
         };
         Ok(match heard {
             // A launch that was asked for before, as only the reaper does: the task that it met may be over.
@@ -235,6 +235,11 @@ impl EcsLauncher {
         }
     }
 
+    /// What an error says that it is about.
+    fn subject(&self, id: JobId) -> String {
+        format!("job {id} in cluster {}", self.0.settings.cluster)
+    }
+
     /// Books a launch, and says how long it has to wait.
     fn turn(&self) -> Option<Duration> {
         let mut buckets = self.buckets();
@@ -255,7 +260,7 @@ impl EcsLauncher {
             .send()
             .try_collect()
             .await
-            .map_err(|error| failure::failed("find the task of", run.id, &error))
+            .map_err(|error| failure::failed("find the task of", self.subject(run.id), &error))
     }
 
     fn buckets(&self) -> MutexGuard<'_, LaunchBuckets> {
@@ -352,7 +357,7 @@ impl EcsLauncher {
             if let Err(error) = call.send().await
                 && !is_gone(failure::code(&error), &failure::read(&error).0.message)
             {
-                outcome = outcome.and(Err(failure::failed("stop the task of", run.id, &error)));
+                outcome = outcome.and(Err(failure::failed("stop the task of", self.subject(run.id), &error)));
             }
         }
         outcome

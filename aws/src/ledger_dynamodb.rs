@@ -126,9 +126,20 @@ impl DynamoLedger {
         format!("{of} in table {}", self.0.table)
     }
 
+    /// What an error says that is about what lies under a partition key.
+    fn subject_at(&self, pk: &str) -> String {
+        item::named(pk).map_or_else(|| format!("in table {}", self.0.table), |named| self.subject(named))
+    }
+
+    /// Whether an item is over its time to live, though DynamoDB has not removed it yet: it takes days for some. Its key
+    /// is free, and so it is no longer there.
+    fn is_over(&self, item: &Item) -> bool {
+        number(item, item::GONE).is_some_and(|gone| gone < self.0.ambient.now().as_second())
+    }
+
     /// One item, as last written.
     async fn get(&self, key: Item, operation: &'static str) -> Result<Option<Item>, PortError> {
-        let subject = || self.subject(text(&key, PK).unwrap_or_default().replacen("J#", "job ", 1));
+        let subject = || self.subject_at(text(&key, PK).unwrap_or_default());
         let got = self.0.client.get_item().table_name(&self.0.table).set_key(Some(key.clone())).consistent_read(true);
         let got = got.send().await.map_err(|error| failed(operation, subject(), &error))?;
         Ok(got.item)
@@ -143,6 +154,10 @@ impl DynamoLedger {
         operation: &'static str,
     ) -> Result<Vec<Item>, PortError> {
         let mut found = Vec::with_capacity(keys.len());
+        let subject = match keys.first().and_then(|first| text(first, PK)) {
+            Some(pk) if keys.iter().all(|key| text(key, PK) == Some(pk)) => self.subject_at(pk),
+            Some(_) | None => self.subject(format_args!("{} records", keys.len())),
+        };
         let mut left = keys;
         let mut fruitless = 0;
         while !left.is_empty() {
@@ -155,16 +170,16 @@ impl DynamoLedger {
                 wanted = wanted.set_expression_attribute_names(Some(expression.names));
             }
             let wanted = wanted.set_keys(Some(left)).build();
-            let wanted = wanted.map_err(|error| PortError::permanent(operation, self.subject("items"), error))?;
+            let wanted = wanted.map_err(|error| PortError::permanent(operation, &subject, error))?;
             let got = self.0.client.batch_get_item().request_items(&self.0.table, wanted).send().await;
-            let got = got.map_err(|error| failed(operation, self.subject("items"), &error))?;
+            let got = got.map_err(|error| failed(operation, &subject, &error))?;
             let some: Vec<Item> = got.responses.into_iter().flatten().flat_map(|(_, items)| items).collect();
             let unprocessed = got.unprocessed_keys.into_iter().flatten().flat_map(|(_, keys)| keys.keys);
             left = unprocessed.collect();
             // DynamoDB says so when it is asked for more than it may give just now.
             fruitless = if some.is_empty() && !left.is_empty() { fruitless + 1 } else { 0 };
             if fruitless >= CONFLICTS {
-                return Err(PortError::retryable(operation, self.subject("items"), "DynamoDB left them unprocessed"));
+                return Err(PortError::retryable(operation, &subject, "DynamoDB left them unprocessed"));
             }
             if !left.is_empty() {
                 self.wait(fruitless + 1).await;
@@ -182,7 +197,8 @@ impl DynamoLedger {
     }
 
     async fn load_now(&self, id: JobId) -> Result<Option<Job>, PortError> {
-        let Some(item) = self.get(main_key(id), "load").await? else {
+        let item = self.get(main_key(id), "load").await?;
+        let Some(item) = item.filter(|item| !self.is_over(item)) else {
             self.0.sightings.forget(id);
             return Ok(None);
         };
@@ -275,8 +291,8 @@ impl Ledger for DynamoLedger {
         // DynamoDB refuses a batch that names a key twice: a holder may run a job at two epochs for a moment.
         let ids: std::collections::BTreeSet<JobId> = ids.iter().copied().collect();
         let keys = ids.into_iter().map(main_key).collect();
-        let items = self.get_all(keys, Some(&[PK, SK, item::RECORD]), "load").await?;
-        items.iter().map(|item| item::job(item, "load")).collect()
+        let items = self.get_all(keys, Some(&[PK, SK, item::RECORD, item::GONE]), "load").await?;
+        items.iter().filter(|item| !self.is_over(item)).map(|item| item::job(item, "load")).collect()
     }
 
     async fn glimpse(&self, id: JobId) -> Result<Option<Job>, PortError> {

@@ -25,7 +25,7 @@ use switchyard_core::ports::{Ambient, LogLine, LogPage, Logs, PortError};
 use self::batch::Event;
 use self::cursor::{Cursor, Read};
 use crate::clients::Clients;
-use crate::failure::{code, failed};
+use crate::failure::{code, failed, read};
 
 /// About as much of a log as one answer carries.
 const PAGE_BYTES: usize = 256 * 1024;
@@ -76,7 +76,7 @@ impl CloudWatchLogs {
                 }
                 // It was just made: not every part of CloudWatch knows of it yet.
                 Err(error) if code(&error) == NOT_FOUND => {
-                    return Err(PortError::retryable(operation, self.subject(job), error));
+                    return Err(PortError::retryable(operation, self.subject(job), read(&error).0));
                 }
                 Err(error) => return Err(failed(operation, self.subject(job), &error)),
             }

@@ -109,12 +109,12 @@ async fn a_failed_entry_that_never_passes_is_told_after_its_tries(scene: &Scene)
     let jobs = scene.jobs(2).await;
     scene.between.next("SendMessageBatch", Fault::Entries(vec![(0, "InternalError", false)]));
     for _ in 0..3 {
-        scene.between.next("SendMessageBatch", Fault::Error(400, "KmsDisabled"));
+        scene.between.next("SendMessageBatch", Fault::Error(400, "SomethingNew"));
     }
     let unrung = scene.ring(&jobs).await;
     assert_eq!(unrung.len(), 1);
     assert_eq!((unrung[0].0, unrung[0].1.retryable), (Message::of(&jobs[0]), true), "unknown errors may pass");
-    assert!(describe(&unrung[0].1).contains("KmsDisabled"), "{}", describe(&unrung[0].1));
+    assert!(describe(&unrung[0].1).contains("SomethingNew"), "{}", describe(&unrung[0].1));
 }
 
 async fn a_call_that_fails_as_a_whole_tells_every_job(scene: &Scene) {

@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{Message as Sent, MessageSystemAttributeName};
+use aws_smithy_types::timeout::TimeoutConfig;
 use switchyard_core::ports::{PortError, Received, describe};
 use switchyard_core::wire::{Doorbell, decode_doorbell};
 use tokio::sync::Notify;
@@ -38,6 +40,19 @@ fn wait_seconds(wait: bool, found_empty: Option<Duration>) -> i32 {
         (false, Some(since)) if since < TRUSTED => 0,
         (false, _) => 1,
     }
+}
+
+/// The client's configuration for a receive that waits so long. Its tries alone take longer: were it the client's own,
+/// whoever rings would wait as long for an answer that never comes, with a caller waiting behind it.
+fn patient(client: &Client, seconds: i32) -> aws_sdk_sqs::config::Builder {
+    let mut timeouts = TimeoutConfig::builder();
+    if let Some(usual) = client.config().timeout_config() {
+        let waits = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        timeouts = usual.to_builder();
+        timeouts.set_operation_attempt_timeout(usual.operation_attempt_timeout().map(|usual| usual + waits));
+    }
+    let timeouts = timeouts.build();
+    aws_sdk_sqs::config::Builder::new().timeout_config(timeouts)
 }
 
 /// One call under way, or its answer.
@@ -251,7 +266,8 @@ impl Shared {
         let call = call.message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount);
         let name = self.queues.name(queue);
         // OverLimit too, 120,000 messages in flight: what is there stays there, and the worker asks again.
-        let answer = call.send().await.map_err(|error| failed("receive from", Named(&name), &error))?;
+        let sent = call.customize().config_override(patient(&self.client, seconds)).send().await;
+        let answer = sent.map_err(|error| failed("receive from", Named(&name), &error))?;
         let sent = answer.messages.unwrap_or_default();
         if sent.is_empty() && seconds > 0 {
             self.kept().found_empty.insert(queue, Instant::now());

@@ -96,7 +96,7 @@ pub fn of_error(code: &str, message: &str) -> Cause {
         | "SlowDown" => Cause::Throttled,
         // "These errors are usually caused by a client action": quotas and capacity as well as what nobody can run.
         "ClientException" => words(message).unwrap_or(Cause::Passing),
-        code if failure::is_retryable(code) => Cause::Passing,
+        code if failure::passes(code, message) => Cause::Passing,
         // InvalidParameterException, AccessDeniedException, ClusterNotFoundException, PlatformUnknownException,
         // PlatformTaskDefinitionIncompatibilityException, UnsupportedFeatureException, BlockedException...
         _ => Cause::Permanent,
@@ -120,12 +120,12 @@ pub(super) fn heard(output: &RunTaskOutput) -> Heard {
 
 /// What a failed call says, once the SDK has tried it as often as it does. The last try's answer counts: were an earlier
 /// one's lost, the same client token meets its task.
-pub(super) fn heard_error(error: &SdkError<RunTaskError>) -> Heard {
+pub(super) fn heard_error(error: &SdkError<RunTaskError>, cluster: &str) -> Heard {
     if let Some(RunTaskError::ConflictException(conflict)) = error.as_service_error() {
         return Heard::Conflict(conflict.resource_ids().to_vec());
     }
     let (said, _) = failure::read(error);
-    let why = format!("cannot start a task: {said}");
+    let why = format!("cannot start a task in cluster {cluster}: {said}");
     match error {
         SdkError::ServiceError(service) if service.raw().status().is_server_error() => Heard::Nothing(why),
         SdkError::ServiceError(_) => Heard::Refused(of_error(&said.code, &said.message), why),

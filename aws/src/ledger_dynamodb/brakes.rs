@@ -57,7 +57,7 @@ impl DynamoLedger {
     /// The records of these jobs in their order, without those that the index showed too late.
     async fn still_held(&self, ids: &[JobId]) -> Result<Vec<Job>, PortError> {
         let keys = ids.iter().map(|id| main_key(*id)).collect();
-        let items = self.get_all(keys, Some(&[PK, RECORD]), "list the held jobs of").await?;
+        let items = self.get_all(keys, Some(&[PK, RECORD]), "read for a list").await?;
         let mut jobs = std::collections::HashMap::new();
         for item in &items {
             match item::job(item, "list") {

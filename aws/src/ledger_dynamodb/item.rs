@@ -106,6 +106,19 @@ pub(super) fn job_pk(id: JobId) -> String {
     format!("J#{id}")
 }
 
+/// What lies under a partition key of the table or of an index, as errors tell it; `None`: all sorts of things do.
+pub(super) fn named(pk: &str) -> Option<String> {
+    match pk.split_once('#')? {
+        ("J", id) => Some(format!("job {id}")),
+        ("B", holder) => Some(format!("holder {holder}")),
+        ("C" | "H" | "L", capability) => Some(format!("capability {capability}")),
+        // Whose it is stands there as a hash.
+        ("Q", _) => Some("a caller".to_owned()),
+        ("U", id) => Some(format!("unmapped event {id}")),
+        _ => None,
+    }
+}
+
 /// The key of a job's record.
 pub(super) fn main_key(id: JobId) -> Item {
     key(job_pk(id), MAIN)
@@ -264,7 +277,7 @@ pub(super) fn size(item: &Item) -> usize {
 
 /// The job whose record an item holds.
 pub(super) fn job(item: &Item, operation: &'static str) -> Result<Job, PortError> {
-    let subject = || text(item, PK).unwrap_or("an item").replacen("J#", "job ", 1);
+    let subject = || text(item, PK).and_then(named).unwrap_or_else(|| "an item".to_owned());
     let record =
         text(item, RECORD).ok_or_else(|| PortError::permanent(operation, subject(), "its item holds no record"))?;
     wire::decode(record).map_err(|error| PortError::permanent(operation, subject(), error))
@@ -277,7 +290,7 @@ pub(super) fn near_body(item: &Item, epoch: u32, operation: &'static str) -> Res
 
 /// A payload or result as stored.
 pub(super) fn body(item: &Item, encoded: &str, operation: &'static str) -> Result<Body, PortError> {
-    let subject = || text(item, PK).unwrap_or("an item").replacen("J#", "job ", 1);
+    let subject = || text(item, PK).and_then(named).unwrap_or_else(|| "an item".to_owned());
     wire::decode_body(encoded).map_err(|error| PortError::permanent(operation, subject(), error))
 }
 

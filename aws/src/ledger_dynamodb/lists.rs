@@ -71,7 +71,7 @@ impl DynamoLedger {
         let query = query.set_expression_attribute_values(Some(of.values));
         // An index is never consistent, and DynamoDB refuses to pretend.
         let query = query.consistent_read(part.index.is_none()).set_exclusive_start_key(from).set_limit(part.limit);
-        let found = query.send().await.map_err(|error| failed(operation, self.subject(&**value), &error))?;
+        let found = query.send().await.map_err(|error| failed(operation, self.subject_at(value), &error))?;
         Ok((found.items.unwrap_or_default(), found.last_evaluated_key.filter(|last| !last.is_empty())))
     }
 
@@ -292,9 +292,9 @@ impl DynamoLedger {
     /// The records of these jobs as they are now, in the same order: those of them that the query asks for still.
     async fn hydrate(&self, ids: Vec<JobId>, query: &Query) -> Result<Vec<Job>, PortError> {
         let keys = ids.iter().map(|id| main_key(*id)).collect();
-        let items = self.get_all(keys, Some(&[PK, SK, item::RECORD, GONE]), "list jobs").await?;
+        let items = self.get_all(keys, Some(&[PK, SK, item::RECORD, GONE]), "read for a list").await?;
         let mut jobs: BTreeMap<JobId, Job> = BTreeMap::new();
-        for item in &items {
+        for item in items.iter().filter(|item| !self.is_over(item)) {
             match item::job(item, "list") {
                 Ok(job) => drop(jobs.insert(job.id, job)),
                 // One that cannot be read must not hide the others.

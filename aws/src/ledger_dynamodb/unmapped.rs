@@ -274,7 +274,7 @@ impl DynamoLedger {
         };
         let found = self.all(&part, operation, |items| items.len() >= limit).await?;
         let ids: Vec<UnmappedId> = found.iter().filter_map(id_of).take(limit).collect();
-        let items = self.get_all(ids.iter().map(|id| key(pk(*id), MAIN)).collect(), None, operation).await?;
+        let items = self.get_all(ids.iter().map(|id| key(pk(*id), MAIN)).collect(), None, "read for a list").await?;
         let mut events: Vec<UnmappedSummary> = items.iter().filter_map(summary).collect();
         events.sort_by_key(|event| (event.last, event.id));
         if newest_first {
@@ -295,7 +295,7 @@ impl DynamoLedger {
     /// See [`switchyard_core::ports::Ledger::unmapped_event`].
     pub(super) async fn load_unmapped(&self, id: UnmappedId) -> Result<Option<Unmapped>, PortError> {
         let part = Part { index: None, ..Part::of("", PK, pk(id)) };
-        let items = self.all(&part, "load unmapped event", |_| false).await?;
+        let items = self.all(&part, "load", |_| false).await?;
         let of = |item: &&Item| text(item, SK) == Some(MAIN);
         let Some(summary) = items.iter().find(of).and_then(summary) else { return Ok(None) };
         // The sort key of pieces is their order.

@@ -411,10 +411,16 @@ impl DynamoLedger {
             match cancelled(&error) {
                 None => return Err(failed("forget", subject(), &error)),
                 // It goes on after all, or went before.
-                Some(reasons) if reasons.iter().any(Cancelled::is_refused) => return Ok(()),
+                Some(reasons) if reasons.iter().any(Cancelled::is_refused) => {
+                    self.0.sightings.forget(id);
+                    return Ok(());
+                }
                 Some(_) => self.wait(tried).await,
             }
         }
         Err(PortError::retryable("forget", subject(), "others write it, again and again"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,7 +110,7 @@ async fn exceptions_pass_or_stay_as_their_causes_do() {
         world.aws.on("RunTask", Answer::error(400, code, message));
         let (failed, said) = world.launch().await.unwrap_err();
         assert_eq!(failed, kind, "{code}: {message}");
-        assert!(said.starts_with(&format!("cannot start a task: {code}: {message}")), "{said}");
+        assert!(said.starts_with(&format!("cannot start a task in cluster yard: {code}: {message}")), "{said}");
     }
 }
 
@@ -255,7 +255,7 @@ async fn a_task_that_has_gone_is_stopped_and_one_that_cannot_be_spares_no_other(
     world.aws.on("StopTask", Answer::error(400, "AccessDeniedException", "no"));
     world.aws.on("StopTask", Answer::Json(200, json!({})));
     let error = world.launcher.stop(world.job.id, world.job.epoch, Venue::Fargate).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot stop the task of {}", world.job.id));
+    assert_eq!(error.to_string(), format!("cannot stop the task of job {} in cluster yard", world.job.id));
     let stopped: Vec<Value> = world.aws.asked_for("StopTask").iter().map(|asked| asked["task"].clone()).collect();
     assert_eq!(stopped, ["1-gone", "2-refused", "3-alive"]);
     assert!(world.aws.asked_for("StopTask")[0]["reason"].as_str().unwrap().contains("at epoch 3"));
