@@ -13,23 +13,19 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use emulated::Emulator;
-use emulated::yard::{clients, home, names, pools, proxy, yard};
+use emulated::yard::{clients, home, names, pools, proxy, work, yard};
+use emulated::{Emulator, block};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use switchyard_aws::home::{Home, Names};
 use switchyard_core::catalog::Catalog;
-use switchyard_core::execute::{self, Holding, Ran, Runs};
 use switchyard_core::intake::{self, Prepared, Sender, Taken, Taking};
-use switchyard_core::job::{Holder, Job, JobId, Phase, Step, Tier};
+use switchyard_core::job::{Job, JobId, Phase, Step};
 use switchyard_core::policies::{Policies, Shelf};
-use switchyard_core::ports::{
-    Ambient, Assignment, Body, Executor, Lane, LogLine, LogSink, Outcome, Query, Stream, Yard,
-};
+use switchyard_core::ports::{Ambient, Assignment, Body, Executor, LogLine, LogSink, Outcome, Query, Stream, Yard};
 use switchyard_core::reap;
-use switchyard_core::route::{Limits, PoolName};
-use switchyard_core::settle::YardDesk;
+use switchyard_core::route::Limits;
 use switchyard_faults::{Action, Proxy, Service, When};
 use switchyard_worker::system::System;
 
@@ -133,43 +129,14 @@ async fn submit(yard: &Yard, life: &Life) -> Taken {
     intake::accept(yard, vec![prepared]).await.expect("accept").remove(0).expect("taken")
 }
 
-fn lane() -> Lane {
-    Lane { pool: PoolName::STANDARD, tier: Tier::Standard }
-}
-
-/// Takes what rings, runs it, and gives its doorbell up. Answers how many doorbells it heard.
-async fn work(yard: &Yard, life: &Life, name: &str, wait: bool) -> usize {
-    let heard = yard.lanes.receive(&lane(), 10, wait).await.expect("receive");
-    let (desk, holder) = (YardDesk(yard.clone()), Holder::new(name, yard.ambient.nonce()));
-    let (runs, executor) = (Runs::default(), Echo(life.runs.clone()));
-    let holding = Holding {
-        desk: &desk,
-        executor: &executor,
-        blobs: &*yard.blobs,
-        ambient: &*yard.ambient,
-        holder: &holder,
-        runs: &runs,
-    };
-    for received in &heard {
-        let ran: Ran = execute::run(&holding, received.message, None).await.expect("run");
-        if ran.is_final() {
-            yard.lanes.delete(received).await.expect("delete");
-        }
-    }
-    heard.len()
-}
-
 /// What the killed process does.
 async fn live(life: &Life) {
     let clients = clients(&life.endpoint, PROCESS);
     let home = home(&clients, life.names(), Arc::new(System));
     let yard = ruled(&home);
     submit(&yard, life).await;
-    while work(&yard, life, "process", true).await == 0 {}
-}
-
-fn block<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+    let executor = Echo(life.runs.clone());
+    while work(&yard, "process", &executor, true).await == 0 {}
 }
 
 /// Its own program again, to live this life.
@@ -220,9 +187,10 @@ fn epochs_run(life: &Life) -> Vec<u32> {
 
 /// The reaper and another worker bring whatever the process left to its end, a minute a round.
 async fn recover(yard: &Yard, later: &Later, life: &Life, id: JobId, place: &str) -> Job {
+    let executor = Echo(life.runs.clone());
     for _ in 0..24 {
         reap::round(yard).await.unwrap_or_else(|error| panic!("{place}: {error:?}"));
-        while work(yard, life, "another", false).await > 0 {}
+        while work(yard, "another", &executor, false).await > 0 {}
         let job = yard.ledger.load(id).await.expect("load").expect("an accepted job is there");
         if job.is_settled() && job.owed.is_empty() {
             return job;
