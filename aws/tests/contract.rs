@@ -5,15 +5,14 @@ mod emulated;
 
 use std::sync::Arc;
 
-use emulated::Emulator;
 use emulated::yard::{clients, home, names, pools, proxy, yard};
+use emulated::{Emulator, block};
 use switchyard_core::contract::Case;
 use switchyard_core::contract_suite;
 use switchyard_worker::system::System;
 
 fn on(emulator: Emulator, case: Case) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    block(async {
         let proxy = proxy(emulator);
         let clients = clients(&proxy.endpoint(), "CONTRACT");
         let home = home(&clients, names(emulator.name()), Arc::new(System));

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use emulated::Emulator;
-use emulated::yard::{clients, home, home_as, names, pools, proxy};
+use emulated::yard::{clients, home, home_as, names, pools, proxy, run, work};
+use emulated::{Emulator, block};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -23,16 +23,14 @@ use switchyard_aws::home::{Home, Names};
 use switchyard_aws::launcher_ecs::{Definitions, Doors, EcsLauncher, Network, Settings as TaskSettings};
 use switchyard_aws::rate::LaunchRates;
 use switchyard_core::catalog::Catalog;
-use switchyard_core::execute::{self, Holding, Ran, Runs};
 use switchyard_core::intake::{self, Prepared, Sender, Taken, Taking};
-use switchyard_core::job::{Holder, Job, JobId, Phase, Step, Tier};
+use switchyard_core::job::{Job, JobId, Phase, Step};
 use switchyard_core::policies::{Policies, Shelf};
 use switchyard_core::ports::{
-    Ambient, Assignment, Body, Executor, Lane, LogLine, LogSink, Message, Outcome, Query, Stream, Yard,
+    Ambient, Assignment, Body, Executor, LogLine, LogSink, Message, Outcome, Query, Stream, Yard,
 };
 use switchyard_core::reap;
-use switchyard_core::route::{Limits, PoolName, Venue};
-use switchyard_core::settle::YardDesk;
+use switchyard_core::route::{Limits, Venue};
 use switchyard_faults::{Action, Proxy, Service, When};
 use switchyard_worker::system::System;
 
@@ -171,51 +169,18 @@ async fn submit(yard: &Yard, life: &Life) -> Taken {
     intake::accept(yard, vec![prepared]).await.expect("accept").remove(0).expect("taken")
 }
 
-fn lane() -> Lane {
-    Lane { pool: PoolName::STANDARD, tier: Tier::Standard }
-}
-
-/// Takes what rings, runs it, and gives its doorbell up. Answers how many doorbells it heard.
-async fn work(yard: &Yard, life: &Life, name: &str, wait: bool) -> usize {
-    let heard = yard.lanes.receive(&lane(), 10, wait).await.expect("receive");
-    for received in &heard {
-        if run(yard, life, name, received.message).await.is_final() {
-            yard.lanes.delete(received).await.expect("delete");
-        }
-    }
-    heard.len()
-}
-
-/// Claims a job, runs it and reports, as a worker or a task does.
-async fn run(yard: &Yard, life: &Life, name: &str, message: Message) -> Ran {
-    let (desk, holder) = (YardDesk(yard.clone()), Holder::new(name, yard.ambient.nonce()));
-    let (runs, executor) = (Runs::default(), Echo(life.runs.clone()));
-    let holding = Holding {
-        desk: &desk,
-        executor: &executor,
-        blobs: &*yard.blobs,
-        ambient: &*yard.ambient,
-        holder: &holder,
-        runs: &runs,
-    };
-    execute::run(&holding, message, None).await.expect("run")
-}
-
 /// What the killed process does.
 async fn live(life: &Life) {
     let clients = clients(&life.endpoint, PROCESS);
     // What is paused is read once in its life, so that every life makes the same requests.
     let home = home_as(&clients, life.names(), Arc::new(System), Duration::from_secs(60));
     let yard = ruled(&home, &clients, Arc::new(System));
+    let executor = Echo(life.runs.clone());
     let Taken { job, .. } = submit(&yard, life).await;
     match job.route.venue() {
-        Venue::Fargate => drop(run(&yard, life, "task", Message::of(&job)).await),
-        Venue::Inline | Venue::Function | Venue::Fleet => while work(&yard, life, "process", true).await == 0 {},
+        Venue::Fargate => drop(run(&yard, "task", &executor, Message::of(&job)).await),
+        Venue::Inline | Venue::Function | Venue::Fleet => while work(&yard, "process", &executor, true).await == 0 {},
     }
-}
-
-fn block<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
 }
 
 /// Its own program again, to live this life.
@@ -270,14 +235,15 @@ fn epochs_run(life: &Life) -> Vec<u32> {
 
 /// The reaper and another worker bring whatever the process left to its end, a minute a round.
 async fn recover(yard: &Yard, proxy: &Proxy, later: &Later, life: &Life, id: JobId, place: &str) -> Job {
+    let executor = Echo(life.runs.clone());
     for _ in 0..24 {
         let mark = proxy.records().mark();
         reap::round(yard).await.unwrap_or_else(|error| panic!("{place}: {error:?}"));
-        while work(yard, life, "another", false).await > 0 {}
+        while work(yard, "another", &executor, false).await > 0 {}
         let launched = proxy.records().tally_since(mark).of(&Service::Ecs, "RunTask").requests;
         if launched > 0 {
             let job = yard.ledger.load(id).await.expect("load").expect("an accepted job is there");
-            run(yard, life, "another task", Message::of(&job)).await;
+            run(yard, "another task", &executor, Message::of(&job)).await;
         }
         let job = yard.ledger.load(id).await.expect("load").expect("an accepted job is there");
         if job.is_settled() && job.owed.is_empty() {

@@ -10,18 +10,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;
-use emulated::Emulator;
-use emulated::yard::{clients, home_as, names, pools, proxy, yard};
+use emulated::yard::{clients, home_as, names, pools, proxy, work, yard};
+use emulated::{Emulator, block};
 use serde_json::json;
 use switchyard_aws::clients::Clients;
 use switchyard_aws::home::Home;
 use switchyard_aws::ledger_dynamodb::LIVE;
 use switchyard_core::catalog::Catalog;
-use switchyard_core::execute::{self, Holding, Runs};
 use switchyard_core::intake::{self, Prepared, Sender, Taking};
-use switchyard_core::job::{Holder, Nonce, Phase, StopCause, Tier};
+use switchyard_core::job::{Holder, Phase, StopCause};
 use switchyard_core::policies::{Policies, Shelf};
-use switchyard_core::ports::{Assignment, Executor, Lane, LogSink, Outcome, Room, StopSignal, Yard};
+use switchyard_core::ports::{Assignment, Executor, LogSink, Outcome, Room, StopSignal, Yard};
 use switchyard_core::reap;
 use switchyard_core::route::{Limits, PoolName};
 use switchyard_core::settle::YardDesk;
@@ -51,15 +50,6 @@ impl Executor for Nothing {
     }
 }
 
-fn block<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(future)
-}
-
 async fn open(proxy: &Proxy) -> (Clients, Home, Yard) {
     let clients = clients(&proxy.endpoint(), "YARD");
     let home = home_as(&clients, names("requests"), Arc::new(System), LIVE);
@@ -78,10 +68,6 @@ async fn prepared(yard: &Yard, key: &str) -> Prepared {
     let (now, random) = (yard.ambient.now(), yard.ambient.random());
     intake::prepare(&submission, digest, sender, &situation, Taking::default(), now, random)
         .expect("the test's own submission")
-}
-
-fn lane() -> Lane {
-    Lane { pool: PoolName::STANDARD, tier: Tier::Standard }
 }
 
 /// A worker with so many slots, at work until it is told to leave.
@@ -125,7 +111,7 @@ fn a_thousand_jobs_in_bulk_cost_six_tenths_of_a_request_each_beside_claim_and_se
             assert!(taken.iter().all(|taken| taken.as_ref().is_ok_and(|taken| taken.fresh)));
         }
         let executor = Arc::new(Nothing::default());
-        let (leave, work) = worker(&yard, 30, Arc::clone(&executor));
+        let (leave, working) = worker(&yard, 30, Arc::clone(&executor));
         for _ in 0..600 {
             if executor.0.load(Ordering::SeqCst) == jobs {
                 break;
@@ -133,7 +119,7 @@ fn a_thousand_jobs_in_bulk_cost_six_tenths_of_a_request_each_beside_claim_and_se
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         leave.raise(StopCause::Drain);
-        work.await.expect("the worker ends");
+        working.await.expect("the worker ends");
         let tally = proxy.records().tally_since(mark);
         let counts = yard.ledger.count().await.expect("count");
         assert_eq!(counts, [(Phase::Succeeded, jobs as u64)], "all done, each once");
@@ -150,22 +136,7 @@ fn a_thousand_jobs_in_bulk_cost_six_tenths_of_a_request_each_beside_claim_and_se
 /// Takes one job from the door to its end, as a function and a worker do.
 async fn one_job(yard: &Yard, key: &str) {
     intake::accept(yard, vec![prepared(yard, key).await]).await.expect("accept").remove(0).expect("taken");
-    let heard = yard.lanes.receive(&lane(), 10, true).await.expect("receive");
-    let (desk, holder, runs) = (YardDesk(yard.clone()), Holder::new("worker", Nonce(1)), Runs::default());
-    let executor = Nothing::default();
-    let holding = Holding {
-        desk: &desk,
-        executor: &executor,
-        blobs: &*yard.blobs,
-        ambient: &*yard.ambient,
-        holder: &holder,
-        runs: &runs,
-    };
-    for received in &heard {
-        execute::run(&holding, received.message, None).await.expect("run");
-        yard.lanes.delete(received).await.expect("delete");
-    }
-    assert_eq!(heard.len(), 1);
+    assert_eq!(work(yard, "worker", &Nothing::default(), true).await, 1);
 }
 
 #[test]
@@ -195,14 +166,14 @@ fn an_idle_worker_makes_at_most_twelve_requests_a_minute() {
     let proxy = proxy(Emulator::MiniStack);
     let tally = block(async {
         let (_, _, yard) = open(&proxy).await;
-        let (leave, work) = worker(&yard, 4, Arc::default());
+        let (leave, working) = worker(&yard, 4, Arc::default());
         // Its first polls begin; queues are found.
         tokio::time::sleep(Duration::from_secs(2)).await;
         let mark = proxy.records().mark();
         tokio::time::sleep(Duration::from_secs(60)).await;
         let tally = proxy.records().tally_since(mark);
         leave.raise(StopCause::Drain);
-        work.await.expect("the worker ends");
+        working.await.expect("the worker ends");
         tally
     });
     show("an idle worker, a minute", 1.0, &tally);

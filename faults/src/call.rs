@@ -8,7 +8,7 @@ use std::fmt;
 
 use hyper::body::Bytes;
 use hyper::{HeaderMap, Method, Uri};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 
@@ -157,6 +157,11 @@ impl Call {
         self.json.get(field).and_then(Value::as_str)
     }
 
+    /// Its JSON, or the fields of its form; `Null` for a service that speaks neither.
+    pub(crate) fn parameters(&self) -> Value {
+        if self.form.is_empty() { self.json.clone() } else { json!(self.form) }
+    }
+
     /// An id for an answer that is made here: it leads back to the record.
     pub(crate) fn request_id(&self) -> String {
         format!("fa017000-0000-4000-8000-{:012x}", self.ordinal)
@@ -246,7 +251,6 @@ fn capitalised(word: &str) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use serde_json::json;
 
     /// A signed JSON request of a client named `tester`.
     pub(crate) fn call(service: Service, operation: &str, json: Value) -> Call {

@@ -8,6 +8,8 @@
 //! 3. `rules`: what AWS would refuse, with the documented limits: tokens, batches, receipts, rates, conflicts.
 //! 4. `records`: who sent it, what was done to it, what it costs.
 //!
+//! Where no emulator can answer, the script plays the service too, behind the rules: [`Script::play`].
+//!
 //! Only `server` touches the network. What it forwards it leaves as it is, signature and Host included; but of a batch in
 //! which some entries are refused it forwards the rest, and those are then no longer what was signed. Emulators do not
 //! look.

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::call::Service;
 
 /// What was done to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// The service answered.
+    /// The service answered, or the script that plays it.
     Forwarded,
     /// A rule answered: what AWS enforces and the emulator does not.
     Ruled,
@@ -50,6 +52,8 @@ pub struct Record {
     pub forwarded: bool,
     /// What AWS charges for it, in billionths of a dollar.
     pub nanodollars: u64,
+    /// Its parameters, where the proxy keeps them: JSON, or the fields of a form.
+    pub request: Option<Value>,
 }
 
 /// What requests of one kind add up to.
@@ -193,6 +197,13 @@ impl Records {
         self.kept().records.iter().skip(mark.0).cloned().collect()
     }
 
+    /// The parameters of the requests for this operation, where they are kept.
+    pub fn requests(&self, operation: &str) -> Vec<Value> {
+        let kept = self.kept();
+        let of = kept.records.iter().filter(|record| record.operation == operation);
+        of.filter_map(|record| record.request.clone()).collect()
+    }
+
     /// All requests added up, those too for which there was no room.
     pub fn tally(&self) -> Tally {
         self.kept().tally.clone()
@@ -241,6 +252,7 @@ pub(crate) mod tests {
             done: Done::Forwarded,
             forwarded: true,
             nanodollars,
+            request: None,
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::answer::{Answer, Refusal};
+use crate::batch::{self, Fate};
 use crate::call::{Call, Service};
 use crate::fault::Fault;
 
@@ -27,6 +28,7 @@ enum Which {
     Every,
     Nth(u64),
     First(u64),
+    Once,
 }
 
 impl When {
@@ -65,6 +67,11 @@ impl When {
         Self { which: Which::First(n), ..self }
     }
 
+    /// Only the first for which no older line is due: lines of the same requests made with it are met in turn.
+    pub fn once(self) -> Self {
+        Self { which: Which::Once, ..self }
+    }
+
     fn matches(&self, call: &Call) -> bool {
         let contains = |text: &String| call.body.windows(text.len().max(1)).any(|window| window == text.as_bytes());
         self.client.as_ref().is_none_or(|client| *client == call.client)
@@ -86,7 +93,10 @@ pub enum Action {
         /// The message.
         message: String,
     },
-    /// A success with this body; not carried out.
+    /// Of a batch of SQS or EventBridge these entries fail, and the others are carried out: place from 0, error code,
+    /// whether it is the sender's fault. To any other request nothing happens.
+    FailEntries(Vec<(usize, &'static str, bool)>),
+    /// A success with this body; not carried out, and no rule is asked. [`Script::play`] asks them.
     Replace(String),
     /// Carried out so much later: until then it is in flight, as in a slow service.
     Delay(Duration),
@@ -111,6 +121,7 @@ impl Action {
     fn name(&self) -> &'static str {
         match self {
             Self::Fail { .. } => "fail",
+            Self::FailEntries(_) => "fail entries",
             Self::Replace(_) => "replace",
             Self::Delay(_) => "delay",
             Self::DelayAnswer(_) => "delay answer",
@@ -121,11 +132,12 @@ impl Action {
         }
     }
 
-    fn fault(&self, call: &Call, hold: Duration) -> Fault {
-        match self {
+    fn fault(&self, call: &Call, hold: Duration) -> Option<Fault> {
+        Some(match self {
             Self::Fail { code, status, message } => {
                 Fault::Answer(Answer::refused(call, &Refusal::new(code, message.as_str()).status(*status)))
             }
+            Self::FailEntries(entries) => fail_entries(entries, call)?,
             Self::Replace(body) => Fault::Answer(Answer::plain(call, body.clone())),
             Self::Delay(before) => Fault::Late { before: *before, after: Duration::ZERO },
             Self::DelayAnswer(after) => Fault::Late { before: Duration::ZERO, after: *after },
@@ -133,8 +145,28 @@ impl Action {
             Self::ResetAfter => Fault::ResetAfter,
             Self::HoldBefore => Fault::HoldBefore(hold),
             Self::HoldAfter => Fault::HoldAfter(hold),
-        }
+        })
     }
+}
+
+/// The batch without these entries, which are answered as failed; nothing where it has none of them.
+fn fail_entries(entries: &[(usize, &'static str, bool)], call: &Call) -> Option<Fault> {
+    const MESSAGE: &str = "failed by the script";
+    let mut places = 0..;
+    let mut failing = || {
+        let place = places.next()?;
+        entries.iter().find(|(failing, ..)| *failing == place)
+    };
+    let (rest, decided) = match &call.service {
+        Service::Sqs => batch::part_queue(&call.json, |_| match failing() {
+            Some((_, code, true)) => Fate::Fail(Refusal::new(code, MESSAGE)),
+            Some((_, code, false)) => Fate::Fail(Refusal::new(code, MESSAGE).status(500)),
+            None => Fate::Forward,
+        }),
+        Service::Events => batch::part_events(&call.json, |_| failing().map(|(_, code, _)| (*code, MESSAGE))),
+        _ => None,
+    }?;
+    Some(Fault::Part(rest, decided))
 }
 
 /// The script of a proxy. Clones are the same script.
@@ -144,6 +176,7 @@ pub struct Script(Arc<Mutex<Book>>);
 #[derive(Debug, Default)]
 struct Book {
     entries: Vec<Entry>,
+    plays: Vec<Entry>,
     made: u64,
     cut: HashSet<String>,
 }
@@ -154,6 +187,7 @@ struct Entry {
     when: When,
     action: Action,
     met: u64,
+    acted: bool,
     hits: watch::Sender<u64>,
 }
 
@@ -186,11 +220,22 @@ impl Script {
     /// From now on this happens to these. Every line counts every request that it matches; of the lines that are due, the
     /// oldest acts.
     pub fn on(&self, when: When, action: Action) -> Rule {
+        self.write(when, action, |book| &mut book.entries)
+    }
+
+    /// From now on this is what the service answers to these, for what an emulator cannot do or had better not: weather,
+    /// rules and other lines of the script come before it, and a request that they let through counts as forwarded. Only
+    /// those are counted. Of the lines that are due, the oldest is played.
+    pub fn play(&self, when: When, body: impl Into<String>) -> Rule {
+        self.write(when, Action::Replace(body.into()), |book| &mut book.plays)
+    }
+
+    fn write(&self, when: When, action: Action, place: impl FnOnce(&mut Book) -> &mut Vec<Entry>) -> Rule {
         let mut book = self.book();
         book.made += 1;
         let (sender, hits) = watch::channel(0);
         let id = book.made;
-        book.entries.push(Entry { id, when, action, met: 0, hits: sender });
+        place(&mut book).push(Entry { id, when, action, met: 0, acted: false, hits: sender });
         drop(book);
         Rule { id, hits, book: Arc::clone(&self.0) }
     }
@@ -210,6 +255,7 @@ impl Script {
     pub fn clear(&self) {
         let mut book = self.book();
         book.entries.clear();
+        book.plays.clear();
         book.cut.clear();
     }
 
@@ -219,25 +265,42 @@ impl Script {
         if book.cut.contains(&call.client) {
             return Some(Scripted { name: "cut", fault: Fault::ResetBefore, hits: None });
         }
-        let mut due = None;
-        for entry in book.entries.iter_mut().filter(|entry| entry.when.matches(call)) {
-            entry.met += 1;
-            let is_due = match entry.when.which {
-                Which::Every => true,
-                Which::Nth(n) => entry.met == n,
-                Which::First(n) => entry.met <= n,
-            };
-            if is_due && due.is_none() {
-                let (name, fault) = (entry.action.name(), entry.action.fault(call, hold));
-                due = Some(Scripted { name, fault, hits: Some(entry.hits.clone()) });
-            }
+        due(&mut book.entries, call, hold)
+    }
+
+    /// What the service is played to answer to this request, which has come as far as to it.
+    pub(crate) fn played(&self, call: &Call) -> Option<Answer> {
+        let played = due(&mut self.book().plays, call, Duration::ZERO)?;
+        played.done();
+        match played.fault {
+            Fault::Answer(answer) => Some(answer),
+            _ => None,
         }
-        due
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Counts a request in every line that matches it, and lets the oldest of those that are due act.
+fn due(entries: &mut [Entry], call: &Call, hold: Duration) -> Option<Scripted> {
+    let mut due = None;
+    for entry in entries.iter_mut().filter(|entry| entry.when.matches(call)) {
+        entry.met += 1;
+        let is_due = match entry.when.which {
+            Which::Every => true,
+            Which::Nth(n) => entry.met == n,
+            Which::First(n) => entry.met <= n,
+            Which::Once => !entry.acted,
+        };
+        if is_due && due.is_none() {
+            let (name, fault) = (entry.action.name(), entry.action.fault(call, hold));
+            due = fault.map(|fault| Scripted { name, fault, hits: Some(entry.hits.clone()) });
+            entry.acted |= due.is_some();
+        }
+    }
+    due
 }
 
 impl Rule {
@@ -262,7 +325,9 @@ impl Rule {
 
     /// Takes the line out of the script.
     pub fn lift(&self) {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner).entries.retain(|entry| entry.id != self.id);
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.entries.retain(|entry| entry.id != self.id);
+        book.plays.retain(|entry| entry.id != self.id);
     }
 }
 
@@ -270,7 +335,7 @@ impl Rule {
 mod tests {
     use super::*;
     use crate::call::tests::call;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     const HOLD: Duration = Duration::from_secs(1);
 
@@ -315,6 +380,43 @@ mod tests {
         script.on(When::any().nth(1), Action::ResetBefore);
         script.on(When::any().nth(2), Action::ResetAfter);
         assert_eq!([(); 3].map(|()| named(&script, &put())), [Some("reset before"), Some("reset after"), None]);
+    }
+
+    #[test]
+    fn lines_that_act_once_are_met_in_turn() {
+        let script = Script::default();
+        let once = || When::call(Service::DynamoDb, "PutItem").once();
+        script.on(once(), Action::ResetBefore);
+        script.on(once(), Action::ResetAfter);
+        assert_eq!([(); 3].map(|()| named(&script, &put())), [Some("reset before"), Some("reset after"), None]);
+        script.on(once(), Action::HoldAfter);
+        assert_eq!([(); 2].map(|()| named(&script, &put())), [Some("hold after"), None]);
+    }
+
+    #[test]
+    fn entries_fail_by_their_places_and_the_rest_of_the_batch_goes_on() {
+        let fail = Action::FailEntries(vec![(0, "InternalError", false), (2, "InvalidMessageContents", true)]);
+        let body = json!({"QueueUrl": "q", "Entries": [{"Id": "a"}, {"Id": "b"}, {"Id": "c"}]});
+        let send = call(Service::Sqs, "SendMessageBatch", body);
+        let Some(Fault::Part(Some(rest), decided)) = fail.fault(&send, HOLD) else { panic!("not parted") };
+        assert_eq!(rest["Entries"], json!([{"Id": "b"}]));
+        let failed = decided.alone(&send).value()["Failed"].take();
+        let told = |n: usize| (failed[n]["Id"].clone(), failed[n]["Code"].clone(), failed[n]["SenderFault"].clone());
+        assert_eq!(told(0), ("a".into(), "InternalError".into(), false.into()));
+        assert_eq!(told(1), ("c".into(), "InvalidMessageContents".into(), true.into()));
+        let events = call(Service::Events, "PutEvents", json!({"Entries": [{"Source": "x"}]}));
+        let Some(Fault::Part(None, decided)) = fail.fault(&events, HOLD) else { panic!("not parted") };
+        assert_eq!(decided.alone(&events).value()["Entries"][0]["ErrorCode"], "InternalError");
+    }
+
+    #[test]
+    fn what_has_no_such_entries_is_left_alone_and_the_line_waits() {
+        let script = Script::default();
+        script.on(When::any().once(), Action::FailEntries(vec![(1, "InternalError", false)]));
+        let of = |entries: Value| call(Service::Sqs, "DeleteMessageBatch", json!({"Entries": entries}));
+        assert_eq!(named(&script, &put()), None);
+        assert_eq!(named(&script, &of(json!([{"Id": "a"}]))), None);
+        assert_eq!(named(&script, &of(json!([{"Id": "a"}, {"Id": "b"}]))), Some("fail entries"));
     }
 
     #[test]

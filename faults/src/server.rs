@@ -53,6 +53,8 @@ pub struct Settings {
     pub hold_for: Duration,
     /// How many records are kept; what comes after is only added up.
     pub records: usize,
+    /// Whether records keep the parameters of their requests.
+    pub keep_requests: bool,
 }
 
 impl Settings {
@@ -66,6 +68,7 @@ impl Settings {
             weather: Weather::calm(),
             hold_for: Duration::from_secs(3600),
             records: 1_000_000,
+            keep_requests: false,
         }
     }
 
@@ -102,6 +105,7 @@ impl Proxy {
             weather: Mutex::new(settings.weather),
             rules: Mutex::new(Rules::new(settings.limits)),
             records: Records::new(settings.records),
+            keep_requests: settings.keep_requests,
             alone: tokio::sync::Mutex::new(()),
             writing: tokio::sync::Mutex::new(()),
         });
@@ -165,6 +169,7 @@ struct Shared {
     weather: Mutex<Weather>,
     rules: Mutex<Rules>,
     records: Records,
+    keep_requests: bool,
     /// Held by a request whose decision must stay true until the service has answered it.
     alone: tokio::sync::Mutex<()>,
     /// Held while a service carries out a write that must not be carried out beside another.

@@ -1,6 +1,7 @@
-//! The emulators that tests of this package run against: started once, found by every test of every process.
+//! The emulators that tests of this package run against: started once, found by every test of every process, and reached
+//! through a fault proxy of the test's own.
 
-#![allow(dead_code, reason = "each test takes what it needs of it")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test takes what it needs of it")]
 
 pub(crate) mod yard;
 
@@ -73,6 +74,36 @@ fn started() -> (String, String) {
         line.trim_start_matches('=').to_owned()
     };
     (endpoint("SWITCHYARD_TEST_MINISTACK"), endpoint("SWITCHYARD_TEST_MOTO"))
+}
+
+/// Makes one test of each function for each emulator; of those of `one` for MiniStack alone, where a second emulator shows
+/// nothing more or a test takes a thousand calls. The function is given what `open` makes of the emulator.
+macro_rules! on_emulators {
+    ($open:expr; both { $($both:ident)* } one { $($one:ident)* }) => {
+        mod ministack {
+            $crate::emulated::on_emulators! { @tests $open, MiniStack, $($both)* $($one)* }
+        }
+        mod moto {
+            $crate::emulated::on_emulators! { @tests $open, Moto, $($both)* }
+        }
+    };
+    (@tests $open:expr, $emulator:ident, $($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                use super::*;
+                $crate::emulated::block(async {
+                    super::$name(&$open($crate::emulated::Emulator::$emulator).await).await
+                });
+            }
+        )*
+    };
+}
+pub(crate) use on_emulators;
+
+/// Runs a test that has to wait for something. The proxy has threads of its own.
+pub(crate) fn block<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test)
 }
 
 /// A name that no other test uses, of this run or another.

@@ -8,16 +8,24 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use switchyard_aws::clients::{Clients, Settings};
 use switchyard_aws::home::{Home, Keeping, Names};
 use switchyard_core::contract::UNMAPPED_ROOM;
-use switchyard_core::job::{Epoch, Job, JobId};
-use switchyard_core::ports::{Ambient, LaunchFailed, Launcher, PortError, TaskState, Yard};
+use switchyard_core::execute::{self, Holding, Ran, Runs};
+use switchyard_core::job::{Epoch, Holder, Job, JobId, Tier};
+use switchyard_core::ports::{Ambient, Executor, Lane, LaunchFailed, Launcher, Message, PortError, TaskState, Yard};
 use switchyard_core::route::{PoolName, Venue};
+use switchyard_core::settle::YardDesk;
 use switchyard_faults::{Proxy, Settings as ProxySettings};
 
 use super::{Emulator, unique};
 
-/// The proxy before an emulator. Each test has its own, so that its records and its weather are the test's.
+/// The proxy before an emulator. Each test has its own, so that its records, its script and its weather are the test's.
 pub(crate) fn proxy(emulator: Emulator) -> Proxy {
-    Proxy::start(ProxySettings::new(emulator.endpoint())).expect("a proxy on loopback")
+    let settings = ProxySettings { keep_requests: true, ..ProxySettings::new(emulator.endpoint()) };
+    Proxy::start(settings).expect("a proxy on loopback")
+}
+
+/// The operations that were asked for so far, in the order in which they were answered.
+pub(crate) fn operations(proxy: &Proxy) -> Vec<String> {
+    proxy.records().all().into_iter().map(|record| record.operation).collect()
 }
 
 /// Clients that reach AWS by this endpoint, under a name that the proxy tells them by.
@@ -85,4 +93,30 @@ impl Launcher for NoTasks {
 /// The yard of a home that launches nothing, under no rules of its own.
 pub(crate) fn yard(home: &Home) -> Yard {
     home.yard(Arc::new(NoTasks), Arc::default())
+}
+
+/// The lane of jobs that ask for nothing special.
+pub(crate) fn lane() -> Lane {
+    Lane { pool: PoolName::STANDARD, tier: Tier::Standard }
+}
+
+/// Takes what rings in that lane, runs it, and gives its doorbells up, as a worker of that name does. Answers how many
+/// doorbells it heard.
+pub(crate) async fn work(yard: &Yard, worker: &str, executor: &dyn Executor, wait: bool) -> usize {
+    let heard = yard.lanes.receive(&lane(), 10, wait).await.expect("receive");
+    for received in &heard {
+        if run(yard, worker, executor, received.message).await.is_final() {
+            yard.lanes.delete(received).await.expect("delete");
+        }
+    }
+    heard.len()
+}
+
+/// Claims a job, runs it and reports, as a worker or a task of that name does.
+pub(crate) async fn run(yard: &Yard, holder: &str, executor: &dyn Executor, message: Message) -> Ran {
+    let (desk, holder) = (YardDesk(yard.clone()), Holder::new(holder, yard.ambient.nonce()));
+    let runs = Runs::default();
+    let holding =
+        Holding { desk: &desk, executor, blobs: &*yard.blobs, ambient: &*yard.ambient, holder: &holder, runs: &runs };
+    execute::run(&holding, message, None).await.expect("run")
 }

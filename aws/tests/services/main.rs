@@ -1,8 +1,10 @@
-//! The adapters of ECS and Auto Scaling against services that answer what a test has written down: nothing of AWS and no
-//! emulator is needed.
+//! The adapters of ECS and Auto Scaling, behind the proxy's rules for what AWS refuses: MiniStack for ECS, moto for groups.
 
-mod support;
+#[path = "../emulated/mod.rs"]
+mod emulated;
 mod world;
 mod tasks_asked_for;
 mod tasks_answered;
+mod group;
+mod leaving;
 mod groups;

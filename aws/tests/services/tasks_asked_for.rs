@@ -1,4 +1,4 @@
-//! What ECS is asked for. Each test is a trap that it has ready for whoever launches.
+//! What ECS is asked for, and that its rules let it through. Each test is a trap that it has ready for whoever launches.
 
 use std::collections::BTreeSet;
 
@@ -77,9 +77,9 @@ fn needs_over_the_largest_task_are_said_and_not_rounded_down() {
 #[tokio::test]
 async fn what_is_sent_is_the_request_and_its_overrides_are_as_long_as_was_counted() {
     let world = World::new(settings(), a_job(Place::Fargate), &a_payload("a \"quoted\" \\ title\n")).await;
-    world.aws.on("RunTask", started());
+    world.play("RunTask", started());
     world.launch().await.unwrap();
-    let sent = world.aws.asked_for("RunTask").remove(0);
+    let sent = world.asked_for("RunTask").remove(0);
     let finding = finding(&a_payload("a \"quoted\" \\ title\n"), settings().policies.as_ref().unwrap()).unwrap();
     let meant = request(&world.job, &settings(), Capacity::OnDemand, Some(&finding)).unwrap();
     assert_eq!(sent, serde_json::to_value(&meant).unwrap());
@@ -89,9 +89,20 @@ async fn what_is_sent_is_the_request_and_its_overrides_are_as_long_as_was_counte
 #[tokio::test]
 async fn a_launch_asks_for_one_task_whatever_ecs_would_take() {
     let world = World::plain().await;
-    world.aws.on("RunTask", started());
+    world.play("RunTask", started());
     world.launch().await.unwrap();
-    assert_eq!(world.aws.asked_for("RunTask")[0]["count"], 1);
+    assert_eq!(world.asked_for("RunTask")[0]["count"], 1);
+}
+
+#[tokio::test]
+async fn tokens_and_marks_of_any_yard_and_epoch_are_taken() {
+    for (table, epoch) in [("switchyard", 1), ("switchyard.prod_eu-1", u32::MAX), (&"long".repeat(60), u32::MAX)] {
+        let job = Job { epoch: Epoch(epoch), ..a_job(Place::Fargate) };
+        let world = World::new(Settings { table: table.to_owned(), ..settings() }, job, "{}").await;
+        world.play("RunTask", started());
+        world.launch().await.unwrap();
+        assert_eq!(world.started(), 1);
+    }
 }
 
 /// A payload whose task is handed exactly so many characters.
@@ -115,10 +126,16 @@ fn variable(request: &Value, name: &str) -> Option<String> {
 #[tokio::test]
 async fn overrides_of_8192_characters_are_handed_over_whole() {
     let world = World::new(settings(), a_job(Place::Fargate), &payload_of(OVERRIDES_MAX)).await;
-    world.aws.on("RunTask", started());
+    world.play("RunTask", started());
     world.launch().await.unwrap();
-    let sent = world.aws.asked_for("RunTask").remove(0);
+    let sent = world.asked_for("RunTask").remove(0);
     assert_eq!(sent["overrides"].to_string().len(), 8192);
+    // To the character: had ECS one less, it would refuse this.
+    let other = World::new(settings(), a_job(Place::Fargate), &payload_of(OVERRIDES_MAX)).await;
+    other.proxy.rules(|limits| limits.ecs.overrides_chars -= 1);
+    let (kind, message) = other.launch().await.unwrap_err();
+    assert_eq!(kind, LaunchFailure::Permanent);
+    assert!(message.contains("Container Overrides length must be at most 8191"), "{message}");
     assert!(variable(&sent, "FINDING_PAYLOAD").unwrap().contains("policy_key"));
     assert_eq!(variable(&sent, "FINDING_PAYLOAD_URI"), None);
 }
@@ -127,9 +144,9 @@ async fn overrides_of_8192_characters_are_handed_over_whole() {
 async fn overrides_of_8193_characters_are_put_into_s3_and_pointed_to() {
     let payload = payload_of(OVERRIDES_MAX + 1);
     let world = World::new(settings(), a_job(Place::Fargate), &payload).await;
-    world.aws.on("RunTask", started());
+    world.play("RunTask", started());
     world.launch().await.unwrap();
-    let sent = world.aws.asked_for("RunTask").remove(0);
+    let sent = world.asked_for("RunTask").remove(0);
     assert_eq!(variable(&sent, "FINDING_PAYLOAD"), None);
     let uri = format!("s3://yard-blobs/{}/finding-payload", world.job.id);
     assert_eq!(variable(&sent, "FINDING_PAYLOAD_URI"), Some(uri));
@@ -162,16 +179,16 @@ async fn an_environment_that_is_too_long_by_itself_is_said() {
     let (kind, message) = world.launch().await.unwrap_err();
     assert_eq!(kind, LaunchFailure::Permanent);
     assert!(message.contains("ECS takes 8192: shorten `environment`"), "{message}");
-    assert!(world.aws.asked().is_empty());
+    assert!(world.operations().is_empty());
 }
 
 #[tokio::test]
 async fn a_launch_type_and_a_capacity_provider_are_never_sent_together() {
     for spot in [false, true] {
         let world = World::new(Settings { spot, ..settings() }, a_job(Place::Fargate), "{}").await;
-        world.aws.on("RunTask", started());
+        world.play("RunTask", started());
         world.launch().await.unwrap();
-        let sent = world.aws.asked_for("RunTask").remove(0);
+        let sent = world.asked_for("RunTask").remove(0);
         assert_eq!(sent.get("launchType"), (!spot).then_some(&json!("FARGATE")));
         let strategy = json!([{ "capacityProvider": "FARGATE_SPOT", "weight": 1, "base": 0 }]);
         assert_eq!(sent.get("capacityProviderStrategy"), spot.then_some(&strategy));

@@ -1,19 +1,23 @@
-//! A yard in memory whose tasks are ECS's, and what ECS answers.
+//! A yard in memory whose tasks are ECS's: an emulator behind the proxy's rules. RunTask is played behind them, for the
+//! emulator would start a container; so are lists of tasks that it therefore knows nothing of.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
+use switchyard_aws::clients::Clients;
 use switchyard_aws::launcher_ecs::{Definitions, Doors, EcsLauncher, Network, PolicyStore, Settings};
 use switchyard_aws::rate::LaunchRates;
 use switchyard_core::job::{Epoch, Job, JobId, Nonce, State, Tier, Work};
 use switchyard_core::memory::Memory;
 use switchyard_core::ports::{Acceptance, Ambient, Body, LaunchFailure, Launcher, Ledger, NewJob, TaskState};
 use switchyard_core::route::{Choice, Needs, Packaging, Place, Route, Venue, Verdicts};
+use switchyard_faults::{Action, Proxy, Rule, Service, When};
 
-use crate::support::{Answer, Aws};
+use crate::emulated::Emulator;
+use crate::emulated::yard::{clients, clients_with, operations, proxy};
 
 pub(crate) const ARN: &str = "arn:aws:ecs:eu-central-1:111122223333:task/yard/0123456789abcdef";
 
@@ -105,20 +109,9 @@ pub(crate) fn a_payload(title: &str) -> String {
     json!({ "finding": { "id": "finding-1", "title": title }, "answer": answer }).to_string()
 }
 
-pub(crate) fn doors(aws: &Aws, home: &Memory, ambient: Arc<dyn Ambient>) -> Doors {
-    Doors {
-        ecs: aws.clients().ecs(),
-        ledger: Arc::new(home.clone()),
-        blobs: Arc::new(home.clone()),
-        locate: Arc::new(|blob| format!("s3://yard-blobs/{}/{}", blob.job, blob.name)),
-        ambient,
-        functions: None,
-    }
-}
-
-/// A yard in memory whose tasks are ECS's, as `aws` plays it, with one job in it.
+/// A yard in memory whose tasks are ECS's, with one job in it.
 pub(crate) struct World {
-    pub(crate) aws: Aws,
+    pub(crate) proxy: Proxy,
     pub(crate) home: Memory,
     pub(crate) launcher: EcsLauncher,
     pub(crate) job: Job,
@@ -126,13 +119,14 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new(settings: Settings, job: Job, payload: &str) -> Self {
-        let aws = Aws::start().await;
+        let proxy = proxy(Emulator::MiniStack);
+        let clients = clients_with(&proxy.endpoint(), "LAUNCHER", |settings| settings.attempts = 2);
         let home = Memory::new(at(1), 7);
         let body = Body::Inline(payload.to_owned());
         let accepted = home.accept(vec![NewJob { job: job.clone(), payload: body }]).await.unwrap();
         assert_eq!(accepted, [Acceptance::Accepted]);
-        let launcher = EcsLauncher::new(doors(&aws, &home, Arc::new(home.clone())), settings);
-        Self { aws, home, launcher, job }
+        let launcher = launcher(&clients, &home, Arc::new(home.clone()), settings);
+        Self { proxy, home, launcher, job }
     }
 
     pub(crate) async fn plain() -> Self {
@@ -143,29 +137,80 @@ impl World {
         Self::new(Settings { spot: true, ..settings() }, job, "{}").await
     }
 
+    /// The same yard by another process: it knows nothing of what this one has launched, and tries as often as a yard does.
+    pub(crate) fn beside(&self, settings: Settings, ambient: Arc<dyn Ambient>) -> EcsLauncher {
+        launcher(&clients(&self.proxy.endpoint(), "ANOTHER"), &self.home, ambient, settings)
+    }
+
+    /// The same world, whose clients wait so long for an answer.
+    pub(crate) fn waiting(self, attempt_timeout: Duration) -> Self {
+        let clients = clients_with(&self.proxy.endpoint(), "LAUNCHER", |settings| {
+            (settings.attempts, settings.attempt_timeout) = (2, attempt_timeout);
+        });
+        let launcher = launcher(&clients, &self.home, Arc::new(self.home.clone()), settings());
+        Self { launcher, ..self }
+    }
+
+    /// Behind the rules the next such call that nothing else is written down for is answered so.
+    pub(crate) fn play(&self, operation: &str, answer: Value) -> Rule {
+        self.proxy.script().play(When::call(Service::Ecs, operation).once(), answer.to_string())
+    }
+
+    /// The next `n` such calls meet this.
+    pub(crate) fn next(&self, n: u64, operation: &str, action: Action) -> Rule {
+        self.proxy.script().on(When::call(Service::Ecs, operation).first(n), action)
+    }
+
+    /// The operations that were asked for so far, in order.
+    pub(crate) fn operations(&self) -> Vec<String> {
+        operations(&self.proxy)
+    }
+
+    /// The requests for this operation.
+    pub(crate) fn asked_for(&self, operation: &str) -> Vec<Value> {
+        self.proxy.records().requests(operation)
+    }
+
+    /// How many tasks were started: what the rules refuse, or answer for a client token that they know, starts none.
+    pub(crate) fn started(&self) -> usize {
+        self.proxy.records().all().iter().filter(|record| record.operation == "RunTask" && record.forwarded).count()
+    }
+
     pub(crate) async fn launch(&self) -> Result<(), (LaunchFailure, String)> {
-        self.launcher.launch(&self.job).await.map_err(|failed| (failed.kind, failed.message))
+        launch(&self.launcher, &self.job).await
     }
 
     pub(crate) async fn find(&self) -> TaskState {
         self.launcher.find(self.job.id, self.job.epoch, Venue::Fargate).await.unwrap()
     }
-
-    pub(crate) async fn stop(&self) {
-        self.launcher.stop(self.job.id, self.job.epoch, Venue::Fargate).await.unwrap();
-    }
 }
 
-pub(crate) fn started() -> Answer {
-    Answer::Json(200, json!({ "tasks": [{ "taskArn": ARN, "lastStatus": "PROVISIONING" }], "failures": [] }))
+fn launcher(clients: &Clients, home: &Memory, ambient: Arc<dyn Ambient>, settings: Settings) -> EcsLauncher {
+    let doors = Doors {
+        ecs: clients.ecs(),
+        ledger: Arc::new(home.clone()),
+        blobs: Arc::new(home.clone()),
+        locate: Arc::new(|blob| format!("s3://yard-blobs/{}/{}", blob.job, blob.name)),
+        ambient,
+        functions: None,
+    };
+    EcsLauncher::new(doors, settings)
 }
 
-pub(crate) fn failing(reason: &str) -> Answer {
-    Answer::Json(200, json!({ "tasks": [], "failures": [{ "arn": "a", "reason": reason, "detail": "d" }] }))
+pub(crate) async fn launch(launcher: &EcsLauncher, job: &Job) -> Result<(), (LaunchFailure, String)> {
+    launcher.launch(job).await.map_err(|failed| (failed.kind, failed.message))
 }
 
-pub(crate) fn listed(arns: &[&str]) -> Answer {
-    Answer::Json(200, json!({ "taskArns": arns }))
+pub(crate) fn started() -> Value {
+    json!({ "tasks": [{ "taskArn": ARN, "lastStatus": "PROVISIONING" }], "failures": [] })
+}
+
+pub(crate) fn failing(reason: &str) -> Value {
+    json!({ "tasks": [], "failures": [{ "arn": "a", "reason": reason, "detail": "d" }] })
+}
+
+pub(crate) fn listed(arns: &[&str]) -> Value {
+    json!({ "taskArns": arns })
 }
 
 pub(crate) const NO_CAPACITY: &str =

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_lite::future::block_on;
 use serde_json::{Value, json};
-use switchyard_faults::{Action, Done, Service, When};
+use switchyard_faults::{Action, Done, Proxy, Service, Settings, When};
 
 use crate::emulator::{Client, Emulator, eventually};
 
@@ -34,6 +34,62 @@ fn a_replacement_is_a_success_that_the_service_knows_nothing_of() {
     let got = Client::new(&proxy, "w").json(Service::Ecs, "RunTask", &json!({})).unwrap();
     assert_eq!((got.status, got.json()), (200, body));
     assert!(emulator.seen().is_empty());
+}
+
+#[test]
+fn a_service_that_is_played_is_asked_only_what_the_rules_let_through() {
+    let emulator = Emulator::empty();
+    let proxy = emulator.proxy();
+    let body = |arn: &str| json!({"tasks": [{"taskArn": arn}], "failures": []});
+    for arn in ["one", "two"] {
+        proxy.script().play(When::call(Service::Ecs, "RunTask").once(), body(arn).to_string());
+    }
+    proxy.script().on(When::call(Service::Ecs, "RunTask").nth(1), Action::ResetAfter);
+    let client = Client::new(&proxy, "w");
+    let run = |request: Value| client.json(Service::Ecs, "RunTask", &request);
+    assert!(run(json!({"clientToken": "t"})).is_err(), "carried out, and the answer is lost");
+    assert_eq!(run(json!({"clientToken": "t"})).unwrap().json(), body("one"), "the token knows");
+    assert_eq!(run(json!({"clientToken": "t", "group": "other"})).unwrap().code(), "ConflictException");
+    assert_eq!(run(json!({"clientToken": "u", "count": 11})).unwrap().code(), "InvalidParameterException");
+    assert_eq!(run(json!({"clientToken": "u"})).unwrap().json(), body("two"));
+    let forwarded = proxy.records().all().iter().map(|record| record.forwarded).collect::<Vec<_>>();
+    assert_eq!(forwarded, [true, false, false, false, true]);
+    assert!(emulator.seen().is_empty());
+    assert_eq!(run(json!({"clientToken": "v"})).unwrap().json(), json!({}), "what is played no more is forwarded");
+}
+
+#[test]
+fn entries_of_a_batch_fail_by_their_places_and_the_others_arrive() {
+    let emulator = Emulator::start(|seen| {
+        let ids: Vec<Value> =
+            seen.json()["Entries"].as_array().unwrap().iter().map(|entry| entry["Id"].clone()).collect();
+        (200, json!({"Successful": ids.iter().map(|id| json!({"Id": id})).collect::<Vec<_>>()}).to_string())
+    });
+    let proxy = emulator.proxy();
+    let when = When::call(Service::Sqs, "SendMessageBatch").once();
+    let rule = proxy.script().on(when, Action::FailEntries(vec![(1, "InternalError", false)]));
+    let entries = ["a", "b", "c"].map(|id| json!({"Id": id, "MessageBody": "x"}));
+    let body = json!({"QueueUrl": "http://x/0/q", "Entries": entries});
+    let send = || Client::new(&proxy, "w").json(Service::Sqs, "SendMessageBatch", &body).unwrap().json();
+    let answer = send();
+    assert_eq!(answer["Successful"], json!([{"Id": "a"}, {"Id": "c"}]));
+    assert_eq!((&answer["Failed"][0]["Id"], &answer["Failed"][0]["SenderFault"]), (&json!("b"), &json!(false)));
+    assert_eq!(rule.hits(), 1);
+    assert_eq!(send()["Successful"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn what_was_asked_is_kept_where_it_is_wanted() {
+    let emulator = Emulator::empty();
+    let proxy = Proxy::start(Settings { keep_requests: true, ..Settings::new(&emulator.url) }).unwrap();
+    let client = Client::new(&proxy, "w");
+    client.json(Service::Sqs, "SendMessage", &send()).unwrap();
+    client.form(Service::AutoScaling, "Action=DescribePolicies&Version=2011-01-01").unwrap();
+    assert_eq!(proxy.records().requests("SendMessage"), [send()]);
+    assert_eq!(proxy.records().requests("DescribePolicies")[0]["Version"], "2011-01-01");
+    let plain = emulator.proxy();
+    Client::new(&plain, "w").json(Service::Sqs, "SendMessage", &send()).unwrap();
+    assert!(plain.records().all()[0].request.is_none());
 }
 
 #[test]

@@ -1,6 +1,8 @@
-//! The lanes on two emulators of SQS: the contract's cases on lanes, and one test for each trap.
+//! The lanes on two emulators of SQS, one test for each trap. The contract has a file of its own.
 
-mod common_lanes;
+#[path = "../emulated/mod.rs"]
+mod emulated;
+mod scene;
 
 use std::time::{Duration, Instant};
 
@@ -8,42 +10,14 @@ use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
 use serde_json::Value;
 use switchyard_aws::lanes_sqs::{LaneDepth, SqsLanes, dead_queue_name, queue_name};
 use switchyard_core::brake::{self, Pause, Scope};
-use switchyard_core::contract;
 use switchyard_core::job::{ClaimToken, Holder};
 use switchyard_core::ports::{Bell, Claim, Claimed, Lane, Lanes, Message, Received, describe};
+use switchyard_faults::{Action, Service, When};
 
-use self::common_lanes::{Fault, Scene};
+use self::emulated::on_emulators;
+use self::scene::Scene;
 
-macro_rules! on_two_emulators {
-    ($($name:ident)*; $($case:ident)*) => {
-        on_two_emulators! { @one ministack "SWITCHYARD_TEST_MINISTACK" { $($name)* } { $($case)* } }
-        on_two_emulators! { @one moto "SWITCHYARD_TEST_MOTO" { $($name)* } { $($case)* } }
-    };
-    (@one $emulator:ident $variable:literal { $($name:ident)* } { $($case:ident)* }) => {
-        mod $emulator {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    if let Some(scene) = super::Scene::open($variable, stringify!($name)).await {
-                        super::$name(&scene).await;
-                    }
-                }
-            )*
-            mod contract {
-                $(
-                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                    async fn $case() {
-                        if let Some(scene) = super::super::Scene::open($variable, stringify!($case)).await {
-                            (super::super::contract::named(stringify!($case)))(&scene.yard).await;
-                        }
-                    }
-                )*
-            }
-        }
-    };
-}
-
-on_two_emulators! {
+on_emulators! { Scene::open; both {
     a_batch_of_ten_with_partial_failures_sends_again_what_can_pass_and_tells_the_rest
     a_failed_entry_that_never_passes_is_told_after_its_tries
     a_call_that_fails_as_a_whole_tells_every_job
@@ -65,18 +39,11 @@ on_two_emulators! {
     a_paused_tier_costs_no_call
     a_queue_that_is_not_there_is_named
     a_depth_counts_what_waits_and_what_is_in_flight
-    ;
-    a_rung_job_is_heard_in_its_own_lane_only
-    jobs_of_one_batch_ring_each_in_its_own_lane
-    what_one_receiver_has_another_does_not_get
-    a_released_message_is_heard_again
-    a_deleted_message_of_a_claimed_job_is_never_heard_again
-    a_receive_takes_no_more_than_it_may
-    a_waiting_receive_is_woken_by_an_acceptance
-    a_receive_that_is_dropped_hides_nothing
-    a_paused_tier_rings_for_nobody_until_it_is_resumed
-    a_job_goes_from_the_door_to_its_result
-    a_lost_doorbell_is_rung_again
+} one {} }
+
+/// Refused as a whole, with this status.
+fn refused(status: u16, code: &str) -> Action {
+    Action::Fail { code: code.to_owned(), status, message: "no".to_owned() }
 }
 
 /// Receives until so many came.
@@ -91,25 +58,23 @@ async fn hear(lanes: &SqsLanes, lane: &Lane, count: usize) -> Vec<Received> {
 async fn a_batch_of_ten_with_partial_failures_sends_again_what_can_pass_and_tells_the_rest(scene: &Scene) {
     let jobs = scene.jobs(10).await;
     let entries = vec![(1, "InternalError", false), (3, "InvalidMessageContents", true), (7, "RequestThrottled", true)];
-    scene.between.next("SendMessageBatch", Fault::Entries(entries));
+    scene.next("SendMessageBatch", Action::FailEntries(entries));
     let unrung = scene.ring(&jobs).await;
     let messages: Vec<Message> = unrung.iter().map(|(message, _)| *message).collect();
     assert_eq!(messages, [Message::of(&jobs[3])]);
     let error = &unrung[0].1;
     assert!(!error.retryable);
     let name = queue_name(&scene.prefix, &scene.lane());
-    assert_eq!(describe(error), format!("cannot ring in queue {name}: InvalidMessageContents: by order"));
-    let sizes: Vec<usize> =
-        scene.between.calls("SendMessageBatch").iter().map(|call| call["Entries"].as_array().unwrap().len()).collect();
-    assert_eq!(sizes, [10, 2], "only what failed, and can pass, is sent again");
+    assert_eq!(describe(error), format!("cannot ring in queue {name}: InvalidMessageContents: failed by the script"));
+    assert_eq!(scene.sizes("SendMessageBatch"), [10, 2], "only what failed, and can pass, is sent again");
     assert_eq!(scene.lanes.visible(&scene.lane()).await.unwrap(), 9);
 }
 
 async fn a_failed_entry_that_never_passes_is_told_after_its_tries(scene: &Scene) {
     let jobs = scene.jobs(2).await;
-    scene.between.next("SendMessageBatch", Fault::Entries(vec![(0, "InternalError", false)]));
+    scene.next("SendMessageBatch", Action::FailEntries(vec![(0, "InternalError", false)]));
     for _ in 0..3 {
-        scene.between.next("SendMessageBatch", Fault::Error(400, "SomethingNew"));
+        scene.next("SendMessageBatch", Action::fail("SomethingNew", "what it is, nobody knows"));
     }
     let unrung = scene.ring(&jobs).await;
     assert_eq!(unrung.len(), 1);
@@ -120,7 +85,7 @@ async fn a_failed_entry_that_never_passes_is_told_after_its_tries(scene: &Scene)
 async fn a_call_that_fails_as_a_whole_tells_every_job(scene: &Scene) {
     let jobs = scene.jobs(12).await;
     for _ in 0..2 {
-        scene.between.next("SendMessageBatch", Fault::Error(403, "AccessDeniedException"));
+        scene.next("SendMessageBatch", refused(403, "AccessDeniedException"));
     }
     let unrung = scene.ring(&jobs).await;
     assert_eq!(unrung.len(), 12);
@@ -185,7 +150,7 @@ async fn a_message_that_comes_again_is_refused_by_the_claim_and_deleted(scene: &
 async fn over_limit_is_retryable_and_loses_no_message(scene: &Scene) {
     let (jobs, lane) = (scene.jobs(1).await, scene.lane());
     scene.ring(&jobs).await;
-    scene.between.next("ReceiveMessage", Fault::Error(403, "OverLimit"));
+    scene.next("ReceiveMessage", refused(403, "OverLimit"));
     let error = scene.lanes.receive(&lane, 1, true).await.unwrap_err();
     assert!(error.retryable && describe(&error).contains("OverLimit"), "{}", describe(&error));
     assert_eq!(hear(&scene.lanes, &lane, 1).await[0].message, Message::of(&jobs[0]));
@@ -216,7 +181,7 @@ async fn what_is_no_doorbell_is_left_for_the_dead_letters(scene: &Scene) {
     scene.ring(&jobs).await;
     assert_eq!(hear(&scene.lanes, &lane, 1).await[0].message, Message::of(&jobs[0]));
     assert_eq!(scene.lanes.receive(&lane, 10, false).await.unwrap(), []);
-    assert_eq!(scene.between.calls("DeleteMessageBatch"), [Value::Null; 0]);
+    assert_eq!(scene.calls("DeleteMessageBatch"), [Value::Null; 0]);
     let left = scene.lanes.depth(&lane).await.unwrap();
     assert_eq!(left.visible + left.in_flight, 4);
 }
@@ -266,12 +231,12 @@ async fn every_message_has_a_group_and_none_is_delayed_or_extended(scene: &Scene
     for received in hear(&scene.lanes, &lane, 3).await {
         scene.lanes.release(&received).await.unwrap();
     }
-    for call in scene.between.calls("SendMessageBatch") {
+    for call in scene.calls("SendMessageBatch") {
         for entry in call["Entries"].as_array().unwrap() {
             assert!(entry["MessageGroupId"].is_string() && entry["DelaySeconds"].is_null(), "{entry}");
         }
     }
-    for call in scene.between.calls("ChangeMessageVisibilityBatch") {
+    for call in scene.calls("ChangeMessageVisibilityBatch") {
         for entry in call["Entries"].as_array().unwrap() {
             assert_eq!(entry["VisibilityTimeout"], 0, "no call ever asks for more time: 12 h in all is SQS's limit");
         }
@@ -299,7 +264,7 @@ async fn a_wait_that_is_dropped_is_taken_up_by_the_next_and_asks_once(scene: &Sc
         scene.ring(&jobs).await;
     });
     assert_eq!(heard[0].message, Message::of(&jobs[0]));
-    assert_eq!(scene.between.calls("ReceiveMessage").len(), 1);
+    assert_eq!(scene.calls("ReceiveMessage").len(), 1);
 }
 
 async fn what_comes_for_a_dropped_wait_is_given_back(scene: &Scene) {
@@ -308,7 +273,7 @@ async fn what_comes_for_a_dropped_wait_is_given_back(scene: &Scene) {
     assert!(tokio::time::timeout(Duration::from_millis(100), waiting).await.is_err());
     scene.ring(&jobs).await;
     scene.lanes.hush().await;
-    assert_eq!(scene.between.calls("ChangeMessageVisibilityBatch").len(), 1);
+    assert_eq!(scene.calls("ChangeMessageVisibilityBatch").len(), 1);
     let left = scene.lanes.depth(&lane).await.unwrap();
     assert_eq!((left.visible, left.in_flight), (1, 0));
 }
@@ -325,8 +290,7 @@ async fn deletions_of_one_moment_go_in_one_call(scene: &Scene) {
     while let Some(deleted) = deleting.join_next().await {
         deleted.unwrap().unwrap();
     }
-    let calls = scene.between.calls("DeleteMessageBatch");
-    let mut sizes: Vec<usize> = calls.iter().map(|call| call["Entries"].as_array().unwrap().len()).collect();
+    let mut sizes = scene.sizes("DeleteMessageBatch");
     sizes.sort_unstable();
     assert_eq!(sizes, [3, 10]);
     assert_eq!(scene.lanes.depth(&lane).await.unwrap(), LaneDepth::default());
@@ -336,11 +300,11 @@ async fn a_failed_deletion_deletes_nothing_and_says_so(scene: &Scene) {
     let (jobs, lane) = (scene.jobs(2).await, scene.lane());
     scene.ring(&jobs).await;
     let heard = hear(&scene.lanes, &lane, 2).await;
-    scene.between.next("DeleteMessageBatch", Fault::Entries(vec![(1, "SomethingNew", true)]));
+    scene.next("DeleteMessageBatch", Action::FailEntries(vec![(1, "SomethingNew", true)]));
     let (first, second) = tokio::join!(scene.lanes.delete(&heard[0]), scene.lanes.delete(&heard[1]));
     first.unwrap();
     assert!(describe(&second.unwrap_err()).contains("SomethingNew"), "each hears of its own");
-    scene.between.next("DeleteMessageBatch", Fault::Entries(vec![(0, "InternalError", false)]));
+    scene.next("DeleteMessageBatch", Action::FailEntries(vec![(0, "InternalError", false)]));
     scene.lanes.delete(&heard[1]).await.unwrap();
     assert_eq!(scene.lanes.depth(&lane).await.unwrap(), LaneDepth::default());
 }
@@ -353,7 +317,7 @@ async fn a_sweep_asks_all_servers_once_and_then_briefly(scene: &Scene) {
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "not a second each");
     let waits = || -> Vec<u64> {
-        scene.between.calls("ReceiveMessage").iter().map(|call| call["WaitTimeSeconds"].as_u64().unwrap()).collect()
+        scene.calls("ReceiveMessage").iter().map(|call| call["WaitTimeSeconds"].as_u64().unwrap()).collect()
     };
     assert_eq!(waits(), [1, 0, 0, 0, 0]);
     // What comes is found by the brief look, and ends the trust in it.
@@ -367,13 +331,15 @@ async fn a_sweep_asks_all_servers_once_and_then_briefly(scene: &Scene) {
 async fn a_paused_tier_costs_no_call(scene: &Scene) {
     let (jobs, lane) = (scene.jobs(1).await, scene.lane());
     scene.ring(&jobs).await;
+    // Met when it comes: a poll is recorded only when it ends.
+    let asked = scene.proxy.script().on(When::call(Service::Sqs, "ReceiveMessage"), Action::ResetBefore);
     let pause =
         Pause { scope: Scope::Tier(lane.tier), by: "ana".into(), at: scene.yard.ambient.now(), reason: String::new() };
     brake::pause(&scene.yard, pause).await.unwrap();
     assert_eq!(scene.lanes.receive(&lane, 10, false).await.unwrap(), []);
     let waiting = scene.lanes.receive(&lane, 10, true);
     assert!(tokio::time::timeout(Duration::from_secs(4), waiting).await.is_err());
-    assert_eq!(scene.between.calls("ReceiveMessage").len(), 0);
+    assert_eq!(asked.hits(), 0);
 }
 
 async fn a_queue_that_is_not_there_is_named(scene: &Scene) {
