@@ -25,8 +25,6 @@ pub(super) const MAIN: &str = "M";
 pub(super) const RECORD: &str = "rec";
 /// The record's revision.
 pub(super) const REVISION: &str = "rev";
-/// The nonce of its newest write: what a record that came by another way must match.
-pub(super) const NONCE: &str = "nc";
 /// A payload that is short enough to lie in the record's item.
 pub(super) const PAYLOAD: &str = "pay";
 /// When DynamoDB may remove the item by itself, in seconds since 1970. Declared as the table's time to live.
@@ -191,7 +189,6 @@ pub(super) fn columns(job: &Job) -> Columns {
     };
     put(RECORD, Some(s(wire::encode(job))));
     put(REVISION, Some(n(job.revision)));
-    put(NONCE, Some(s(job.nonce.to_string())));
     let ended = match &job.state {
         State::Settled(settlement) => Some(settlement.at),
         State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Running(_) => None,

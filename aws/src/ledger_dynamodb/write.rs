@@ -9,13 +9,13 @@ use aws_sdk_dynamodb::types::{
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use switchyard_core::execute;
-use switchyard_core::job::{Job, JobId, Nonce, Phase};
+use switchyard_core::job::{Job, JobId, Phase};
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{Body, Claim, Claimed, PortError, Refusal, Saved};
 use switchyard_core::wire;
 
 use super::item::{
-    self, BESIDE, BODY, DUE_KEY, Expression, GONE, Item, MAIN, NONCE, PERMIT, PK, REVISION, SK, beside, job_pk, key,
+    self, BESIDE, BODY, DUE_KEY, Expression, GONE, Item, MAIN, PERMIT, PK, RECORD, REVISION, SK, beside, job_pk, key,
     lies_beside, main_key, n, near, near_body, permit_key, s, text,
 };
 use super::{CONFLICTS, DynamoLedger};
@@ -73,20 +73,20 @@ enum Tried {
 }
 
 /// What is taken to be so of the item that a write changes, beside its revision; the write's condition asks for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Thought {
     /// The permit it holds.
     permit: Option<u16>,
     /// Whether something of the job lies outside the item: then the reaper removes it all, and no time to live.
     beside: bool,
-    /// The nonce of its newest write, where the record that was decided upon may have come by another way than the
-    /// table's: whoever can put a message into a queue must not be able to change a record.
-    nonce: Option<Nonce>,
+    /// The record itself, where it was decided upon as it came by another way than the table's: whoever can put a
+    /// message into a queue must not be able to change a record.
+    record: Option<String>,
 }
 
 impl DynamoLedger {
     /// The update of a record, and its condition: that its revision is the one before, and the item as it is thought.
-    fn change(&self, job: &Job, thought: Thought, leaves_beside: bool) -> (Expression, String) {
+    fn change(&self, job: &Job, thought: &Thought, leaves_beside: bool) -> (Expression, String) {
         let mut change = Expression::default();
         change.write(item::columns(job));
         let before = change.value("before", n(job.revision.saturating_sub(1)));
@@ -99,9 +99,9 @@ impl DynamoLedger {
             }
             None => condition.push_str(&format!(" AND attribute_not_exists({permit})")),
         }
-        if let Some(nonce) = thought.nonce {
-            let nonce = change.value("seen", s(nonce.to_string()));
-            condition.push_str(&format!(" AND {} = {nonce}", change.name(NONCE)));
+        if let Some(record) = &thought.record {
+            let record = change.value("seen", s(&**record));
+            condition.push_str(&format!(" AND {} = {record}", change.name(RECORD)));
         }
         match item::gone(job, self.0.forgetting) {
             Some(gone) if !leaves_beside && !thought.beside => {
@@ -124,9 +124,9 @@ impl DynamoLedger {
         let seen = self.0.sightings.seen(job.id).filter(|seen| seen.revision + 1 == job.revision);
         // What is not known is read off the refusal.
         let permit = seen.map_or(job.permit, |seen| seen.permit);
-        let mut thought = Thought { permit, beside: false, nonce: None };
+        let mut thought = Thought { permit, beside: false, record: None };
         for tried in 1..=CONFLICTS {
-            match self.try_save(job, result.as_ref(), thought).await? {
+            match self.try_save(job, result.as_ref(), &thought).await? {
                 Tried::Written(_) => {
                     self.0.sightings.note(job);
                     return Ok(Saved::Saved);
@@ -153,7 +153,7 @@ impl DynamoLedger {
                         return Ok(if ours { Saved::Saved } else { Saved::Refused(Some(Box::new(current))) });
                     }
                     // The revision is as it should be: the item is otherwise than it was thought.
-                    thought = Thought { permit: current.permit, beside: item.contains_key(BESIDE), nonce: None };
+                    thought = Thought { permit: current.permit, beside: item.contains_key(BESIDE), record: None };
                 }
             }
         }
@@ -171,7 +171,7 @@ impl DynamoLedger {
         Ok(item.is_some_and(|item| text(&item, "job") != Some(&*job.id.to_string())))
     }
 
-    async fn try_save(&self, job: &Job, result: Option<&Body>, thought: Thought) -> Result<Tried, PortError> {
+    async fn try_save(&self, job: &Job, result: Option<&Body>, thought: &Thought) -> Result<Tried, PortError> {
         let encoded = result.map(wire::encode_body);
         let leaves_beside = result.zip(encoded.as_deref()).is_some_and(|(body, encoded)| lies_beside(body, encoded));
         let (mut change, condition) = self.change(job, thought, leaves_beside);
@@ -319,8 +319,9 @@ impl DynamoLedger {
                     (Ok(job), Some(item)) => return self.won(job, &item).await,
                 },
             };
-            let thought = Thought { permit: job.permit, beside: false, nonce: Some(job.nonce) };
-            let (change, condition) = self.change(&claimed, thought, false);
+            let record = item.is_none().then(|| wire::encode(&job));
+            let thought = Thought { permit: job.permit, beside: false, record };
+            let (change, condition) = self.change(&claimed, &thought, false);
             match self.update(id, change, condition, true, "claim").await? {
                 Tried::Written(item) => return self.won(claimed, &item.unwrap_or_default()).await,
                 Tried::Refused(Some(item)) => {

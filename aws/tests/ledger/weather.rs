@@ -9,7 +9,7 @@ use switchyard_core::intake;
 use switchyard_core::job::{Job, Phase, Tier};
 use switchyard_core::ports::{Acceptance, Query, Saved};
 use switchyard_core::reap;
-use switchyard_faults::{Action, Rate, Service, Weather, When};
+use switchyard_faults::{Action, Service, Weather, When};
 
 use crate::on_both_emulators;
 use crate::scene::{Scene, new, prepared, put, run, text};
@@ -53,21 +53,22 @@ async fn writes_of_one_batch_from_many_sides_conflict_and_all_get_their_answers(
 }
 
 async fn throttled_writes_are_waited_out(scene: Scene) {
-    // What a write takes is known when it is done: ten at once empty the bucket, and the next ten find it so.
-    scene.proxy.rules(|limits| limits.dynamodb.write_capacity = Some(Rate { per_second: 100.0, burst: 10.0 }));
-    let yard = &scene.yard;
-    let mut jobs = Vec::new();
-    for wave in 0..2 {
-        let puts = (0..10).map(|n| async move { put(yard, "plain", &format!("job-{wave}-{n}")).await });
-        jobs.extend(join_all(puts).await);
-    }
-    let throttled = scene.proxy.records().all();
-    let throttled =
-        throttled.iter().filter(|record| record.error.as_deref() == Some("ProvisionedThroughputExceededException"));
-    assert!(throttled.count() > 0, "there was too much at once");
-    scene.proxy.rules(|limits| limits.dynamodb.write_capacity = None);
-    let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
-    assert_eq!(scene.yard.ledger.load_all(&ids).await.expect("load").len(), 20);
+    let message = "The level of configured provisioned throughput for the table was exceeded.";
+    let throttled = || Action::fail("ProvisionedThroughputExceededException", message);
+    // One less than the tries.
+    let puts = scene.proxy.script().on(When::call(Service::DynamoDb, "PutItem").first(4), throttled());
+    let job = put(&scene.yard, "plain", "one").await;
+    let updates = scene.proxy.script().on(When::call(Service::DynamoDb, "UpdateItem").first(4), throttled());
+    run(&scene.yard, &job, 1, None).await;
+    let batches = scene.proxy.script().on(When::call(Service::DynamoDb, "TransactWriteItems").first(4), throttled());
+    let batch = ["a", "b"].map(|key| new(&scene.yard, "plain", key, &text(20))).to_vec();
+    assert_eq!(scene.yard.ledger.accept(batch).await.expect("accept"), [Acceptance::Accepted, Acceptance::Accepted]);
+    assert_eq!([puts.hits(), updates.hits(), batches.hits()], [4, 4, 4]);
+    // Reads that are throttled are asked again as well, each page and each batch for itself.
+    let queries = scene.proxy.script().on(When::call(Service::DynamoDb, "Query").first(4), throttled());
+    let reads = scene.proxy.script().on(When::call(Service::DynamoDb, "BatchGetItem").first(4), throttled());
+    assert_eq!(scene.yard.ledger.list(&Query { limit: 10, ..Query::default() }).await.expect("list").len(), 3);
+    assert_eq!([queries.hits(), reads.hits()], [4, 4]);
 }
 
 async fn keys_left_unprocessed_are_asked_for_again(scene: Scene) {

@@ -54,9 +54,9 @@ fn a_record_s_write_names_everything_by_placeholders_uses_each_and_touches_nothi
     for job in [open.clone(), held, numbered, ended(open)] {
         for permit in [None, Some(2)] {
             for (beside, leaves) in [(false, false), (true, false), (false, true)] {
-                for nonce in [None, Some(Nonce(1))] {
-                    let thought = Thought { permit, beside, nonce };
-                    let (change, condition) = ledger().change(&job, thought, leaves);
+                for record in [None, Some(wire::encode(&job))] {
+                    let thought = Thought { permit, beside, record };
+                    let (change, condition) = ledger().change(&job, &thought, leaves);
                     let update = change.update();
                     let (update, condition) = (words(&update), words(&condition));
                     let said = ["SET", "REMOVE", "AND", "OR", "attribute_not_exists"];
@@ -83,8 +83,8 @@ fn a_record_s_write_names_everything_by_placeholders_uses_each_and_touches_nothi
 #[test]
 fn a_time_to_live_is_set_only_on_what_has_ended_owes_nothing_and_has_nothing_beside_it() {
     let of = |job: &Job, beside: bool, leaves: bool| {
-        let thought = Thought { permit: None, beside, nonce: None };
-        ledger().change(job, thought, leaves).0.values.contains_key(":gone")
+        let thought = Thought { permit: None, beside, record: None };
+        ledger().change(job, &thought, leaves).0.values.contains_key(":gone")
     };
     let job = ended(a_job("ana"));
     let owing = Job { due: Some(Still.now()), ..job.clone() };
