@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, Delete, Error, ObjectIdentifier};
+use aws_types::request_id::RequestId;
 use switchyard_core::job::JobId;
 use switchyard_core::ports::{BlobRef, Blobs, PortError};
 
@@ -56,6 +57,7 @@ impl S3Blobs {
         let deleted = deleted.map_err(|error| failed("forget", subject, &error))?;
         // 200 is the answer also when no key was deleted.
         undeleted(deleted.errors()).map_or(Ok(()), |(error, retryable)| {
+            let error = error.of_request(deleted.request_id());
             Err(if retryable {
                 PortError::retryable("forget", subject, error)
             } else {

@@ -1,5 +1,5 @@
-//! The names of everything that a task finds in its environment, in one place. Whoever launches sets them, `switchyard
-//! worker --once` reads them, and the stack's task definitions set none of them.
+//! The names of everything that a task finds in its environment, in one place. Whoever launches sets them, and what a
+//! task's image has as its entry point reads them; task definitions set none of them.
 //!
 //! A payload is not among them but for a finding's: a worker reads it with its claim, and the record stays the truth.
 

@@ -25,6 +25,14 @@ pub struct AwsError {
     pub request_id: Option<String>,
 }
 
+impl AwsError {
+    /// The same, of the request with this id: of an answer that failed in part, each part knows nothing of it.
+    #[must_use]
+    pub fn of_request(self, id: Option<&str>) -> Self {
+        Self { request_id: self.request_id.or_else(|| id.map(str::to_owned)), ..self }
+    }
+}
+
 struct Request<'a>(Option<&'a str>);
 
 impl fmt::Display for Request<'_> {

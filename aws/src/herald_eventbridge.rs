@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use aws_sdk_eventbridge::Client;
 use aws_sdk_eventbridge::primitives::DateTime;
 use aws_sdk_eventbridge::types::{PutEventsRequestEntry, PutEventsResultEntry};
+use aws_types::request_id::RequestId;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -69,8 +70,8 @@ impl Herald for EventBridgeHerald {
         match (put.failed_entry_count(), put.entries()) {
             (0, _) => Ok(()),
             (_, entries) => Err(match refusal(entries) {
-                (error, true) => PortError::retryable(operation, subject, error),
-                (error, false) => PortError::permanent(operation, subject, error),
+                (error, true) => PortError::retryable(operation, subject, error.of_request(put.request_id())),
+                (error, false) => PortError::permanent(operation, subject, error.of_request(put.request_id())),
             }),
         }
     }

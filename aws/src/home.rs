@@ -134,7 +134,7 @@ impl Home {
         }
     }
 
-    /// Makes what the yard stands on where it is not there: for emulators and tests. In an account template.yaml does.
+    /// Makes what the yard stands on where it is not there: for emulators and tests. In an account whoever deploys it does; AWS.md says how.
     ///
     /// # Errors
     ///

@@ -19,6 +19,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
+use aws_types::request_id::RequestId;
 use switchyard_core::ports::{Ambient, Bell, Lane, Lanes, Ledger, Message, PortError, Received, describe};
 use switchyard_core::route::PoolName;
 use tokio::sync::watch;
@@ -102,7 +103,7 @@ impl SqsLanes {
     }
 
     /// Creates these pools' queues and those for their dead letters where they are not there. For tests and laptops:
-    /// template.yaml creates them otherwise.
+    /// a deployment creates them otherwise.
     ///
     /// # Errors
     ///
@@ -241,7 +242,9 @@ impl Shared {
         });
         let call = self.client.send_message_batch().queue_url(url).set_entries(Some(entries.collect()));
         let answer = call.send().await.map_err(|error| read(&error))?;
-        Ok(fates(count, answer.successful().iter().map(|done| done.id.as_str()), answer.failed(), judge))
+        let done = answer.successful().iter().map(|done| done.id.as_str());
+        let fates = fates(count, done, answer.failed(), judge);
+        Ok(fates.into_iter().map(|fate| fate.of_request(answer.request_id())).collect())
     }
 
     async fn depth(&self, queue: Queue) -> Result<LaneDepth, PortError> {

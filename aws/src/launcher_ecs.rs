@@ -190,9 +190,9 @@ impl EcsLauncher {
         };
         Ok(match heard {
             // A launch that was asked for before, as only the reaper does: the task that it met may be over.
-            Heard::Tasks(arns) if looks(job) > 0 => self.met(arns).await,
+            Heard::Tasks(arns) if looks(job) > 0 => self.met(job, arns).await,
             Heard::Tasks(arns) => Ok(arns),
-            Heard::Conflict(arns) => self.met(arns).await,
+            Heard::Conflict(arns) => self.met(job, arns).await,
             Heard::Refused(Cause::Throttled, why) => {
                 let mut buckets = self.buckets();
                 *buckets = buckets.drained(doors.ambient.now());
@@ -211,7 +211,7 @@ impl EcsLauncher {
     }
 
     /// What a launch amounts to that met tasks of an earlier one: those live, or have stopped before they claimed.
-    async fn met(&self, arns: Vec<String>) -> Result<Vec<String>, Refused> {
+    async fn met(&self, job: &Job, arns: Vec<String>) -> Result<Vec<String>, Refused> {
         if arns.is_empty() {
             return Ok(arns);
         }
@@ -221,9 +221,14 @@ impl EcsLauncher {
             Ok(output) => output.tasks.unwrap_or_default(),
             Err(error) => {
                 warn!(error = %failure::read(&error).0, "whether a task of an earlier launch lives is not known");
-                Vec::new()
+                return Ok(arns);
             }
         };
+        // A stopped task is told of for an hour. One that nobody knows a minute after its launch has been over for long;
+        // of one that was launched just now ECS may not know yet.
+        if tasks.is_empty() && looks(job) > 0 {
+            return Err((Cause::Passing, "its task is gone, and had not claimed the job".to_owned()));
+        }
         let stopped = tasks.iter().all(|task| task.last_status() == Some("STOPPED"));
         match tasks.first() {
             // At this epoch it stays so: the client token leads to that task for a day.

@@ -87,7 +87,7 @@ pub struct DynamoSettings {
 }
 
 impl DynamoSettings {
-    /// A table as template.yaml makes it.
+    /// A table as AWS.md describes it.
     pub fn new(table: &str, retention: Duration) -> Self {
         Self {
             table: table.to_owned(),

@@ -50,9 +50,10 @@ impl Executor for Nothing {
     }
 }
 
-async fn open(proxy: &Proxy) -> (Clients, Home, Yard) {
+/// A yard in which what was read of pauses holds so long.
+async fn open(proxy: &Proxy, live_for: Duration) -> (Clients, Home, Yard) {
     let clients = clients(&proxy.endpoint(), "YARD");
-    let home = home_as(&clients, names("requests"), Arc::new(System), LIVE);
+    let home = home_as(&clients, names("requests"), Arc::new(System), live_for);
     home.declare(&clients, &pools()).await.expect("declare");
     let catalog = Catalog::parse("test", CAPABILITIES, &[], &Default::default()).expect("the test's own catalog");
     let policies = Policies { catalog, limits: Limits::one_machine(4096), ..Policies::default() };
@@ -100,7 +101,7 @@ fn a_thousand_jobs_in_bulk_cost_six_tenths_of_a_request_each_beside_claim_and_se
     let proxy = proxy(Emulator::MiniStack);
     let jobs = 1000;
     let tally = block(async {
-        let (_, _, yard) = open(&proxy).await;
+        let (_, _, yard) = open(&proxy, LIVE).await;
         let mark = proxy.records().mark();
         for half in 0..2 {
             let mut batch = Vec::new();
@@ -143,9 +144,9 @@ async fn one_job(yard: &Yard, key: &str) {
 fn a_single_job_costs_six_requests() {
     let proxy = proxy(Emulator::MiniStack);
     let (cold, warm) = block(async {
-        let (clients, home, yard) = open(&proxy).await;
-        // What is paused and who works is read every five seconds, however many jobs come: not by the second one.
-        drop((clients, home));
+        // What is paused and who works is read every five seconds, however many jobs come: not by the second one, also on
+        // a machine that is slow just now.
+        let (_, _, yard) = open(&proxy, Duration::from_secs(60)).await;
         let mark = proxy.records().mark();
         one_job(&yard, "first").await;
         let cold = proxy.records().tally_since(mark);
@@ -155,17 +156,16 @@ fn a_single_job_costs_six_requests() {
     });
     show("a single job, the first of its process", 1.0, &cold);
     show("a single job", 1.0, &warm);
-    let live = warm.of(&Service::DynamoDb, "Query").requests;
     let urls = warm.of(&Service::Sqs, "GetQueueUrl").requests;
     assert_eq!(urls, 0, "queues are found once");
-    assert!(warm.total().requests - live <= 6, "put, send, receive, claim, settle, delete: {}", warm.table());
+    assert!(warm.total().requests <= 6, "put, send, receive, claim, settle, delete: {}", warm.table());
 }
 
 #[test]
 fn an_idle_worker_makes_at_most_twelve_requests_a_minute() {
     let proxy = proxy(Emulator::MiniStack);
     let tally = block(async {
-        let (_, _, yard) = open(&proxy).await;
+        let (_, _, yard) = open(&proxy, LIVE).await;
         let (leave, working) = worker(&yard, 4, Arc::default());
         // Its first polls begin; queues are found.
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -184,7 +184,7 @@ fn an_idle_worker_makes_at_most_twelve_requests_a_minute() {
 fn a_reaper_s_round_over_nothing_asks_each_shard_and_no_more() {
     let proxy = proxy(Emulator::MiniStack);
     let tally = block(async {
-        let (_, _, yard) = open(&proxy).await;
+        let (_, _, yard) = open(&proxy, LIVE).await;
         let mark = proxy.records().mark();
         reap::round(&yard).await.expect("round");
         proxy.records().tally_since(mark)

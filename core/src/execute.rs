@@ -295,7 +295,12 @@ impl Ready<'_> {
             Err(error) => Outcome::Failed { failure: Failure::new("payload_lost", error.to_string()), permanent: true },
         };
         let report = Report { voucher, outcome, usage };
-        let reported = persist(holding.ambient, "settle", TRIES, || holding.desk.settle(&report)).await?;
+        // Whatever the failure: permissions and keys come back, too, and hours of work are worth the wait.
+        let settle = async || {
+            let settled = holding.desk.settle(&report).await;
+            settled.map_err(|error| PortError { retryable: true, ..error })
+        };
+        let reported = persist(holding.ambient, "settle", TRIES, settle).await?;
         // The yard tells how it ended; its holder, that it has said so.
         debug!(job.id = %id, job.epoch = %epoch, trace.id = %trace, holder = %holding.holder, ?reported, "reported");
         Ok(Ran::Done(reported))

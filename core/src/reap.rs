@@ -74,9 +74,12 @@ pub fn look(job: Job, fact: &Fact, situation: &Situation, now: Timestamp) -> Opt
         return None;
     }
     match job.state.clone() {
-        State::Settled(_) => {
+        State::Settled(settlement) => {
             let acts: Vec<Act> = job.owed.iter().cloned().map(Act::Pay).collect();
-            let due = if acts.is_empty() { None } else { Some(now + dispatch::PAY_AGAIN) };
+            // Half as long again as it has been owed, an hour at most: a bus that is gone must not fill every round.
+            let owing = now.duration_since(settlement.at).unsigned_abs() / 2;
+            let wait = owing.clamp(dispatch::PAY_AGAIN, Duration::from_secs(3600));
+            let due = if acts.is_empty() { None } else { Some(now + wait) };
             Some(Decided { job: Job { due, ..job }, acts })
         }
         State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } if expired(&job, now) => {
@@ -273,7 +276,14 @@ pub async fn round(yard: &Yard) -> Result<Counts, PortError> {
             }
         }
     }
-    counts.forgotten = forget(yard).await?;
+    // The sweep is the one repair for what is held: nothing before it may keep it from its turn.
+    match forget(yard).await {
+        Ok(forgotten) => counts.forgotten = forgotten,
+        Err(error) => {
+            counts.errors += 1;
+            warn!(error = %describe(&error), "nothing was forgotten in this round");
+        }
+    }
     counts.admitted = brake::sweep(yard).await?;
     yard.meters.reaped(&counts);
     if counts != Counts::default() {
@@ -307,14 +317,35 @@ async fn save(yard: &Yard, was: &Was, decided: Decided) -> Result<bool, PortErro
 }
 
 async fn forget(yard: &Yard) -> Result<u64, PortError> {
-    let ids = yard.ledger.forgettable(yard.ambient.now() - yard.retention, ROUND).await?;
-    for id in &ids {
-        // The record goes last: a crash in between leaves something that the next round finds.
-        yard.blobs.forget(*id).await?;
-        yard.logs.forget(*id).await?;
+    let before = yard.ambient.now() - yard.retention;
+    let ids = yard.ledger.forgettable(before, ROUND).await?;
+    let mut gone = Vec::with_capacity(ids.len());
+    for id in ids {
+        match forget_beside(yard, id, before).await {
+            Ok(true) => gone.push(id),
+            Ok(false) => {}
+            // Each for itself: one whose log cannot be removed keeps no other, and is met again in the next round.
+            Err(error) => warn!(job.id = %id, error = %describe(&error), "a settled job is not forgotten yet"),
+        }
     }
-    yard.ledger.forget(&ids).await?;
-    Ok(ids.len() as u64)
+    yard.ledger.forget(&gone).await?;
+    Ok(gone.len() as u64)
+}
+
+/// Removes what lies beside a record that may go. Answers whether it may: an index may still show what another reaper
+/// forgot, and its key may be a new job's by now.
+async fn forget_beside(yard: &Yard, id: JobId, before: Timestamp) -> Result<bool, PortError> {
+    let job = yard.ledger.load(id).await?;
+    let over = job.is_some_and(|job| match &job.state {
+        State::Settled(settlement) => settlement.at < before && job.due.is_none(),
+        State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Running(_) => false,
+    });
+    if over {
+        // The record goes last: a crash in between leaves something that the next round finds.
+        yard.blobs.forget(id).await?;
+        yard.logs.forget(id).await?;
+    }
+    Ok(over)
 }
 
 /// After a restart of a home that lost every holder with itself: runs are lost at once, without waiting for beats,

@@ -125,18 +125,32 @@ end() {
 }
 
 endpoints() {
+    for name in ministack moto; do
+        if [ ! -s "$home/$name.port" ]; then
+            echo "$name does not run" >&2
+            exit 1
+        fi
+    done
     echo "SWITCHYARD_TEST_MINISTACK=http://127.0.0.1:$(cat "$home/ministack.port")"
     echo "SWITCHYARD_TEST_MOTO=http://127.0.0.1:$(cat "$home/moto.port")"
 }
 
 if [ "${1:-}" = with ]; then
     shift
-    "$0" status >/dev/null && ran=yes || ran=no
-    started=$("$0" start)
+    if [ $# = 0 ]; then
+        echo "run.sh with: a command is missing" >&2
+        exit 64
+    fi
+    self=$here/run.sh
+    sh "$self" status >/dev/null && ran=yes || ran=no
+    started=$(sh "$self" start)
     for each in $started; do export "${each?}"; done
+    # Also when it is interrupted.
+    if [ "$ran" = no ]; then trap 'sh "$self" stop' EXIT; fi
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
     status=0
     "$@" || status=$?
-    if [ "$ran" = no ]; then "$0" stop; fi
     exit "$status"
 fi
 

@@ -175,7 +175,7 @@ async fn day(duty: &Arc<Duty>) {
                         idle_since = None;
                         continue;
                     }
-                    received = wait(duty, &tiers, max) => received,
+                    received = wait(duty, &tiers, max) => Ok(received),
                 }
             }
         };
@@ -244,21 +244,36 @@ async fn look(duty: &Duty, tier: Tier, max: u32) -> Result<Vec<Received>, PortEr
 
 /// Waits for all these tiers at once: waiting for the highest alone would starve the others. The first that answers
 /// with something counts, the highest if several do; the others' receives are dropped, which hides nothing.
-async fn wait(duty: &Duty, tiers: &[Tier], max: u32) -> Result<Vec<Received>, PortError> {
-    let lanes: Vec<Lane> = tiers.iter().map(|tier| duty.lane(*tier)).collect();
-    let mut asked: Vec<_> = lanes.iter().map(|lane| Some(duty.fleet.lanes.receive(lane, at_most(max), true))).collect();
+async fn wait(duty: &Duty, tiers: &[Tier], max: u32) -> Vec<Received> {
+    let mut asked: Vec<_> = tiers.iter().map(|tier| Some(Box::pin(listen(duty, *tier, max)))).collect();
     poll_fn(|context| {
         for slot in &mut asked {
             let Some(receive) = slot else { continue };
             match receive.as_mut().poll(context) {
                 Poll::Pending => {}
-                Poll::Ready(Ok(none)) if none.is_empty() => *slot = None,
+                Poll::Ready(none) if none.is_empty() => *slot = None,
                 Poll::Ready(received) => return Poll::Ready(received),
             }
         }
-        if asked.iter().all(Option::is_none) { Poll::Ready(Ok(Vec::new())) } else { Poll::Pending }
+        if asked.iter().all(Option::is_none) { Poll::Ready(Vec::new()) } else { Poll::Pending }
     })
     .await
+}
+
+/// Waits for one tier, however often that fails: a tier that is broken must not keep the others from being heard.
+async fn listen(duty: &Duty, tier: Tier, max: u32) -> Vec<Received> {
+    let mut failures: u32 = 0;
+    loop {
+        match duty.fleet.lanes.receive(&duty.lane(tier), at_most(max), true).await {
+            Ok(received) => return received,
+            Err(error) => {
+                failures += 1;
+                warn!(%tier, %error, failures, "cannot receive; trying again");
+                let pause = backoff(execute::BEAT / 15, failures, duty.fleet.ambient.chance());
+                duty.fleet.ambient.pause(pause.min(execute::BEAT)).await;
+            }
+        }
+    }
 }
 
 fn at_most(max: u32) -> usize {

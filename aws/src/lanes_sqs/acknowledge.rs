@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_sqs::types::{ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry};
+use aws_types::request_id::RequestId;
 use switchyard_core::ports::{PortError, describe};
 use tokio::sync::oneshot;
 
@@ -123,7 +124,9 @@ impl Shared {
         });
         let call = self.client.delete_message_batch().queue_url(url).set_entries(Some(entries.collect()));
         let answer = call.send().await.map_err(|error| read(&error))?;
-        Ok(fates(count, answer.successful().iter().map(|done| done.id.as_str()), answer.failed(), judge_receipt))
+        let done = answer.successful().iter().map(|done| done.id.as_str());
+        let fates = fates(count, done, answer.failed(), judge_receipt);
+        Ok(fates.into_iter().map(|fate| fate.of_request(answer.request_id())).collect())
     }
 
     async fn release(&self, url: &str, receipts: Vec<String>) -> Result<Vec<Fate>, Undone> {
@@ -134,6 +137,8 @@ impl Shared {
         });
         let call = self.client.change_message_visibility_batch().queue_url(url).set_entries(Some(entries.collect()));
         let answer = call.send().await.map_err(|error| read(&error))?;
-        Ok(fates(count, answer.successful().iter().map(|done| done.id.as_str()), answer.failed(), judge_receipt))
+        let done = answer.successful().iter().map(|done| done.id.as_str());
+        let fates = fates(count, done, answer.failed(), judge_receipt);
+        Ok(fates.into_iter().map(|fate| fate.of_request(answer.request_id())).collect())
     }
 }

@@ -81,6 +81,17 @@ pub(super) enum Fate {
     Refused(AwsError),
 }
 
+impl Fate {
+    /// The same, told by the answer to the request with this id.
+    pub(super) fn of_request(self, id: Option<&str>) -> Self {
+        match self {
+            Self::Done => Self::Done,
+            Self::Again(error) => Self::Again(error.of_request(id)),
+            Self::Refused(error) => Self::Refused(error.of_request(id)),
+        }
+    }
+}
+
 /// What an answer to a call with so many entries means for each, by its place in the call, which is its id.
 pub(super) fn fates<'a>(
     entries: usize,

@@ -232,7 +232,9 @@ impl Shared {
         let all: Vec<(Queue, Vec<Received>)> =
             self.kept().ahead.iter_mut().map(|(queue, ahead)| (*queue, ahead.all())).collect();
         for (queue, received) in all.into_iter().filter(|(_, received)| !received.is_empty()) {
-            self.put_back(queue, received).await;
+            for some in received.chunks(ENTRIES) {
+                self.put_back(queue, some.to_vec()).await;
+            }
         }
     }
 

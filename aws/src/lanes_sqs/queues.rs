@@ -78,7 +78,7 @@ impl Queues {
         Ok(url)
     }
 
-    /// Creates the queues of these pools as template.yaml does, for tests and laptops. Those that are there stay.
+    /// Creates the queues of these pools as a deployment does, for tests and laptops. Those that are there stay.
     pub(super) async fn declare(&self, client: &Client, pools: &[PoolName]) -> Result<(), PortError> {
         let seconds = |duration: Duration| duration.as_secs().to_string();
         for lane in pools.iter().flat_map(|pool| Tier::ALL.map(|tier| Lane { pool: *pool, tier })) {

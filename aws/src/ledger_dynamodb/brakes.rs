@@ -18,6 +18,8 @@ use super::write::CONFLICT;
 use super::{CONFLICTS, DynamoLedger, lock};
 use crate::failure::{code, failed};
 
+/// Entries of the index of held jobs that are read beyond what is wanted: some may be of jobs that went on.
+const LATE: usize = 5;
 /// How long a bucket that is full again is kept.
 const BUCKET_KEPT_SECONDS: i64 = 24 * 3600;
 
@@ -44,12 +46,21 @@ impl DynamoLedger {
             let wanted = limit - held.len();
             let part = Part {
                 range: Some((HELD_AT, range.0, range.1)),
-                limit: Some(i32::try_from(wanted).unwrap_or(i32::MAX).min(1000)),
+                limit: Some(i32::try_from(wanted + LATE).unwrap_or(i32::MAX).min(100)),
                 ..Part::of("held", HELD_KEY, held_pk(capability))
             };
-            let found = self.all(&part, "list the held jobs of", |items| items.len() >= wanted).await?;
-            let ids: Vec<JobId> = found.iter().filter_map(job_of_pk).take(wanted).collect();
-            held.extend(self.still_held(&ids).await?);
+            // The index may show what is held no longer: it is read on until there are as many as wanted.
+            let mut from = None;
+            while held.len() < limit {
+                let (found, last) = self.page(&part, from, "list the held jobs of").await?;
+                let ids: Vec<JobId> = found.iter().filter_map(job_of_pk).collect();
+                held.extend(self.still_held(&ids).await?);
+                from = last;
+                if from.is_none() {
+                    break;
+                }
+            }
+            held.truncate(limit);
         }
         Ok(held)
     }

@@ -291,7 +291,9 @@ impl DynamoLedger {
 
     /// The records of these jobs as they are now, in the same order: those of them that the query asks for still.
     async fn hydrate(&self, ids: Vec<JobId>, query: &Query) -> Result<Vec<Job>, PortError> {
-        let keys = ids.iter().map(|id| main_key(*id)).collect();
+        // A job that moves within an index while that is read stands in two places.
+        let once: std::collections::BTreeSet<JobId> = ids.iter().copied().collect();
+        let keys = once.into_iter().map(main_key).collect();
         let items = self.get_all(keys, Some(&[PK, SK, item::RECORD, GONE]), "read for a list").await?;
         let mut jobs: BTreeMap<JobId, Job> = BTreeMap::new();
         for item in items.iter().filter(|item| !self.is_over(item)) {

@@ -3,7 +3,8 @@
 //!
 //! Pauses and workers are needed at every decision. They are read together, and what was read holds for a few seconds
 //! of this process's own clock. Whoever pauses waits as long before it answers: from then on nobody acts on what was
-//! read before, and no two machines' clocks are compared.
+//! read before, and no two machines' clocks are compared. A worker's own row is the exception: how long it is listed goes
+//! by its clock, and is only a hint for routing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The table itself: made here for emulators and tests, and by template.yaml in an account.
+//! The table itself: made here for emulators and tests, and by whoever deploys the yard in an account.
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,

@@ -1,5 +1,6 @@
 //! Events that no mapping answers. A text may be longer than an item may be, so that it lies in pieces beside its event.
-//! One item counts them all; it changes in the very write that keeps or removes one, so that the room is never exceeded.
+//! One item counts them all; it changes in the very write that keeps or removes one, so that the room is kept, as
+//! far as the index shows what may go.
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};

@@ -53,6 +53,19 @@ async fn a_conflict_whose_task_nobody_can_describe_is_launched_too() {
 }
 
 #[tokio::test]
+async fn a_stopped_task_that_ecs_has_forgotten_is_no_launch() {
+    let world = World::plain().await;
+    world.play("RunTask", started());
+    world.launch().await.unwrap();
+    world.home.advance(Duration::from_secs(61));
+    world.play("DescribeTasks", json!({ "tasks": [], "failures": [{ "arn": ARN, "reason": "MISSING" }] }));
+    // Stopped tasks are visible for about an hour: what came after would lead there until the token ends.
+    let (kind, message) = launch(&world.launcher, &relaunched(5)).await.unwrap_err();
+    assert_eq!((kind, world.started()), (LaunchFailure::Passing, 1));
+    assert_eq!(message, "its task is gone, and had not claimed the job");
+}
+
+#[tokio::test]
 async fn a_relaunch_that_meets_the_stopped_task_of_its_epoch_has_failed() {
     let world = World::plain().await;
     world.play("RunTask", started());
