@@ -16,7 +16,7 @@ use crate::failure::read;
 
 /// How long the first deletion of a call waits for others. A bell that is still there that long is heard by nobody: it
 /// is hidden for two minutes.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER: Duration = Duration::from_millis(250);
 
 /// What is done to a received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
