@@ -65,7 +65,9 @@ async fn a_batch_of_ten_with_partial_failures_sends_again_what_can_pass_and_tell
     let error = &unrung[0].1;
     assert!(!error.retryable);
     let name = queue_name(&scene.prefix, &scene.lane());
-    assert_eq!(describe(error), format!("cannot ring in queue {name}: InvalidMessageContents: failed by the script"));
+    let told = describe(error);
+    let expected = format!("cannot ring in queue {name}: InvalidMessageContents: failed by the script (request ");
+    assert!(told.starts_with(&expected), "the failure, and which request it was: {told}");
     assert_eq!(scene.sizes("SendMessageBatch"), [10, 2], "only what failed, and can pass, is sent again");
     assert_eq!(scene.lanes.visible(&scene.lane()).await.unwrap(), 9);
 }
