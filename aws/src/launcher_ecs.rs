@@ -38,6 +38,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 const UNSEEN: Duration = Duration::from_secs(60);
 /// When a client token is no longer trusted: an hour before the 24 that it lives at most.
 const TOKEN_LIFE: Duration = Duration::from_secs(23 * 3600);
+/// How long ECS tells of a task that has stopped.
+const TOLD_OF: Duration = Duration::from_secs(3600);
 /// How long after an answer that did not come its task is looked for.
 const SETTLE: Duration = Duration::from_secs(1);
 /// What a finding's payload is called among its job's blobs.
@@ -72,6 +74,14 @@ struct Inner {
     settings: Settings,
     buckets: Mutex<LaunchBuckets>,
     recent: Mutex<HashMap<Message, Recent>>,
+}
+
+/// Since when a job waits to be claimed; `None`: it does not.
+fn dispatched(job: &Job) -> Option<Timestamp> {
+    match &job.state {
+        State::Dispatched { at, .. } => Some(*at),
+        State::Delayed { .. } | State::Held { .. } | State::Running(_) | State::Settled(_) => None,
+    }
 }
 
 /// A task that was launched here not long ago.
@@ -224,9 +234,10 @@ impl EcsLauncher {
                 return Ok(arns);
             }
         };
-        // A stopped task is told of for an hour. One that nobody knows a minute after its launch has been over for long;
-        // of one that was launched just now ECS may not know yet.
-        if tasks.is_empty() && looks(job) > 0 {
+        // A stopped task is told of for an hour. Of one that was launched just now ECS may not know yet; but nothing new is
+        // launched under a token this old.
+        let of_old = dispatched(job).is_some_and(|at| doors.ambient.now() > at + TOLD_OF);
+        if tasks.is_empty() && of_old && !self.token_has_expired(job) {
             return Err((Cause::Passing, "its task is gone, and had not claimed the job".to_owned()));
         }
         let stopped = tasks.iter().all(|task| task.last_status() == Some("STOPPED"));

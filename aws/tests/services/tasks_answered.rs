@@ -57,7 +57,7 @@ async fn a_stopped_task_that_ecs_has_forgotten_is_no_launch() {
     let world = World::plain().await;
     world.play("RunTask", started());
     world.launch().await.unwrap();
-    world.home.advance(Duration::from_secs(61));
+    world.home.advance(Duration::from_secs(3601));
     world.play("DescribeTasks", json!({ "tasks": [], "failures": [{ "arn": ARN, "reason": "MISSING" }] }));
     // Stopped tasks are visible for about an hour: what came after would lead there until the token ends.
     let (kind, message) = launch(&world.launcher, &relaunched(5)).await.unwrap_err();
