@@ -8,7 +8,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchyard_core::intake::{self, EventPlan, Rejected, Sender, Taken, Taking};
-use switchyard_core::job::{JobId, one_line};
+use switchyard_core::job::{JobId, TraceId, one_line};
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{Unmapped, UnmappedId};
 use switchyard_core::why::Facts;
@@ -51,9 +51,20 @@ pub struct EventAnswer {
 /// Jobs in one durable write.
 const AT_ONCE: usize = 500;
 
-/// Takes an event: its findings become jobs, and what nothing answers is kept. No quota is drawn for it: a sender of
-/// events that is refused too often drops them, and a finding must not be lost to a brake.
-pub(crate) async fn accept(api: &Arc<Api>, trace: Trace, event: &Value) -> Result<EventAnswer, Problem> {
+/// Takes an event, by whatever door it came: its findings become jobs, and what nothing answers is kept. No quota is drawn
+/// for it: a sender of events that is refused too often drops them, and a finding must not be lost to a brake.
+///
+/// # Errors
+///
+/// A [`Problem`] with a status of 500 or more passes, and the event must be delivered again, which makes no job twice;
+/// with any other the event is no event, or its jobs are refused, and it will never be taken.
+pub async fn deliver(api: &Arc<Api>, trace: TraceId, event: &Value) -> Result<EventAnswer, Problem> {
+    let answer = accept(api, Trace(trace), event).await?;
+    api.yard.meters.event(&answer.reading, answer.jobs.len());
+    Ok(answer)
+}
+
+async fn accept(api: &Arc<Api>, trace: Trace, event: &Value) -> Result<EventAnswer, Problem> {
     let situation = api.yard.situation().await;
     let plan = planned(event, &situation)?;
     let keep = |why: String| {
@@ -117,15 +128,13 @@ async fn submit(api: &Arc<Api>, trace: Trace, situation: &Situation, plan: &Even
 }
 
 /// POST /v1/events
-pub(crate) async fn deliver(
+pub(crate) async fn post(
     State(api): State<Arc<Api>>,
-    trace: Trace,
+    Trace(trace): Trace,
     _: Params<Nothing>,
     Whole(body, _room): Whole<BODY_BYTES>,
 ) -> Result<Json<EventAnswer>, Problem> {
-    let answer = accept(&api, trace, &read(&body)?).await?;
-    api.yard.meters.event(&answer.reading, answer.jobs.len());
-    Ok(Json(answer))
+    Ok(Json(deliver(&api, trace, &read(&body)?).await?))
 }
 
 /// POST /v1/events/plan: what the event would lead to under the rules in force; nothing is stored.
@@ -242,7 +251,7 @@ capabilities:
 
     async fn delivered(api: &Arc<Api>, body: &[u8]) -> Result<EventAnswer, Problem> {
         let body = Whole(body.to_vec(), None);
-        deliver(State(Arc::clone(api)), testing::trace(), Params(Nothing {}), body).await.map(|Json(answer)| answer)
+        post(State(Arc::clone(api)), testing::trace(), Params(Nothing {}), body).await.map(|Json(answer)| answer)
     }
 
     async fn planned_for(api: &Arc<Api>, body: &[u8]) -> Result<EventPlanView, Problem> {

@@ -40,7 +40,7 @@ use crate::admit::Callers;
 use crate::edge::Edge;
 pub use batch::{BatchAnswer, BatchItem};
 pub use cost::CostAnswer;
-pub use events::EventAnswer;
+pub use events::{EventAnswer, deliver};
 pub use jobs::{JobAnswer, JobsPage, TimelineAnswer};
 pub use policies::ReloadAnswer;
 pub use problem::Problem;

@@ -52,7 +52,7 @@ pub fn table() -> Vec<Route> {
         route(M::POST, "/v1/jobs/{id}/cancel", SUBMITTER, jobs::cancel, describe::cancel),
         route(M::POST, "/v1/jobs/{id}/retry", SUBMITTER, jobs::retry, describe::retry),
         route(M::POST, "/v1/explain", SUBMITTER, explain::answer, describe::explain),
-        route(M::POST, "/v1/events", OPERATOR, events::deliver, describe::events),
+        route(M::POST, "/v1/events", OPERATOR, events::post, describe::events),
         route(M::POST, "/v1/events/plan", OPERATOR, events::plan, describe::plan),
         // Texts of events may hold anything, and what a list says of them comes from there, too.
         route(M::GET, "/v1/events/unmapped", OPERATOR, unmapped::list, describe::unmapped),

@@ -26,10 +26,41 @@ pub enum Service {
     Ecs,
     /// EventBridge.
     EventBridge,
+    /// Functions.
+    Lambda,
     /// Simple Storage Service.
     S3,
     /// Simple Queue Service.
     Sqs,
+}
+
+impl Service {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::AutoScaling,
+        Self::Logs,
+        Self::DynamoDb,
+        Self::Ecs,
+        Self::EventBridge,
+        Self::Lambda,
+        Self::S3,
+        Self::Sqs,
+    ];
+
+    /// Its name in variables such as `AWS_ENDPOINT_URL_SQS` (AWS SDKs and Tools Reference Guide, "Service-specific
+    /// endpoints").
+    pub fn in_environment(self) -> &'static str {
+        match self {
+            Self::AutoScaling => "AUTO_SCALING",
+            Self::Logs => "CLOUDWATCH_LOGS",
+            Self::DynamoDb => "DYNAMODB",
+            Self::Ecs => "ECS",
+            Self::EventBridge => "EVENTBRIDGE",
+            Self::Lambda => "LAMBDA",
+            Self::S3 => "S3",
+            Self::Sqs => "SQS",
+        }
+    }
 }
 
 /// How the clients reach AWS.
@@ -142,6 +173,13 @@ impl Clients {
         let mut config = aws_sdk_eventbridge::config::Builder::from(&self.shared);
         config.set_endpoint_url(self.endpoint(Service::EventBridge));
         aws_sdk_eventbridge::Client::from_conf(config.build())
+    }
+
+    /// A client of Lambda.
+    pub fn lambda(&self) -> aws_sdk_lambda::Client {
+        let mut config = aws_sdk_lambda::config::Builder::from(&self.shared);
+        config.set_endpoint_url(self.endpoint(Service::Lambda));
+        aws_sdk_lambda::Client::from_conf(config.build())
     }
 
     /// A client of S3. Buckets are named in the path where an endpoint is given: no emulator answers at a bucket's own

@@ -3,6 +3,7 @@
 pub mod clients;
 pub mod failure;
 pub mod environment;
+pub mod deployment;
 pub mod rate;
 pub mod sightings;
 pub mod ledger_dynamodb;

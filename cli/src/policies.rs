@@ -15,6 +15,7 @@ use switchyard_core::ports::Ambient;
 use switchyard_embedded::folder::{read_policies, write_policies};
 use switchyard_worker::builtin;
 use switchyard_worker::engine::Engine;
+use switchyard_worker::policies::{BUILT_IN, built_in};
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
@@ -22,29 +23,6 @@ use crate::containers;
 use crate::exit::Failure;
 use crate::show;
 
-/// What the program has when no folder is named.
-const BUILT_IN: &[(&str, &str)] = &[
-    (CATALOG_FILE, include_str!("../../policies/capabilities.yaml")),
-    (ROUTING_FILE, include_str!("../../policies/routing.yaml")),
-    (PRICES_FILE, include_str!("../../policies/prices.yaml")),
-    (MAPPINGS_FILE, include_str!("../../policies/policy-mappings.json")),
-    ("custodian/ec2-stop-and-tag.yml", include_str!("../../policies/custodian/ec2-stop-and-tag.yml")),
-    ("custodian/ec2-tag-suspect.yml", include_str!("../../policies/custodian/ec2-tag-suspect.yml")),
-    ("custodian/iam-role-deny-all.yml", include_str!("../../policies/custodian/iam-role-deny-all.yml")),
-    ("custodian/iam-user-disable-keys.yml", include_str!("../../policies/custodian/iam-user-disable-keys.yml")),
-    ("custodian/s3-baseline.yml", include_str!("../../policies/custodian/s3-baseline.yml")),
-    ("custodian/s3-block-public-access.yml", include_str!("../../policies/custodian/s3-block-public-access.yml")),
-    ("custodian/s3-tag-sensitive.yml", include_str!("../../policies/custodian/s3-tag-sensitive.yml")),
-    (
-        "custodian/security-group-close-ingress.yml",
-        include_str!("../../policies/custodian/security-group-close-ingress.yml"),
-    ),
-    ("schemas/finding-triage.json", include_str!("../../policies/schemas/finding-triage.json")),
-    ("schemas/host-name.json", include_str!("../../policies/schemas/host-name.json")),
-    ("schemas/path.json", include_str!("../../policies/schemas/path.json")),
-    ("schemas/port-scan.json", include_str!("../../policies/schemas/port-scan.json")),
-    ("schemas/url.json", include_str!("../../policies/schemas/url.json")),
-];
 /// The largest file: a thousand capabilities with their schemas written out, several times over.
 const FILE_BYTES: u64 = 4 * 1024 * 1024;
 /// The most schemas, and the most Cloud Custodian policies: one a capability or a mapping, and then some.
@@ -95,10 +73,6 @@ pub(crate) fn for_tasks(mut files: Files) -> Files {
         files.remove(file);
     }
     files
-}
-
-fn built_in() -> Files {
-    BUILT_IN.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
 }
 
 fn parse(files: &Files, machine: Machine) -> Result<Policies, Violations> {

@@ -15,6 +15,7 @@ pub mod fleet;
 mod http_check;
 pub mod network;
 pub mod once;
+pub mod policies;
 pub mod process;
 pub mod result;
 pub mod roster;

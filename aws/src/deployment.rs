@@ -1,0 +1,252 @@
+//! What a process of a deployed yard is told in its environment, read whole and checked at its start.
+
+use std::time::Duration;
+
+use switchyard_core::route::PoolName;
+
+use crate::clients::{Service, Settings};
+use crate::environment as name;
+use crate::home::{Keeping, Names};
+use crate::launcher_ecs::{self, Definitions, Network, PolicyStore};
+use crate::rate::LaunchRates;
+
+/// The container of the task definitions that is the worker.
+pub const CONTAINER: &str = "worker";
+
+/// A deployed yard, as one of its processes knows it.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// What it stands on.
+    pub names: Names,
+    /// How it keeps what it is given.
+    pub keeping: Keeping,
+    /// The bucket of its policies.
+    pub policies: String,
+    /// How it launches tasks; `None`: this process launches none.
+    pub tasks: Option<launcher_ecs::Settings>,
+    /// The function that runs jobs; `None`: this process invokes none.
+    pub job_runner: Option<String>,
+    /// The memory that function has, in MiB; `None`: as routing.yaml says.
+    pub job_runner_memory_mib: Option<u32>,
+    /// The pool that a worker serves.
+    pub pool: PoolName,
+}
+
+/// A variable that is missing or not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("environment variable {name}: {what}")]
+pub struct EnvironmentError {
+    /// Its name.
+    pub name: &'static str,
+    /// What is wrong with it. Never its value.
+    pub what: String,
+}
+
+/// Reads one process's environment.
+struct Reader<'a>(&'a dyn Fn(&str) -> Option<String>);
+
+impl Reader<'_> {
+    /// A value that is set and not empty.
+    fn maybe(&self, name: &str) -> Option<String> {
+        (self.0)(name).filter(|value| !value.is_empty())
+    }
+
+    fn must(&self, name: &'static str) -> Result<String, EnvironmentError> {
+        self.maybe(name).ok_or_else(|| EnvironmentError { name, what: "it is not set".to_owned() })
+    }
+
+    fn flag(&self, name: &'static str) -> Result<bool, EnvironmentError> {
+        match self.maybe(name).as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(EnvironmentError { name, what: "expected true or false".to_owned() }),
+        }
+    }
+
+    fn list(&self, name: &'static str) -> Result<Vec<String>, EnvironmentError> {
+        let list: Vec<String> =
+            self.must(name)?.split(',').map(str::trim).filter(|one| !one.is_empty()).map(str::to_owned).collect();
+        if list.is_empty() {
+            Err(EnvironmentError { name, what: "expected names, by commas".to_owned() })
+        } else {
+            Ok(list)
+        }
+    }
+}
+
+impl Deployment {
+    /// Reads it from an environment: `get` answers a variable's value.
+    ///
+    /// # Errors
+    ///
+    /// The first variable that is missing or wrong.
+    pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<Self, EnvironmentError> {
+        let read = Reader(get);
+        let names = Names {
+            table: read.must(name::TABLE)?,
+            queues: read.must(name::QUEUES)?,
+            bucket: read.must(name::BUCKET)?,
+            log_group: read.must(name::LOG_GROUP)?,
+            bus: read.must(name::BUS)?,
+        };
+        let mut keeping = Keeping::default();
+        if let Some(days) = read.maybe(name::RETENTION_DAYS) {
+            let days = days.parse().ok().filter(|days| (1..=3660).contains(days));
+            let days: u64 = days.ok_or_else(|| EnvironmentError {
+                name: name::RETENTION_DAYS,
+                what: "expected 1 to 3660 days".to_owned(),
+            })?;
+            keeping.retention = Duration::from_secs(days * 24 * 3600);
+        }
+        let policies = read.must(name::POLICY_BUCKET)?;
+        let tasks = match read.maybe(name::ECS_CLUSTER) {
+            Some(cluster) => Some(read.tasks(cluster, &names, &policies)?),
+            None => None,
+        };
+        let pool = match read.maybe(name::POOL) {
+            Some(pool) => {
+                pool.parse().map_err(|error| EnvironmentError { name: name::POOL, what: format!("{error}") })?
+            }
+            None => PoolName::STANDARD,
+        };
+        let memory = read.maybe(name::JOB_RUNNER_MEMORY_MIB).map(|mib| {
+            let what = "expected 128 to 10240 MiB".to_owned();
+            let mib = mib.parse().ok().filter(|mib| (128..=10_240).contains(mib));
+            mib.ok_or(EnvironmentError { name: name::JOB_RUNNER_MEMORY_MIB, what })
+        });
+        Ok(Self {
+            names,
+            keeping,
+            policies,
+            tasks,
+            job_runner: read.maybe(name::JOB_RUNNER),
+            job_runner_memory_mib: memory.transpose()?,
+            pool,
+        })
+    }
+}
+
+impl Reader<'_> {
+    fn tasks(
+        &self,
+        cluster: String,
+        names: &Names,
+        policies: &str,
+    ) -> Result<launcher_ecs::Settings, EnvironmentError> {
+        Ok(launcher_ecs::Settings {
+            cluster,
+            definitions: Definitions {
+                by_capability: std::collections::BTreeMap::new(),
+                worker: self.must(name::ECS_TASK_DEFINITION)?,
+                prefix: self.must(name::TASK_PREFIX)?,
+            },
+            container: CONTAINER.to_owned(),
+            network: Network {
+                subnets: self.list(name::ECS_SUBNETS)?,
+                security_groups: self.list(name::ECS_SECURITY_GROUP)?,
+                public_address: self.flag(name::TASK_PUBLIC_ADDRESS)?,
+            },
+            platform: None,
+            spot: self.flag(name::TASK_SPOT)?,
+            table: names.table.clone(),
+            environment: Vec::new(),
+            policies: Some(PolicyStore { bucket: policies.to_owned(), prefix: name::POLICY_PREFIX.to_owned() }),
+            tags: true,
+            rates: LaunchRates::default(),
+        })
+    }
+}
+
+impl Settings {
+    /// How the clients of this process reach AWS, from its environment.
+    ///
+    /// # Errors
+    ///
+    /// No region is set.
+    pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<Self, EnvironmentError> {
+        let read = Reader(get);
+        let region = read.maybe(name::REGION).or_else(|| read.maybe("AWS_DEFAULT_REGION"));
+        let region = region.ok_or_else(|| EnvironmentError { name: name::REGION, what: "it is not set".to_owned() })?;
+        let mut settings = Self::new(&region);
+        settings.endpoint = read.maybe(name::ENDPOINT_URL);
+        for service in Service::ALL {
+            if let Some(endpoint) = read.maybe(&format!("{}_{}", name::ENDPOINT_URL, service.in_environment())) {
+                settings.endpoints.insert(service, endpoint);
+            }
+        }
+        Ok(settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<(&'static str, &'static str)> {
+        vec![
+            (name::TABLE, "yard"),
+            (name::QUEUES, "yard"),
+            (name::BUCKET, "yard-blobs"),
+            (name::LOG_GROUP, "/switchyard/yard"),
+            (name::BUS, "yard"),
+            (name::POLICY_BUCKET, "yard-policies"),
+            (name::ECS_CLUSTER, "yard"),
+            (name::ECS_TASK_DEFINITION, "yard-worker"),
+            (name::TASK_PREFIX, "yard-"),
+            (name::ECS_SUBNETS, "subnet-a, subnet-b"),
+            (name::ECS_SECURITY_GROUP, "sg-a"),
+        ]
+    }
+
+    fn read(set: &[(&str, &str)]) -> Result<Deployment, EnvironmentError> {
+        Deployment::read(&|asked| set.iter().find(|(name, _)| *name == asked).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn everything_that_is_needed_is_asked_for_by_name() {
+        let found = read(&all()).unwrap();
+        let tasks = found.tasks.unwrap();
+        assert_eq!(tasks.network.subnets, ["subnet-a", "subnet-b"]);
+        assert_eq!((tasks.spot, tasks.network.public_address, found.job_runner), (false, false, None));
+        for (missing, _) in all() {
+            let rest: Vec<_> = all().into_iter().filter(|(name, _)| *name != missing).collect();
+            if missing == name::ECS_CLUSTER {
+                assert_eq!(read(&rest).unwrap().tasks, None, "without a cluster no task is launched");
+            } else {
+                assert_eq!(read(&rest).unwrap_err().name, missing);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_its_value_is_not_repeated() {
+        for (name, value) in [
+            (name::RETENTION_DAYS, "0"),
+            (name::RETENTION_DAYS, "s3cret"),
+            (name::TASK_SPOT, "s3cret"),
+            (name::ECS_SUBNETS, " , "),
+            (name::POOL, "No Pool"),
+            (name::JOB_RUNNER_MEMORY_MIB, "64"),
+        ] {
+            let set: Vec<_> = all().into_iter().filter(|(other, _)| *other != name).chain([(name, value)]).collect();
+            let error = read(&set).unwrap_err();
+            assert_eq!(error.name, name);
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_service_has_an_endpoint_of_its_own_where_one_is_set() {
+        let set = [
+            (name::REGION, "eu-central-1"),
+            (name::ENDPOINT_URL, "http://a"),
+            ("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", "http://b"),
+        ];
+        let get = |asked: &str| set.iter().find(|(name, _)| *name == asked).map(|(_, value)| (*value).to_owned());
+        let settings = Settings::read(&get).unwrap();
+        assert_eq!((settings.region.as_str(), settings.endpoint.as_deref()), ("eu-central-1", Some("http://a")));
+        assert_eq!(settings.endpoints.get(&Service::Logs).map(String::as_str), Some("http://b"));
+        assert_eq!(settings.endpoints.len(), 1);
+        assert_eq!(Settings::read(&|_| None).unwrap_err().name, name::REGION);
+    }
+}
