@@ -33,11 +33,14 @@ pub async fn serve(opened: Arc<Opened>, gateway: Arc<Gateway>) -> Result<(), Err
         if gateway.wants_tokens(&request) {
             gateway.take_tokens(opened.policies.object(TOKENS).await);
         }
-        let request = request.map(|body| Body::from(body.to_vec()));
-        let answered = router.clone().oneshot(request).await;
-        opened.home.flush().await;
+        let answered = router.clone().oneshot(inward(request)).await;
         counted.write(&opened);
         answered
     }))
     .await
+}
+
+/// The request as the router takes it: what came as base64 is bytes again, and who calls stays with it.
+pub fn inward(request: Request) -> axum::extract::Request {
+    request.map(|body| Body::from(body.to_vec()))
 }

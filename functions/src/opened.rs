@@ -10,7 +10,7 @@ use switchyard_api::edge::{Edge, EdgeLimits};
 use switchyard_api::{Api, Budget, Inline, Invocation};
 use switchyard_aws::clients::{Clients, Settings};
 use switchyard_aws::credentials;
-use switchyard_aws::deployment::{Deployment, EnvironmentError, open};
+use switchyard_aws::deployment::{Deployment, EnvironmentError};
 use switchyard_aws::home::Home;
 use switchyard_aws::policies_s3::S3Policies;
 use switchyard_core::job::{Holder, Nonce};
@@ -73,9 +73,16 @@ impl Opened {
         let ambient: Arc<dyn Ambient> = Arc::new(System);
         let shelf = Arc::new(Shelf::default());
         let parse = deployment.parser(builtin::ALL);
-        let policies = S3Policies::new(&clients, &deployment.policies, Arc::clone(&shelf), parse, built_in(), Arc::clone(&ambient));
+        let policies = S3Policies::new(
+            &clients,
+            &deployment.policies,
+            Arc::clone(&shelf),
+            parse,
+            built_in(),
+            Arc::clone(&ambient),
+        );
         policies.load().await.map_err(OpenError::Policies)?;
-        let (home, yard) = open(&deployment, &clients, shelf, Arc::clone(&ambient));
+        let (home, yard) = deployment.open(&clients, shelf, Arc::clone(&ambient));
         let boot = ambient.nonce();
         let policies = Arc::new(policies);
         Ok(Self { deployment, clients, home, yard, policies, invocation: Invocation::default(), boot })
@@ -89,7 +96,6 @@ impl Opened {
             yard: self.deployment.names.table.clone(),
             boot: self.boot,
             engine: None,
-            inside: None,
             ambient: Arc::clone(&self.yard.ambient),
         })
     }

@@ -61,7 +61,6 @@ pub async fn serve<E: std::error::Error>(
             let left = left(&event.context);
             opened.begin(left).await;
             let answered = handle(&opened, event.payload, left).await;
-            opened.home.flush().await;
             counted.write(&opened);
             answered.map_err(|failed| {
                 let error = describe(&failed);
