@@ -147,6 +147,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         yard: home.id.clone(),
         boot: home.boot,
         engine,
+        task: None,
         ambient: Arc::clone(&ambient),
     });
     let leave = StopSignal::default();

@@ -58,6 +58,7 @@ pub(crate) fn run(worker: &Worker) -> Result<u8, Failure> {
             yard: worker.yard.clone(),
             boot,
             engine,
+            task: None,
             ambient: Arc::new(ambient),
         };
         let blobs = FolderBlobs::at(&worker.blobs);
