@@ -28,6 +28,10 @@ pub(crate) struct Connection {
     /// The yard's URL; without it the running yard is found in its folder.
     #[arg(long, global = true, env = "SWITCHYARD_URL")]
     pub(crate) url: Option<String>,
+    /// Sign requests for this region's API Gateway, with AWS_ACCESS_KEY_ID and its like; for the host of an API that is
+    /// done unasked. SWITCHYARD_TOKEN, where it is set, is shown instead.
+    #[arg(long, global = true, env = "SWITCHYARD_SIGN", value_name = "REGION")]
+    pub(crate) sign: Option<String>,
 }
 
 impl Connection {

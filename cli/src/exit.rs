@@ -16,7 +16,7 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   3  no such job, or nothing to show
   4  the job, or the yard, stands where that cannot be done
   5  no yard answers
-  6  the yard does not accept the token
+  6  the yard does not accept the token or the signature
   7  the yard or this machine failed; trying again can help
   8  the yard cannot be opened";
 
@@ -48,6 +48,16 @@ pub(crate) enum Failure {
         /// What the connection said.
         cause: String,
     },
+    /// What stands before the yard answered in its place.
+    #[error("what stands before the yard at {url} answers {status}: {message}{}", gateway_advice(*.status))]
+    Gateway {
+        /// Where the yard was looked for.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        message: String,
+    },
     /// The answer is none of the yard's.
     #[error("{url} answered what no yard answers: {cause}")]
     NotAYard {
@@ -78,6 +88,20 @@ pub(crate) enum Failure {
     /// The yard cannot be opened.
     #[error("{}", switchyard_core::ports::describe(.0.as_ref()))]
     CannotOpen(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What may help when API Gateway answers with this status (API Gateway Developer Guide, "Gateway response types").
+fn gateway_advice(status: u16) -> &'static str {
+    match status {
+        401 | 403 => {
+            "; are the credentials (AWS_ACCESS_KEY_ID, or SWITCHYARD_TOKEN) still good, may they call this API              (execute-api:Invoke), and is this machine's clock right?"
+        }
+        404 => "; is the URL complete, with its stage if it has one?",
+        413 => "; a request may have 10 MB there",
+        429 => "; it is asked more often than it allows: try again later",
+        503 | 504 => "; try again",
+        _ => "",
+    }
 }
 
 impl Failure {
@@ -120,6 +144,13 @@ impl Failure {
                 _ => 7,
             },
             Self::Busy { .. } => 7,
+            Self::Gateway { status, .. } => match status {
+                401 | 403 => 6,
+                404 => 5,
+                429 => 7,
+                400..500 => 2,
+                _ => 7,
+            },
             Self::NoYard(_) | Self::Unreachable { .. } => 5,
             Self::NotAYard { .. } | Self::Io { .. } => 7,
             Self::CannotOpen(_) => 8,

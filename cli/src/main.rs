@@ -13,6 +13,7 @@ mod policies;
 mod replay;
 mod schedules;
 mod show;
+mod sign;
 mod tokens;
 mod tool;
 mod unmapped;
