@@ -82,6 +82,8 @@ pub enum Stranger {
     Silent,
     /// What was shown is nobody's.
     Unknown,
+    /// The authorizer in front has let a request through of which it does not say whose it is.
+    Unnamed,
 }
 
 /// Tells who calls by what a request shows: a bearer token, or what an authorizer in front has found out.
@@ -112,6 +114,7 @@ pub(crate) async fn admit(State((api, least)): State<(Arc<Api>, Role)>, request:
             let detail = match stranger {
                 Stranger::Silent => "send `Authorization: Bearer TOKEN`",
                 Stranger::Unknown => "this token is not the yard's",
+                Stranger::Unnamed => "the authorizer in front does not say who calls",
             };
             return Problem::new(Code::Unauthorized, detail).into_response();
         }

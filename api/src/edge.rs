@@ -28,6 +28,9 @@ pub struct EdgeLimits {
     /// How long an answer may take, besides its body's arrival and what its request asks to wait. An inline run takes
     /// up to 29 s of it.
     pub answer: Duration,
+    /// The longest that an answer is held back for whoever asks to wait; who asks for more waits so long. At most
+    /// [`WAIT_SECONDS`], and less behind a gateway that gives up sooner.
+    pub wait: Duration,
     /// Connections at once; more are not accepted until one ends.
     pub connections: usize,
     /// Requests under way at once; more are told to come back.
@@ -49,6 +52,7 @@ impl Default for EdgeLimits {
             headers: 64,
             body_read: Duration::from_secs(30),
             answer: Duration::from_secs(30),
+            wait: Duration::from_secs(WAIT_SECONDS),
             connections: 1024,
             in_flight: 512,
             waiting: 256,
@@ -114,7 +118,7 @@ fn asked_wait(uri: &Uri) -> Duration {
 /// Gives a request its place, or sends it away; and ends its wait for an answer.
 pub(crate) async fn bound(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let Edge { limits, in_flight, waiting, .. } = &api.edge;
-    let wait = asked_wait(request.uri());
+    let wait = asked_wait(request.uri()).min(limits.wait);
     let (places, doing) = if wait.is_zero() { (in_flight, "are under way") } else { (waiting, "wait") };
     let Ok(_place) = places.try_acquire() else {
         return Problem::new(Code::Busy, format!("as many requests as the yard takes {doing}")).into_response();

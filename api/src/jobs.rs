@@ -73,7 +73,7 @@ pub(crate) async fn submit(
     headers: HeaderMap,
     Whole(body, _room): Whole<BODY_BYTES>,
 ) -> Result<Response, Problem> {
-    let patience = wait(seconds)?;
+    let patience = wait(seconds)?.min(api.edge.limits.wait);
     let key = match headers.get("idempotency-key") {
         None => None,
         Some(key) => Some(key.to_str().map_err(|_| Rejected::BadKey)?.to_owned()),
@@ -216,7 +216,7 @@ pub(crate) async fn show(
     Id(id): Id,
     Params(WaitQuery { wait: seconds }): Params<WaitQuery>,
 ) -> Result<Json<JobAnswer>, Problem> {
-    let patience = wait(seconds)?;
+    let patience = wait(seconds)?.min(api.edge.limits.wait);
     let job = until_settled(&api, id, patience).await?.ok_or_else(|| not_found(id))?;
     let result = if patience.is_zero() { None } else { result_of(&api, &job).await? };
     Ok(Json(JobAnswer { job: view(&api, &job).await?, result }))

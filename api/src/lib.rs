@@ -26,8 +26,8 @@ mod describe;
 #[cfg(test)]
 mod testing;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use switchyard_core::execute::{self, Holding, Ran, Runs};
@@ -86,14 +86,50 @@ pub struct Inline {
     pub holder: Holder,
     /// How many at once; beyond that there is no invocation with room.
     pub places: Arc<Semaphore>,
-    /// What one request may take.
-    pub budget: Duration,
+    /// What is left for it.
+    pub budget: Budget,
+}
+
+/// What the invocation that took a job has left for running it.
+#[derive(Clone, Debug)]
+pub enum Budget {
+    /// So much for each request, whenever it comes: a server.
+    Each(Duration),
+    /// What is left of the one invocation that is under way: a function, which has one at a time.
+    Rest(Invocation),
+}
+
+impl Budget {
+    fn left(&self) -> Duration {
+        match self {
+            Self::Each(budget) => *budget,
+            Self::Rest(invocation) => invocation.left(),
+        }
+    }
+}
+
+/// The invocation that is under way. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Invocation(Arc<Mutex<Option<Instant>>>);
+
+impl Invocation {
+    /// The next one begins, and has until then for its work; what it needs to answer is taken off already.
+    pub fn begin(&self, until: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    /// What is left of it; nothing between two.
+    pub fn left(&self) -> Duration {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
 }
 
 impl Inline {
     /// What is left of the invocation for a job it takes now.
     fn left(&self) -> Option<Duration> {
-        (self.places.available_permits() > 0).then_some(self.budget)
+        let left = self.budget.left();
+        (self.places.available_permits() > 0 && !left.is_zero()).then_some(left)
     }
 
     async fn run(&self, yard: &Yard, message: Message) -> Result<Ran, PortError> {
@@ -108,7 +144,7 @@ impl Inline {
             holder: &self.holder,
             runs: &runs,
         };
-        execute::run(&holding, message, Some(self.budget)).await
+        execute::run(&holding, message, Some(self.budget.left())).await
     }
 }
 

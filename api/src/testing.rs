@@ -97,7 +97,7 @@ pub(crate) fn api_over(ledger: Ledger) -> (Arc<Api>, Ledger) {
             executor: Arc::new(Idle),
             holder: Holder::new("inline", Nonce(1)),
             places: Arc::new(Semaphore::new(4)),
-            budget: Duration::from_secs(29),
+            budget: crate::Budget::Each(Duration::from_secs(29)),
         },
         yard,
         callers: Arc::new(Named),

@@ -117,6 +117,21 @@ fn check_name(name: &str) -> Result<(), TokensError> {
 }
 
 impl Tokens {
+    /// Whose token a request shows.
+    ///
+    /// # Errors
+    ///
+    /// It shows none, or nobody's.
+    pub fn who(&self, request: &Parts) -> Result<Caller, Stranger> {
+        let shown = request.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let (scheme, secret) = shown.ok_or(Stranger::Silent)?.split_once(' ').ok_or(Stranger::Unknown)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Stranger::Unknown);
+        }
+        let token = self.find(secret.trim()).ok_or(Stranger::Unknown)?;
+        Ok(Caller { name: token.name.clone(), role: token.role })
+    }
+
     /// The tokens that [`Tokens::to_json`] wrote.
     ///
     /// # Errors
@@ -289,14 +304,7 @@ fn read(path: &Path) -> io::Result<(Stamp, Result<Tokens, io::Error>)> {
 
 impl Callers for TokenFile {
     fn who(&self, request: &Parts) -> Result<Caller, Stranger> {
-        let shown = request.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let (scheme, secret) = shown.ok_or(Stranger::Silent)?.split_once(' ').ok_or(Stranger::Unknown)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(Stranger::Unknown);
-        }
-        let tokens = self.tokens();
-        let token = tokens.find(secret.trim()).ok_or(Stranger::Unknown)?;
-        Ok(Caller { name: token.name.clone(), role: token.role })
+        self.tokens().who(request)
     }
 }
 

@@ -91,7 +91,7 @@ pub(crate) async fn logs(
     Id(id): Id,
     Params(LogsQuery { cursor, wait: seconds }): Params<LogsQuery>,
 ) -> Result<Json<LogsPage>, Problem> {
-    let mut budget = Budget::of(wait(seconds)?);
+    let mut budget = Budget::of(wait(seconds)?.min(api.edge.limits.wait));
     let mut pause = FOLLOW;
     let mut job = load(&api, id).await?;
     budget.looks -= 1;

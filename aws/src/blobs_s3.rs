@@ -40,6 +40,11 @@ impl S3Blobs {
         Self { client: clients.s3(), bucket: bucket.to_owned() }
     }
 
+    /// Where a blob lies, as `s3://BUCKET/KEY`.
+    pub fn place(&self, blob: &BlobRef) -> String {
+        format!("s3://{}/{}{}", self.bucket, prefix(blob.job), blob.name)
+    }
+
     fn subject(&self, job: JobId, name: &str) -> String {
         format!("blob {name} of job {job} in bucket {}", self.bucket)
     }

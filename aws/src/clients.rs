@@ -8,6 +8,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use aws_smithy_http_client::{Builder, tls};
 use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
@@ -105,11 +106,14 @@ pub struct Clients {
 /// The longest a long poll of SQS waits (its documented maximum), and so what a receive may take beside its answer.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
 
+/// The one way that anything here speaks HTTP: rustls with ring, and the certificates that the system trusts.
+pub(crate) fn http_client() -> SharedHttpClient {
+    Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build_https()
+}
+
 impl Clients {
     /// Clients that sign with these credentials.
     pub fn new(settings: Settings, credentials: SharedCredentialsProvider) -> Self {
-        let http =
-            Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build_https();
         let timeouts = TimeoutConfig::builder()
             // A TCP handshake within a region takes a millisecond; a lost SYN is sent again after one second.
             .connect_timeout(Duration::from_millis(3100))
@@ -123,7 +127,7 @@ impl Clients {
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(settings.region.clone()))
             .credentials_provider(credentials)
-            .http_client(http)
+            .http_client(http_client())
             .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
             .timeout_config(timeouts)
             .retry_config(retries)

@@ -1,13 +1,21 @@
 //! What a process of a deployed yard is told in its environment, read whole and checked at its start.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use switchyard_core::catalog::Builtin;
+use switchyard_core::policies::{Policies, Shelf};
+use switchyard_core::ports::{Ambient, Launcher, Yard};
 use switchyard_core::route::PoolName;
 
-use crate::clients::{Service, Settings};
+use crate::clients::{Clients, Service, Settings};
 use crate::environment as name;
-use crate::home::{Keeping, Names};
-use crate::launcher_ecs::{self, Definitions, Network, PolicyStore};
+use crate::home::{Home, Keeping, Names};
+use crate::launcher_ecs::{self, Definitions, Doors, EcsLauncher, Network, PolicyStore};
+use crate::launcher_function::FunctionLauncher;
+use crate::launcher_none::NoLauncher;
+use crate::policies_s3::Parse;
 use crate::rate::LaunchRates;
 
 /// The container of the task definitions that is the worker.
@@ -22,9 +30,9 @@ pub struct Deployment {
     pub keeping: Keeping,
     /// The bucket of its policies.
     pub policies: String,
-    /// How it launches tasks; `None`: this process launches none.
+    /// How it launches tasks; `None`: this process launches nothing, and the reaper does it.
     pub tasks: Option<launcher_ecs::Settings>,
-    /// The function that runs jobs; `None`: this process invokes none.
+    /// The function that runs jobs, for whoever launches; `None`: there is none.
     pub job_runner: Option<String>,
     /// The memory that function has, in MiB; `None`: as routing.yaml says.
     pub job_runner_memory_mib: Option<u32>,
@@ -126,6 +134,42 @@ impl Deployment {
     }
 }
 
+impl Deployment {
+    /// Makes rules of policy files, for a yard that has these built-ins and is deployed so.
+    pub fn parser(&self, builtins: &'static [Builtin]) -> Parse {
+        let memory_mib = self.job_runner_memory_mib.unwrap_or(u32::MAX);
+        Arc::new(move |files| {
+            let mut policies = Policies::parse(files, builtins, None)?;
+            let limits = &mut policies.limits;
+            limits.function_memory_mib = limits.function_memory_mib.min(memory_mib);
+            Ok(policies)
+        })
+    }
+
+    /// The yard, with its doors. Nothing is asked of AWS yet.
+    pub fn open(&self, clients: &Clients, shelf: Arc<Shelf>, ambient: Arc<dyn Ambient>) -> (Home, Yard) {
+        let home = Home::new(clients, self.names.clone(), self.keeping.clone(), Arc::clone(&ambient));
+        let launcher: Arc<dyn Launcher> = match &self.tasks {
+            None => Arc::new(NoLauncher),
+            Some(settings) => {
+                let blobs = home.blobs.clone();
+                let function = self.job_runner.as_ref().map(|name| FunctionLauncher::new(clients, name));
+                let doors = Doors {
+                    ecs: clients.ecs(),
+                    ledger: Arc::new(home.ledger.clone()),
+                    blobs: Arc::new(home.blobs.clone()),
+                    locate: Arc::new(move |blob| blobs.place(blob)),
+                    ambient,
+                    functions: function.map(|function| Arc::new(function) as Arc<dyn Launcher>),
+                };
+                Arc::new(EcsLauncher::new(doors, settings.clone()))
+            }
+        };
+        let yard = home.yard(launcher, shelf);
+        (home, yard)
+    }
+}
+
 impl Reader<'_> {
     fn tasks(
         &self,
@@ -136,7 +180,7 @@ impl Reader<'_> {
         Ok(launcher_ecs::Settings {
             cluster,
             definitions: Definitions {
-                by_capability: std::collections::BTreeMap::new(),
+                by_capability: BTreeMap::new(),
                 worker: self.must(name::ECS_TASK_DEFINITION)?,
                 prefix: self.must(name::TASK_PREFIX)?,
             },

@@ -65,6 +65,14 @@ impl EmfFlush {
     }
 }
 
+/// The lines for how much stands where, out of everything gathered: what one process asks the ledger about for the whole
+/// yard.
+pub fn standing(gathered: &[MetricFamily], now: Timestamp) -> String {
+    let gauges: Vec<MetricFamily> =
+        gathered.iter().filter(|family| family.get_field_type() == MetricType::GAUGE).cloned().collect();
+    emf(&gauges, now)
+}
+
 /// What was counted between the two: series that did not move are left out, and so is everything that is no count.
 fn since(before: &[MetricFamily], now: &[MetricFamily]) -> Vec<MetricFamily> {
     let moved = |family: &MetricFamily| {
@@ -162,6 +170,15 @@ mod tests {
         assert_eq!(took[0]["Count"], 1);
         assert!((took[0]["Sum"].as_f64().unwrap() - 0.05).abs() < 1e-9);
         assert_eq!(values(&lines, "switchyard_http_requests_total"), [1.0]);
+    }
+
+    #[test]
+    fn what_stands_where_is_told_apart_from_what_was_counted() {
+        let meters = Meters::default();
+        meters.refused("x");
+        let lines = standing(&meters.gather(&Depths::default(), &[], at(1)), at(1));
+        assert_eq!(values(&lines, "switchyard_oldest_wait_seconds").len(), 3, "one a tier, also of empty ones");
+        assert!(!lines.contains("switchyard_refused_total"), "{lines}");
     }
 
     #[test]

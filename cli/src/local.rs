@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use switchyard_api::edge::Edge;
-use switchyard_api::{Api, Inline, serve as serve_http};
+use switchyard_api::{Api, Budget, Inline, serve as serve_http};
 use switchyard_core::job::{Holder, StopCause};
 use switchyard_core::policies::{Machine, Reload, Shelf};
 use switchyard_core::ports::{Ambient, Executor, Room, StopSignal};
@@ -171,7 +171,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
             executor,
             holder: Holder::new("inline", home.boot),
             places: Arc::new(Semaphore::new(processors * 4)),
-            budget: INLINE_BUDGET,
+            budget: Budget::Each(INLINE_BUDGET),
         },
         callers: Arc::new(callers),
         edge: Edge::default(),

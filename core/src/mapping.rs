@@ -27,7 +27,8 @@ use crate::job::Tier;
 use crate::policies::PolicyError;
 
 pub use self::explain::{CONSIDERED_MAX, Considered};
-use self::glob::{Glob, Narrowness};
+pub use self::glob::Glob;
+use self::glob::Narrowness;
 use self::index::Index;
 
 /// The most mappings: some for each account of an organisation at AWS's limit of ten thousand.

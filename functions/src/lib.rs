@@ -1,1 +1,19 @@
-//! The yard's Lambda functions.
+//! The yard's Lambda functions. Each binary opens the yard, serves one kind of invocation, and is nothing else:
+//!
+//! | function | what invokes it | what it does |
+//! |---|---|---|
+//! | `http_api` | API Gateway, a load balancer | serves the API's router, and runs inline jobs |
+//! | `finding_listener` | EventBridge, SNS, SQS, S3 | makes jobs of findings |
+//! | `task_listener` | ECS, EC2, `job_runner`'s failures | hears how tasks ended that did not say so themselves |
+//! | `job_runner` | the yard, asynchronously | runs one built-in job |
+//! | `job_reaper` | a schedule, each minute | looks after what is overdue, and keeps the clock |
+//!
+//! A process serves one invocation at a time and is frozen between two: what an invocation began must have ended when
+//! it answers, and what it counted is written then.
+
+pub mod opened;
+pub mod serve;
+pub mod callers;
+pub mod http;
+pub mod runner;
+pub mod reaper;

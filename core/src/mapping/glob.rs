@@ -18,10 +18,11 @@ pub(super) struct Narrowness {
 /// A glob in its only spelling: in a run of wildcards every `?` stands first and at most one `*` follows, so that two
 /// globs that match the same are the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Glob(String);
+pub struct Glob(String);
 
 impl Glob {
-    pub(super) fn new(text: &str) -> Self {
+    /// The glob of that spelling; every text is one.
+    pub fn new(text: &str) -> Self {
         let mut spelt = String::with_capacity(text.len());
         let mut star = false;
         for c in text.chars() {
@@ -60,7 +61,7 @@ impl Glob {
 
     /// Whether it matches the whole text. At worst as many steps as both are long, multiplied; without a `*` as many
     /// as the text is long.
-    pub(super) fn matches(&self, text: &str) -> bool {
+    pub fn matches(&self, text: &str) -> bool {
         let (mut glob, mut rest) = (self.0.as_str(), text);
         // Where the last `*` stood, and what it had not swallowed yet.
         let mut last_star: Option<(&str, &str)> = None;

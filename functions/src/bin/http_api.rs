@@ -1,8 +1,18 @@
-//! The API.
+//! The API: API Gateway's and load balancers' requests, served by the one router; what is routed inline runs here.
 
-use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use std::sync::Arc;
+
+use lambda_runtime::Error;
+use switchyard_aws::environment;
+use switchyard_functions::callers::{Gateway, Roles};
+use switchyard_functions::opened::Opened;
+use switchyard_functions::{http, serve};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    run(service_fn(async |event: LambdaEvent<serde_json::Value>| Ok::<_, Error>(event.payload))).await
+    serve::start_logging();
+    let opened = Arc::new(Opened::from_environment().await?);
+    let list = |name: &str| std::env::var(name).unwrap_or_default();
+    let roles = Roles::new(&list(environment::OPERATORS), &list(environment::SUBMITTERS));
+    http::serve(opened, Arc::new(Gateway::new(roles))).await
 }

@@ -1,0 +1,132 @@
+//! The yard as a function opens it: once for each process, before its first invocation, while Lambda grants it a whole
+//! processor.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use switchyard_api::admit::Callers;
+use switchyard_api::edge::{Edge, EdgeLimits};
+use switchyard_api::{Api, Budget, Inline, Invocation};
+use switchyard_aws::clients::{Clients, Settings};
+use switchyard_aws::credentials;
+use switchyard_aws::deployment::{Deployment, EnvironmentError};
+use switchyard_aws::home::Home;
+use switchyard_aws::policies_s3::S3Policies;
+use switchyard_core::job::{Holder, Nonce};
+use switchyard_core::policies::{Reload, Shelf};
+use switchyard_core::ports::{Ambient, Desk, Executor, PortError, Yard};
+use switchyard_core::settle::YardDesk;
+use switchyard_worker::builtin;
+use switchyard_worker::executor::LocalExecutor;
+use switchyard_worker::policies::built_in;
+use switchyard_worker::scratch::Scratch;
+use switchyard_worker::system::System;
+use tokio::sync::Semaphore;
+
+/// Where a run finds a folder: the one place that a function may write to (Lambda, "Runtime environment").
+const SCRATCH: &str = "/tmp/switchyard";
+/// What an invocation keeps for its answer, its settlement and what it has counted.
+const RESERVE: Duration = Duration::from_secs(2);
+/// The longest that an answer over HTTP is held back: API Gateway gives up after 30 s (HTTP API quotas).
+const WAIT: Duration = Duration::from_secs(25);
+
+/// A yard that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The environment is not a deployed yard's.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// The policies cannot be read, or are broken.
+    #[error("the yard's policies cannot be put into force")]
+    Policies(#[source] PortError),
+}
+
+/// The yard, open.
+pub struct Opened {
+    /// What the environment says of it.
+    pub deployment: Deployment,
+    /// How AWS is reached.
+    pub clients: Clients,
+    /// Its doors on AWS.
+    pub home: Home,
+    /// Its control side.
+    pub yard: Yard,
+    /// Its policies.
+    pub policies: Arc<S3Policies>,
+    /// The invocation that is under way.
+    pub invocation: Invocation,
+    /// This process's own number.
+    pub boot: Nonce,
+}
+
+impl Opened {
+    /// Opens the yard that this process's environment tells of.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; Lambda starts another process, and the invocation is repeated as its source has it.
+    pub async fn from_environment() -> Result<Self, OpenError> {
+        let get = |name: &str| std::env::var(name).ok();
+        let deployment = Deployment::read(&get)?;
+        let clients = Clients::new(Settings::read(&get)?, credentials::of_function()?);
+        let ambient: Arc<dyn Ambient> = Arc::new(System);
+        let shelf = Arc::new(Shelf::default());
+        let parse = deployment.parser(builtin::ALL);
+        let policies = S3Policies::new(
+            &clients,
+            &deployment.policies,
+            Arc::clone(&shelf),
+            parse,
+            built_in(),
+            Arc::clone(&ambient),
+        );
+        policies.load().await.map_err(OpenError::Policies)?;
+        let (home, yard) = deployment.open(&clients, shelf, Arc::clone(&ambient));
+        let boot = ambient.nonce();
+        let policies = Arc::new(policies);
+        Ok(Self { deployment, clients, home, yard, policies, invocation: Invocation::default(), boot })
+    }
+
+    /// What runs jobs in this process: built-ins, and no programs or images.
+    pub fn executor(&self) -> Arc<dyn Executor> {
+        Arc::new(LocalExecutor {
+            shelf: Arc::clone(&self.yard.shelf),
+            scratch: Scratch::new(Path::new(SCRATCH), 0),
+            yard: self.deployment.names.table.clone(),
+            boot: self.boot,
+            engine: None,
+            ambient: Arc::clone(&self.yard.ambient),
+        })
+    }
+
+    /// The desk of jobs that run in this process.
+    pub fn desk(&self) -> Arc<dyn Desk> {
+        Arc::new(YardDesk(self.yard.clone()))
+    }
+
+    /// What the router serves, and whoever delivers events without it.
+    pub fn api(&self, callers: Arc<dyn Callers>) -> Arc<Api> {
+        Arc::new(Api {
+            yard: self.yard.clone(),
+            inline: Inline {
+                desk: self.desk(),
+                executor: self.executor(),
+                holder: Holder::new("inline", self.boot),
+                // One request at a time; one that brings many findings runs theirs in turn.
+                places: Arc::new(Semaphore::new(1)),
+                budget: Budget::Rest(self.invocation.clone()),
+            },
+            callers,
+            edge: Edge::new(EdgeLimits { wait: WAIT, ..EdgeLimits::default() }),
+            rules: Arc::clone(&self.policies) as Arc<dyn Reload>,
+            compute: "lambda",
+        })
+    }
+
+    /// An invocation begins, and may take so long: its policies are asked for again when they may be old.
+    pub async fn begin(&self, left: Duration) {
+        self.invocation.begin(Instant::now() + left.saturating_sub(RESERVE));
+        self.policies.refresh().await;
+    }
+}
