@@ -6,18 +6,19 @@ use std::time::Duration;
 use switchyard_api::Problem;
 use switchyard_core::job::one_line;
 use switchyard_core::policies::Violations;
+use switchyard_core::ports::PortError;
 use switchyard_worker::tool::ToolError;
 
 /// The list that `--help` ends with.
 pub(crate) const EXIT_CODES: &str = "Exit codes:
   0  done
   1  the job ended, but did not succeed; a tool could not do its work
-  2  bad input: an argument, a file, a submission
+  2  bad input: an argument, a variable, a file, a submission
   3  no such job, or nothing to show
   4  the job, or the yard, stands where that cannot be done
   5  no yard answers
   6  the yard does not accept the token or the signature
-  7  the yard or this machine failed; trying again can help
+  7  the yard, AWS or this machine failed; trying again can help
   8  the yard cannot be opened";
 
 /// Why the program did not do what it was asked.
@@ -85,6 +86,9 @@ pub(crate) enum Failure {
     /// A tool has no result.
     #[error("{}", switchyard_core::ports::describe(.0))]
     Tool(ToolError),
+    /// AWS did not do what it was asked, and another try may help.
+    #[error("{}", switchyard_core::ports::describe(.0))]
+    Aws(PortError),
     /// The yard cannot be opened.
     #[error("{}", switchyard_core::ports::describe(.0.as_ref()))]
     CannotOpen(Box<dyn std::error::Error + Send + Sync>),
@@ -152,7 +156,7 @@ impl Failure {
                 _ => 7,
             },
             Self::NoYard(_) | Self::Unreachable { .. } => 5,
-            Self::NotAYard { .. } | Self::Io { .. } => 7,
+            Self::NotAYard { .. } | Self::Io { .. } | Self::Aws(_) => 7,
             Self::CannotOpen(_) => 8,
             Self::Policies { exit, .. } => *exit,
         }

@@ -4,6 +4,7 @@ mod args;
 mod batch;
 mod brakes;
 mod client;
+mod cloud;
 mod containers;
 mod cost;
 mod exit;

@@ -1,6 +1,7 @@
 //! The executor of one machine: a job's capability says whether a built-in, a command or a container runs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -13,6 +14,10 @@ use crate::engine::Engine;
 use crate::environment::{image_variables, task_variables};
 use crate::scratch::Scratch;
 use crate::{builtin, command, container};
+
+/// The longest that a program in a task has between SIGTERM and SIGKILL: ECS ends a task 30 s after it told it to leave
+/// (`stopTimeout`, its default), and the run must be given back before that.
+const TASK_GRACE: Duration = Duration::from_secs(20);
 
 /// What a task on demand is to what it runs. Its container is the image of the job's capability, with the worker as entry
 /// point: there is no engine in it, and none is needed.
@@ -142,7 +147,7 @@ impl LocalExecutor {
             program,
             args,
             variables,
-            grace: capability.grace,
+            grace: if self.task.is_some() { capability.grace.min(TASK_GRACE) } else { capability.grace },
             permanent_exits: &capability.retry.permanent_exits,
             scratch: &self.scratch,
             yard: &self.yard,
