@@ -28,6 +28,10 @@ pub(crate) struct Connection {
     /// The yard's URL; without it the running yard is found in its folder.
     #[arg(long, global = true, env = "SWITCHYARD_URL")]
     pub(crate) url: Option<String>,
+    /// Sign requests for this region's API Gateway, with AWS_ACCESS_KEY_ID and its like; for the host of an API that is
+    /// done unasked. SWITCHYARD_TOKEN, where it is set, is shown instead.
+    #[arg(long, global = true, env = "SWITCHYARD_SIGN", value_name = "REGION")]
+    pub(crate) sign: Option<String>,
 }
 
 impl Connection {
@@ -142,8 +146,7 @@ pub(crate) enum Command {
     /// Run one of the tools that capabilities run as commands; by hand they print what they find.
     #[command(subcommand, hide = true)]
     Tool(Tool),
-    /// Run one job for a yard that started this process: nothing to call by hand.
-    #[command(hide = true)]
+    /// Run jobs for the yard that is deployed on AWS, as one of its fleet; with --once a single one, as a task on ECS.
     Worker(Worker),
 }
 
@@ -456,28 +459,61 @@ pub(crate) struct PortScan {
     pub(crate) banners: bool,
 }
 
+/// A worker of the yard that is deployed on AWS, which the environment tells of.
 #[derive(Debug, clap::Args)]
+#[command(after_help = WORKER_HELP)]
 pub(crate) struct Worker {
-    /// One job, then end.
-    #[arg(long, required = true)]
+    /// Run the one job that SWITCHYARD_JOB_ID and SWITCHYARD_EPOCH name, then end: the entry point of a task on ECS.
+    #[arg(long)]
     pub(crate) once: bool,
-    #[arg(long)]
-    pub(crate) job: String,
-    #[arg(long)]
-    pub(crate) epoch: u32,
-    #[arg(long)]
-    pub(crate) holder: String,
-    #[arg(long)]
-    pub(crate) yard: String,
-    #[arg(long)]
-    pub(crate) boot: String,
+    /// The pool whose jobs it runs [default: $SWITCHYARD_POOL, else standard].
+    #[arg(long, value_name = "NAME", conflicts_with = "once")]
+    pub(crate) pool: Option<String>,
+    /// Jobs at once [default: the number of processors].
+    #[arg(long, value_name = "N", env = "SWITCHYARD_SLOTS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) slots: Option<u16>,
+    /// Go home after so long without a job; without it, it stays until it is told to leave.
+    #[arg(long, value_name = "SECONDS", env = "SWITCHYARD_IDLE_SECONDS")]
+    pub(crate) idle_seconds: Option<u64>,
     #[command(flatten)]
     pub(crate) containers: Containers,
-    #[arg(long)]
+    #[command(flatten)]
+    pub(crate) child: Option<Child>,
+    /// With --once, in a capability's task image: what runs where the capability has no `args`; an image's own command,
+    /// which ECS puts here.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+const WORKER_HELP: &str = "The environment of the yard, as template.yaml sets it: SWITCHYARD_TABLE, SWITCHYARD_QUEUES, SWITCHYARD_BUCKET, \
+SWITCHYARD_LOG_GROUP, SWITCHYARD_BUS, POLICY_BUCKET, AWS_REGION. Credentials: those in the environment, else the task's, else \
+the instance's.
+
+At SIGTERM or SIGINT it takes nothing new and gives back what runs, which spends no attempt of it. Once a minute, and at its \
+end, it writes what it counted to standard output, in CloudWatch's embedded metric format; its log goes to standard error.
+
+Exit codes: 0 it went home, or the job of --once was settled or was not to be run; 2 the environment is not a yard's; 7 AWS did \
+not answer, trying again can help; 8 what it stands on is not there, or refuses it";
+
+/// What the yard on this machine tells a child.
+#[derive(Debug, clap::Args)]
+#[group(requires_all = ["once"])]
+pub(crate) struct Child {
+    #[arg(long, hide = true)]
+    pub(crate) job: String,
+    #[arg(long, hide = true)]
+    pub(crate) epoch: u32,
+    #[arg(long, hide = true)]
+    pub(crate) holder: String,
+    #[arg(long, hide = true)]
+    pub(crate) yard: String,
+    #[arg(long, hide = true)]
+    pub(crate) boot: String,
+    #[arg(long, hide = true)]
     pub(crate) scratch: PathBuf,
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub(crate) blobs: PathBuf,
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub(crate) policies: Option<PathBuf>,
 }
 

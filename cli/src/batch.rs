@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use switchyard_core::job::{Phase, one_line};
 
 use crate::args::Submit;
-use crate::client::Client;
+use crate::client::{Client, WAIT_SECONDS};
 use crate::exit::Failure;
 use crate::show::{labels, print, print_line};
 
@@ -21,8 +21,6 @@ const ITEMS: usize = 500;
 const BODY_BYTES: usize = 4 * 1024 * 1024 - 16 * 1024;
 /// The longest line that is read: more than any submission the yard takes.
 const LINE_BYTES: u64 = 2 * 1024 * 1024;
-/// How long one answer is waited for before asking again.
-const WAIT_SECONDS: u64 = 30;
 /// Lines of bad items that are shown; the count tells the rest, and --json shows all.
 const SHOWN: usize = 20;
 

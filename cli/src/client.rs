@@ -1,6 +1,6 @@
 //! Talks to a yard over HTTP.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -12,20 +12,29 @@ use ureq::{Agent, Body};
 
 use crate::args::Connection;
 use crate::exit::Failure;
+use crate::sign::Signer;
 
 /// How long a busy yard is asked again.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long a gateway that throttles is left alone: its buckets fill again each second.
+const THROTTLED: Duration = Duration::from_secs(1);
+/// The longest that an answer is asked to be held back, in seconds: behind API Gateway one that is not there after 30 is
+/// no answer any more.
+pub(crate) const WAIT_SECONDS: u64 = 25;
 
 /// One yard.
 pub(crate) struct Client {
     agent: Agent,
     url: String,
     token: String,
+    /// What signs requests, where the yard wants that.
+    signer: Option<Signer>,
     traceparent: Option<String>,
 }
 
 impl Client {
-    /// Finds the yard: by --url, or as the one that runs on the data folder.
+    /// Finds the yard: by --url, or as the one that runs on the data folder. It is shown SWITCHYARD_TOKEN where that is
+    /// set; else a yard behind API Gateway signed requests, and any other the token in the data folder.
     pub(crate) fn find(connection: &Connection) -> Result<Self, Failure> {
         let root = connection.data_folder();
         let read = |path: std::path::PathBuf| match std::fs::read_to_string(&path) {
@@ -40,16 +49,22 @@ impl Client {
         };
         // From the environment and not from an argument: arguments are seen by every user of the machine.
         let token = std::env::var("SWITCHYARD_TOKEN").ok().filter(|token| !token.is_empty());
-        let token = match token {
-            Some(token) => token,
-            None => read(folder.token())?.unwrap_or_default(),
+        let environment = |name: &str| std::env::var(name).ok();
+        let signer = match (&token, &connection.url) {
+            (None, Some(_)) => Signer::find(&url, connection.sign.as_deref(), &environment)?,
+            (Some(_), _) | (None, None) => None,
+        };
+        let token = match (token, &signer) {
+            (Some(token), _) => token,
+            (None, Some(_)) => String::new(),
+            (None, None) => read(folder.token())?.unwrap_or_default(),
         };
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(5)))
             // The yard holds an answer back for at most a minute.
             .timeout_recv_response(Some(Duration::from_secs(90)));
-        Ok(Self { agent: config.build().into(), url, token, traceparent: None })
+        Ok(Self { agent: config.build().into(), url, token, signer, traceparent: None })
     }
 
     /// The same, its requests parts of a trace.
@@ -95,6 +110,12 @@ impl Client {
                     busy(retry_after, &problem.code);
                     std::thread::sleep(retry_after);
                 }
+                // Not taken: API Gateway says so before the yard hears of it.
+                Err(Failure::Gateway { status: 429, .. }) if left >= THROTTLED => {
+                    left -= THROTTLED;
+                    busy(THROTTLED, "throttled");
+                    std::thread::sleep(THROTTLED);
+                }
                 answered => return answered,
             }
         }
@@ -108,24 +129,35 @@ impl Client {
         key: Option<&str>,
     ) -> Result<T, Failure> {
         let url = format!("{}{path}", self.url);
-        let mut request = Request::builder().method(method).uri(&url).header("accept", "application/json");
+        let mut headers = vec![("accept", "application/json".to_owned())];
         if !self.token.is_empty() {
             check_header("the token", &self.token)?;
-            request = request.header("authorization", format!("Bearer {}", self.token));
+            headers.push(("authorization", format!("Bearer {}", self.token)));
         }
         if let Some(key) = key {
             check_header("--key", key)?;
-            request = request.header("idempotency-key", key);
+            headers.push(("idempotency-key", key.to_owned()));
         }
         if let Some(traceparent) = &self.traceparent {
             check_header("--traceparent", traceparent)?;
-            request = request.header("traceparent", traceparent);
+            headers.push(("traceparent", traceparent.clone()));
+        }
+        if body.is_some() {
+            headers.push(("content-type", "application/json".to_owned()));
+        }
+        let mut request = Request::builder().method(&method).uri(&url);
+        for (name, value) in &headers {
+            request = request.header(*name, value);
+        }
+        if let Some(signer) = &self.signer {
+            let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let now = SystemTime::now();
+            for (name, value) in signer.headers(method.as_str(), &url, &headers, body.unwrap_or_default(), now)? {
+                request = request.header(name, value);
+            }
         }
         let sent = match body {
-            Some(body) => {
-                let request = request.header("content-type", "application/json").body(body);
-                self.agent.run(request.map_err(|error| bad_request(&url, &error))?)
-            }
+            Some(body) => self.agent.run(request.body(body).map_err(|error| bad_request(&url, &error))?),
             None => self.agent.run(request.body(()).map_err(|error| bad_request(&url, &error))?),
         };
         let mut response =
@@ -137,11 +169,15 @@ impl Client {
         if status.is_success() {
             serde_json::from_value(value).map_err(|error| Failure::NotAYard { url, cause: error.to_string() })
         } else {
+            let gateway = value.get("message").and_then(Value::as_str).map(str::to_owned);
             let problem: Result<Problem, _> = serde_json::from_value(value);
             Err(match (problem, retry_after) {
                 (Ok(problem), Some(retry_after)) => Failure::Busy { problem, retry_after },
                 (Ok(problem), None) => Failure::Problem(problem),
-                (Err(_), _) => Failure::NotAYard { url, cause: format!("status {status} without a problem document") },
+                (Err(_), _) => match gateway {
+                    Some(message) => Failure::Gateway { url: self.url.clone(), status: status.as_u16(), message },
+                    None => Failure::NotAYard { url, cause: format!("status {status} without a problem document") },
+                },
             })
         }
     }

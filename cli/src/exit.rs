@@ -6,18 +6,19 @@ use std::time::Duration;
 use switchyard_api::Problem;
 use switchyard_core::job::one_line;
 use switchyard_core::policies::Violations;
+use switchyard_core::ports::PortError;
 use switchyard_worker::tool::ToolError;
 
 /// The list that `--help` ends with.
 pub(crate) const EXIT_CODES: &str = "Exit codes:
   0  done
   1  the job ended, but did not succeed; a tool could not do its work
-  2  bad input: an argument, a file, a submission
+  2  bad input: an argument, a variable, a file, a submission
   3  no such job, or nothing to show
   4  the job, or the yard, stands where that cannot be done
   5  no yard answers
-  6  the yard does not accept the token
-  7  the yard or this machine failed; trying again can help
+  6  the yard does not accept the token or the signature
+  7  the yard, AWS or this machine failed; trying again can help
   8  the yard cannot be opened";
 
 /// Why the program did not do what it was asked.
@@ -48,6 +49,16 @@ pub(crate) enum Failure {
         /// What the connection said.
         cause: String,
     },
+    /// What stands before the yard answered in its place.
+    #[error("what stands before the yard at {url} answers {status}: {message}{}", gateway_advice(*.status))]
+    Gateway {
+        /// Where the yard was looked for.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        message: String,
+    },
     /// The answer is none of the yard's.
     #[error("{url} answered what no yard answers: {cause}")]
     NotAYard {
@@ -75,9 +86,26 @@ pub(crate) enum Failure {
     /// A tool has no result.
     #[error("{}", switchyard_core::ports::describe(.0))]
     Tool(ToolError),
+    /// AWS did not do what it was asked, and another try may help.
+    #[error("{}", switchyard_core::ports::describe(.0))]
+    Aws(PortError),
     /// The yard cannot be opened.
     #[error("{}", switchyard_core::ports::describe(.0.as_ref()))]
     CannotOpen(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What may help when API Gateway answers with this status (API Gateway Developer Guide, "Gateway response types").
+fn gateway_advice(status: u16) -> &'static str {
+    match status {
+        401 | 403 => {
+            "; are the credentials (AWS_ACCESS_KEY_ID, or SWITCHYARD_TOKEN) still good, may they call this API              (execute-api:Invoke), and is this machine's clock right?"
+        }
+        404 => "; is the URL complete, with its stage if it has one?",
+        413 => "; a request may have 10 MB there",
+        429 => "; it is asked more often than it allows: try again later",
+        503 | 504 => "; try again",
+        _ => "",
+    }
 }
 
 impl Failure {
@@ -120,8 +148,15 @@ impl Failure {
                 _ => 7,
             },
             Self::Busy { .. } => 7,
+            Self::Gateway { status, .. } => match status {
+                401 | 403 => 6,
+                404 => 5,
+                429 => 7,
+                400..500 => 2,
+                _ => 7,
+            },
             Self::NoYard(_) | Self::Unreachable { .. } => 5,
-            Self::NotAYard { .. } | Self::Io { .. } => 7,
+            Self::NotAYard { .. } | Self::Io { .. } | Self::Aws(_) => 7,
             Self::CannotOpen(_) => 8,
             Self::Policies { exit, .. } => *exit,
         }

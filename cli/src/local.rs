@@ -83,7 +83,7 @@ pub(crate) fn run(root: &Path, local: &Local) -> Result<u8, Failure> {
 }
 
 /// As many open files as the system lets this process have: a run takes three, a caller one.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
         warn!(%error, "the limit of open files stays as it is");
@@ -147,6 +147,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         yard: home.id.clone(),
         boot: home.boot,
         engine,
+        task: None,
         ambient: Arc::clone(&ambient),
     });
     let leave = StopSignal::default();
@@ -240,7 +241,7 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     })
 }
 
-fn processors() -> usize {
+pub(crate) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
@@ -252,7 +253,7 @@ pub(crate) fn machine(slots: Option<u16>, containers: bool) -> Machine {
 
 /// What the worker has: so many jobs at once, a processor for each at least, and the machine's memory but for a tenth,
 /// which is the yard's own and the system's.
-fn room(processors: usize, slots: Option<u16>) -> Room {
+pub(crate) fn room(processors: usize, slots: Option<u16>) -> Room {
     let processors = u32::try_from(processors).unwrap_or(u32::MAX);
     let slots = slots.map_or(processors, u32::from);
     Room { slots, milli_vcpu: processors.max(slots).saturating_mul(1000), memory_mib: memory_mib() / 10 * 9 }

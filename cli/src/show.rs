@@ -13,12 +13,9 @@ use switchyard_core::ports::Stream;
 use switchyard_core::wire::{JobView, LogView};
 
 use crate::args::{Jobs, Submit};
-use crate::client::{Client, quote};
+use crate::client::{Client, WAIT_SECONDS, quote};
 use crate::exit::Failure;
 use crate::watch::{Page, watch};
-
-/// How long one answer is waited for before asking again.
-const WAIT_SECONDS: u64 = 30;
 
 /// Prints a value as JSON, a program's form.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {

@@ -1,78 +1,17 @@
-//! `switchyard worker --once`: the child that a yard starts for one job, with its desk on standard input.
+//! `switchyard worker`: runs jobs, for the yard that is deployed on AWS or as the child of one on this machine.
 
-use std::os::fd::AsFd;
-use std::sync::Arc;
-
-use switchyard_core::execute::{Holding, Runs};
-use switchyard_core::job::{Epoch, Holder, Nonce, StopCause};
-use switchyard_core::policies::Shelf;
-use switchyard_core::ports::{Message, StopSignal};
-use switchyard_embedded::blobs_folder::FolderBlobs;
-use switchyard_embedded::desk_socket::SocketDesk;
-use switchyard_worker::executor::LocalExecutor;
-use switchyard_worker::once;
-use switchyard_worker::scratch::Scratch;
-use switchyard_worker::system::System;
-use tokio::net::UnixStream;
-use tokio::signal::unix::{SignalKind, signal};
+mod child;
+mod deployed;
+mod fleet;
+mod task;
 
 use crate::args::Worker;
-use crate::containers;
 use crate::exit::Failure;
-use crate::local::start_logging;
-use crate::policies;
 
 pub(crate) fn run(worker: &Worker) -> Result<u8, Failure> {
-    start_logging();
-    let id = worker.job.parse().map_err(|error| Failure::BadInput(format!("--job: {error}")))?;
-    let message = Message { id, epoch: Epoch(worker.epoch) };
-    let boot = u64::from_str_radix(&worker.boot, 16).map_err(|error| Failure::BadInput(format!("--boot: {error}")))?;
-    let boot = Nonce(boot);
-    let engine = containers::engine(&worker.containers)?;
-    let policies = policies::of_task(worker.policies.as_deref())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|cause| Failure::io("start the runtime", cause))?;
-    runtime.block_on(async {
-        let leave = StopSignal::default();
-        let runs = Runs::default();
-        let no_desk = |cause| Failure::io("use standard input as the socket to a yard: this is not run by hand", cause);
-        let stdin = std::io::stdin().as_fd().try_clone_to_owned().map_err(no_desk)?;
-        let socket = std::os::unix::net::UnixStream::from(stdin);
-        socket.set_nonblocking(true).map_err(no_desk)?;
-        let gone = leave.clone();
-        let desk = SocketDesk::new(
-            UnixStream::from_std(socket).map_err(no_desk)?,
-            // Without its yard nobody will take a report: what runs is ended at once.
-            move || gone.raise(StopCause::Stale),
-        );
-        let mut terminated = signal(SignalKind::terminate()).map_err(|cause| Failure::io("hear SIGTERM", cause))?;
-        let told = leave.clone();
-        tokio::spawn(async move {
-            terminated.recv().await;
-            told.raise(StopCause::Drain);
-        });
-        let ambient = System;
-        let executor = LocalExecutor {
-            shelf: Arc::new(Shelf::new(policies)),
-            scratch: Scratch::new(&worker.scratch, 0),
-            yard: worker.yard.clone(),
-            boot,
-            engine,
-            ambient: Arc::new(ambient),
-        };
-        let blobs = FolderBlobs::at(&worker.blobs);
-        let holder = Holder(worker.holder.clone());
-        let holding = Holding {
-            desk: &desk,
-            executor: &executor,
-            blobs: &blobs,
-            ambient: &ambient,
-            holder: &holder,
-            runs: &runs,
-        };
-        match once::run(holding, message, leave, &runs).await {
-            Ok(_) => Ok(0),
-            Err(error) => Err(Failure::CannotOpen(error.into())),
-        }
-    })
+    match (&worker.child, worker.once) {
+        (Some(child), _) => child::run(child, &worker.containers),
+        (None, true) => task::run(worker),
+        (None, false) => fleet::run(worker),
+    }
 }

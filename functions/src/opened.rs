@@ -96,6 +96,7 @@ impl Opened {
             yard: self.deployment.names.table.clone(),
             boot: self.boot,
             engine: None,
+            task: None,
             ambient: Arc::clone(&self.yard.ambient),
         })
     }

@@ -55,6 +55,7 @@ async fn bench(jobs: usize, concurrency: usize) {
         yard: "bench".to_owned(),
         boot: switchyard_core::job::Nonce(1),
         engine: None,
+        task: None,
         ambient: Arc::new(System),
     });
     let next = Arc::new(AtomicUsize::new(0));

@@ -33,6 +33,8 @@ pub struct Command<'a> {
     pub program: &'a str,
     /// Its arguments, passed on as they are.
     pub args: Vec<String>,
+    /// What it finds in its environment besides; what every program finds goes before it.
+    pub variables: &'a [(String, String)],
     /// What it has between SIGTERM and SIGKILL.
     pub grace: Duration,
     /// Exit codes after which another attempt is pointless.
@@ -48,7 +50,8 @@ pub struct Command<'a> {
 /// Runs the command to its end.
 ///
 /// The program finds in its environment: PATH, HOME (its own folder), LANG, TZ, what [`variables`] makes, and
-/// SWITCHYARD_RUN, the mark by which whatever it leaves is found and ended. Nothing of the yard's own environment besides.
+/// SWITCHYARD_RUN, the mark by which whatever it leaves is found and ended; and the command's own variables. Nothing of
+/// the yard's own environment besides.
 pub async fn run(command: &Command<'_>, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
     let message = Message { id: assignment.job.id, epoch: assignment.job.epoch };
     let folder = match command.scratch.take(message) {
@@ -80,6 +83,7 @@ async fn run_in(
         .args(&command.args)
         .current_dir(folder)
         .env_clear()
+        .envs(command.variables.iter().map(|(name, value)| (name, value)))
         .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()))
         .env("HOME", folder)
         .env("LANG", "C.UTF-8")

@@ -1,17 +1,42 @@
 //! The executor of one machine: a job's capability says whether a built-in, a command or a container runs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use switchyard_core::catalog::Program;
+use switchyard_core::catalog::{Capability, ImageKind, Program};
 use switchyard_core::job::{Failure, Nonce, StopCause};
 use switchyard_core::policies::Shelf;
 use switchyard_core::ports::{Ambient, Assignment, Executor, LogSink, Outcome};
 
 use crate::engine::Engine;
+use crate::environment::{image_variables, task_variables};
 use crate::scratch::Scratch;
 use crate::{builtin, command, container};
+
+/// The longest that a program in a task has between SIGTERM and SIGKILL: ECS ends a task 30 s after it told it to leave
+/// (`stopTimeout`, its default), and the run must be given back before that.
+const TASK_GRACE: Duration = Duration::from_secs(20);
+
+/// What a task on demand is to what it runs. Its container is the image of the job's capability, with the worker as entry
+/// point: there is no engine in it, and none is needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Task {
+    /// What a program finds in its environment of the task's: see [`task_variables`].
+    pub handed_on: Vec<(String, String)>,
+    /// What it finds besides where it is the image's own: see [`image_variables`].
+    pub of_image: Vec<(String, String)>,
+    /// The command that the image has for itself: what runs where the capability has no `args`.
+    pub command: Vec<String>,
+}
+
+impl Task {
+    /// The task that finds these variables in its environment, and whose image has this command.
+    pub fn read(environment: &[(String, String)], command: Vec<String>) -> Self {
+        Self { handed_on: task_variables(environment), of_image: image_variables(environment), command }
+    }
+}
 
 /// Runs built-ins in this process, commands as processes of their own, and images where there is an engine.
 pub struct LocalExecutor {
@@ -25,6 +50,8 @@ pub struct LocalExecutor {
     pub boot: Nonce,
     /// The container engine, where one is used.
     pub engine: Option<Engine>,
+    /// The task on demand that this process is; `None`: it is none, and task images are run as any others are.
+    pub task: Option<Task>,
     /// Time.
     pub ambient: Arc<dyn Ambient>,
 }
@@ -56,6 +83,20 @@ impl Executor for LocalExecutor {
                     () = tokio::time::sleep(left.try_into().unwrap_or_default()) => Outcome::TimedOut,
                 }
             }
+            Program::Image { kind: ImageKind::Task, reference, .. } if let Some(task) = &self.task => {
+                let args = match capability.arguments(&payload) {
+                    Ok(args) => args,
+                    Err(error) => return failed("invalid_payload", error.to_string(), true),
+                };
+                let words = if args.is_empty() { task.command.clone() } else { args };
+                let Some((program, args)) = words.split_first() else {
+                    let message =
+                        format!("neither capability `{name}` nor its image {reference} says what runs: give it `args`");
+                    return failed("no_command", message, true);
+                };
+                let variables = [task.of_image.as_slice(), &task.handed_on].concat();
+                self.command(capability, program, args.to_vec(), &variables, assignment, log).await
+            }
             Program::Image { kind, reference, container, .. } => {
                 let Some(engine) = &self.engine else {
                     // Taken while there was one, by a yard that was started without it since.
@@ -83,20 +124,36 @@ impl Executor for LocalExecutor {
             }
             Program::Command { program, .. } => match capability.arguments(&payload) {
                 Ok(args) => {
-                    let run = command::Command {
-                        program,
-                        args,
-                        grace: capability.grace,
-                        permanent_exits: &capability.retry.permanent_exits,
-                        scratch: &self.scratch,
-                        yard: &self.yard,
-                        ambient: self.ambient.as_ref(),
-                    };
-                    command::run(&run, assignment, log).await
+                    let variables = self.task.as_ref().map_or(&[][..], |task| &task.handed_on);
+                    self.command(capability, program, args, variables, assignment, log).await
                 }
                 Err(error) => failed("invalid_payload", error.to_string(), true),
             },
         }
+    }
+}
+
+impl LocalExecutor {
+    async fn command(
+        &self,
+        capability: &Capability,
+        program: &str,
+        args: Vec<String>,
+        variables: &[(String, String)],
+        assignment: &Assignment,
+        log: &dyn LogSink,
+    ) -> Outcome {
+        let run = command::Command {
+            program,
+            args,
+            variables,
+            grace: if self.task.is_some() { capability.grace.min(TASK_GRACE) } else { capability.grace },
+            permanent_exits: &capability.retry.permanent_exits,
+            scratch: &self.scratch,
+            yard: &self.yard,
+            ambient: self.ambient.as_ref(),
+        };
+        command::run(&run, assignment, log).await
     }
 }
 

@@ -140,6 +140,7 @@ async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
         yard: yard.clone(),
         boot: Nonce(1),
         engine: None,
+        task: None,
         ambient: Arc::new(System),
     };
     let log = Kept::default();

@@ -167,6 +167,7 @@ impl Bench {
             yard: self.yard.clone(),
             boot: Nonce(1),
             engine: Some(self.engine.clone()),
+            task: None,
             ambient: Arc::new(System),
         };
         let log = Kept::default();
