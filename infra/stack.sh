@@ -81,7 +81,9 @@ docker_answers() { docker version >/dev/null 2>&1; }
 
 bridge() {
     if docker_answers; then
-        docker network inspect bridge --format '{{(index .IPAM.Config 0).Gateway}}'
+        # Some engines name the gateway only once a container has asked for it: it is the network's first address.
+        docker network inspect bridge --format '{{(index .IPAM.Config 0).Subnet}}' |
+            python3 -c 'import ipaddress; print(ipaddress.ip_network(input().strip())[1])'
     else
         echo 127.0.0.1
     fi
