@@ -141,6 +141,7 @@ emulate() {
     deploy_stack "$prefix" dev "Prefix=$prefix" "WorkerImage=$prefix-worker:dev" "Operators=user/$prefix-operator" \
         "Submitters=user/$prefix-submitter" "ExtraEventSources=example.scanner" "LogLevel=${RUST_LOG:-info}" \
         >"$state/deploy.log" 2>&1 || { tail -n 40 "$state/deploy.log" >&2; exit 1; }
+    stack_py plain "$prefix"
     (
         umask 077
         {
