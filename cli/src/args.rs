@@ -119,10 +119,13 @@ pub(crate) enum Command {
     /// Show the yard at a glance: pauses, what waits and for how long, limits, what ended.
     Yard,
     /// List what the yard can run.
+    #[command(args_conflicts_with_subcommands = true)]
     Capabilities {
         /// As `policies check`.
         #[arg(long, value_name = "FOLDER")]
         check: Option<PathBuf>,
+        #[command(subcommand)]
+        command: Option<Capabilities>,
     },
     /// Make, list and change the tokens of the yard on this machine; it need not run.
     #[command(subcommand)]
@@ -157,6 +160,45 @@ pub(crate) enum Policies {
         /// The folder.
         folder: PathBuf,
     },
+    /// Check the policies in a folder and put them into force for the yard on AWS, all at once: its processes read them
+    /// within a minute. AWS_REGION says where; nothing is written when they are broken.
+    Push {
+        /// The bucket of the yard's policies.
+        #[arg(long, env = "POLICY_BUCKET", value_name = "NAME")]
+        bucket: String,
+        /// The folder [default: the policies this program was built with].
+        folder: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Capabilities {
+    /// Register a task definition on ECS for each capability with a task image; those that are as they should be are left.
+    Apply(Apply),
+}
+
+/// A definition is made after the worker's: its container `worker` gets the capability's image, the task the smallest size
+/// on Fargate that has what the capability needs, and all else is as it is there. AWS_REGION says where. Definitions of
+/// capabilities that are gone are named, and stay.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 all is registered; 2 the policies are broken, a capability is larger than any task, or --like \
+is none; 7 AWS did not answer, trying again can help; 8 AWS refuses it. What was registered before a failure stays, and is \
+`unchanged` the next time."
+)]
+pub(crate) struct Apply {
+    /// The task definition of the worker: a family, FAMILY:REVISION or an ARN.
+    #[arg(long, env = "ECS_TASK_DEFINITION", value_name = "DEFINITION")]
+    pub(crate) like: String,
+    /// In front of a capability's name: the family of its task definition.
+    #[arg(long, env = "SWITCHYARD_TASK_PREFIX", value_name = "PREFIX")]
+    pub(crate) prefix: String,
+    /// The folder with capabilities.yaml [default: the policies this program was built with].
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) policies: Option<PathBuf>,
+    /// Say what would be registered, and register nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, clap::Args)]
