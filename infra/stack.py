@@ -3,6 +3,8 @@
     parameters ENV [NAME=VALUE...]  the parameters of an environment of samconfig.toml as `sam deploy` takes them, with these
                                     in place of its own
     outputs STACK                   the stack's outputs as NAME=VALUE, for `. FILE` of a shell
+    plain STACK                     takes away the buckets' policies, which refuse what does not come over TLS: an emulator's
+                                    clients do not
     users STACK                     makes users of an emulator, a key each, and prints both as NAME=VALUE
 """
 
@@ -47,6 +49,12 @@ def outputs(stack):
         print(f"STACK_{name}={value}")
 
 
+def plain(stack):
+    found = of_stack(stack)
+    for bucket in ["Blobs", "PoliciesBucket", "DropBox"]:
+        boto3.client("s3").delete_bucket_policy(Bucket=found[bucket])
+
+
 def users(stack):
     found = of_stack(stack)
     iam = boto3.client("iam")
@@ -71,4 +79,4 @@ def users(stack):
 
 if __name__ == "__main__":
     command, *rest = sys.argv[1:]
-    {"parameters": parameters, "outputs": outputs, "users": users}[command](*rest)
+    {"parameters": parameters, "outputs": outputs, "plain": plain, "users": users}[command](*rest)

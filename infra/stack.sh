@@ -81,7 +81,9 @@ docker_answers() { docker version >/dev/null 2>&1; }
 
 bridge() {
     if docker_answers; then
-        docker network inspect bridge --format '{{(index .IPAM.Config 0).Gateway}}'
+        # Some engines name the gateway only once a container has asked for it: it is the network's first address.
+        docker network inspect bridge --format '{{(index .IPAM.Config 0).Subnet}}' |
+            python3 -c 'import ipaddress; print(ipaddress.ip_network(input().strip())[1])'
     else
         echo 127.0.0.1
     fi
@@ -139,6 +141,7 @@ emulate() {
     deploy_stack "$prefix" dev "Prefix=$prefix" "WorkerImage=$prefix-worker:dev" "Operators=user/$prefix-operator" \
         "Submitters=user/$prefix-submitter" "ExtraEventSources=example.scanner" "LogLevel=${RUST_LOG:-info}" \
         >"$state/deploy.log" 2>&1 || { tail -n 40 "$state/deploy.log" >&2; exit 1; }
+    stack_py plain "$prefix"
     (
         umask 077
         {
