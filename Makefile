@@ -1,6 +1,6 @@
 # Every target installs nothing by itself but what cargo fetches; `bench` says what else it needs and gets it.
 
-.PHONY: demo test check bench soak emulators emulators-stop faults
+.PHONY: demo test check bench soak emulators emulators-stop faults build deploy up down stack-test
 
 # The yard's main job on this machine: no AWS account, no Docker.
 demo:
@@ -32,8 +32,30 @@ faults:
 	exec "$${CARGO_TARGET_DIR:-target}/debug/switchyard-faults" --upstream "$$SWITCHYARD_TEST_MINISTACK" \
 	    --upstream-for "autoscaling=$$SWITCHYARD_TEST_MOTO" $(if $(SEED),--seed $(SEED),--calm)
 
+# The functions as AWS runs them, at target/lambda. ARCHITECTURE=arm64 for the other processor.
+build:
+	@sh infra/stack.sh build
+
+# To AWS, by the environment of samconfig.toml: make deploy ENV=dev WORKER_IMAGE=...@sha256:... Credentials as the AWS CLI has
+# them. What was deployed before is what AWS rolls back to when it fails.
+ENV = dev
+deploy:
+	@sh infra/stack.sh deploy $(ENV)
+
+# The same template, unchanged, on this machine, with a worker and some findings; `down` leaves nothing of it.
+up:
+	@sh infra/stack.sh up
+
+down:
+	@sh infra/stack.sh down
+
+# Deploys to an emulator and shows that jobs of every kind end there.
+stack-test:
+	@sh infra/stack.sh with cargo test --package switchyard-functions --test stack -- --ignored --nocapture
+
 # Writes nothing but build products.
 check:
+	sh infra/check.sh
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --all-features --no-deps --document-private-items

@@ -83,6 +83,7 @@ pub fn claim(job: &Job, claim: &Claim, situation: &Situation, now: Timestamp) ->
                 deadline,
                 stop: None,
                 watch: Watch::default(),
+                ended: None,
             };
             claimed.take(Step::Claim, State::Running(run), now, "claimed", claim.holder.to_string());
             claimed.launch_failures = 0;

@@ -138,6 +138,31 @@ pub struct Run {
     pub stop: Option<Stop>,
     /// What the reaper saw of the holder when it last looked.
     pub watch: Watch,
+    /// That its task has ended, where somebody saw it end; its report may still be under way.
+    pub ended: Option<TaskEnd>,
+}
+
+/// How a task ended, as whoever saw it tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskEnd {
+    /// When that was told.
+    pub at: Timestamp,
+    /// What it ended by.
+    pub cause: TaskEndCause,
+    /// How, in one line.
+    pub how: String,
+}
+
+/// What a task ended by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskEndCause {
+    /// By itself, with whatever exit code.
+    Exited,
+    /// For the memory it took.
+    OutOfMemory,
+    /// It was taken away, through no fault of the job.
+    TakenAway,
 }
 
 /// The reaper's note on a holder: the beat counter it saw, and how often in a row that did not move.

@@ -16,7 +16,7 @@ use crate::job::{Ending, Failure, Holder, Job, JobId, Run, State, Step, Stop, St
 use crate::policies::Situation;
 use crate::ports::{Beat, Lane, Message, PortError, Saved, TaskState, Yard, describe};
 use crate::route::{self, Rule, Venue};
-use crate::settle;
+use crate::settle::{self, REPORT_WITHIN};
 use crate::tell::{self, Was};
 
 /// Looks at a holder that did not move before it is dead.
@@ -175,6 +175,16 @@ fn rise(mut job: Job, since: Timestamp, situation: &Situation, now: Timestamp) -
 
 /// A job that somebody runs, or is said to.
 fn look_at_running(mut job: Job, mut run: Run, fact: &Fact, situation: &Situation, now: Timestamp) -> Decided {
+    if let Some(end) = run.ended.clone() {
+        if now < end.at + REPORT_WITHIN {
+            // Nobody is left to ask, and nothing to force: only its report can still come.
+            job.due = Some(end.at + REPORT_WITHIN);
+            return Decided { job, acts: vec![] };
+        }
+        if let Some(decided) = settle::report_is_missing(job.clone(), &end, situation, now) {
+            return decided;
+        }
+    }
     if let Some(stop) = &run.stop {
         if now >= stop.at + FORCE_AFTER {
             return force(job, &run, stop.cause, situation, now);
@@ -490,6 +500,27 @@ mod tests {
         let forced = look(asked.clone(), &beat(&asked, 12, true), &here(), deadline + FORCE_AFTER).unwrap();
         assert_eq!((forced.job.phase(), forced.job.attempts_spent), (Phase::TimedOut, 1));
         assert_eq!(forced.acts, [Act::Pay(Owed::StopTask { venue: Venue::Fargate, epoch: Epoch(1) })]);
+    }
+
+    #[test]
+    fn a_run_whose_task_has_ended_without_a_report_has_failed_a_minute_later() {
+        use crate::job::TaskEndCause::{Exited, OutOfMemory, TakenAway};
+        for (cause, spent, interruptions, reason) in
+            [(Exited, 1, 0, "attempt_failed"), (OutOfMemory, 1, 0, "out_of_memory"), (TakenAway, 0, 1, "interrupted")]
+        {
+            let mut job = a_running_job(Venue::Fargate, 1);
+            let State::Running(run) = &job.state else { panic!() };
+            let instance = run.holder.instance().to_owned();
+            let end = crate::job::TaskEnd { at: at(50), cause, how: "SpotInterruption".into() };
+            let noted = settle::task_seen_to_end(job.clone(), job.epoch, &instance, end, &here(), at(50), 0);
+            job = noted.unwrap().unwrap().job;
+            job.due = Some(at(60));
+            let early = look(job, &Fact::Beat(None), &here(), at(60)).unwrap().job;
+            assert_eq!((early.phase(), early.due), (Phase::Running, Some(at(110))), "its report may be under way");
+            let ended = look(early, &Fact::Beat(None), &here(), at(110)).unwrap().job;
+            assert_eq!((ended.attempts_spent, ended.interruptions, ended.losses), (spent, interruptions, 0));
+            assert_eq!(ended.timeline.last().unwrap().reason, reason);
+        }
     }
 
     #[test]

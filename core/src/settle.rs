@@ -12,7 +12,10 @@ use tracing::info;
 
 use crate::brake;
 use crate::dispatch::{self, Decided, ROUNDS, commit, end, overtaken};
-use crate::job::{Ending, Epoch, Failure, Job, JobId, Owed, Phase, ResultRef, State, Stop, StopCause, TokenHash};
+use crate::job::{
+    Ending, Epoch, Failure, Job, JobId, Owed, Phase, ResultRef, State, Stop, StopCause, TaskEnd, TaskEndCause,
+    TokenHash,
+};
 use crate::policies::Situation;
 use crate::ports::{
     Beat, Body, Claim, Claimed, Desk, LaunchFailed, LaunchFailure, LogLine, Message, Order, Outcome, PortError,
@@ -206,6 +209,61 @@ pub fn ended_without_report(
         }
         State::Delayed { .. } | State::Held { .. } | State::Settled(_) => Err(Refused::Stale),
     }
+}
+
+/// How long after a task has ended its report is waited for: what it sent last may still be under way.
+pub const REPORT_WITHIN: Duration = Duration::from_secs(60);
+
+/// Decides what becomes of a job of which a task was seen to end: `instance`, as its holder would be called. Two tasks may
+/// have been launched for one run, and the one that came too late ends at once: its end says nothing of the run. A run's own
+/// report, which may be under way, comes before
+/// what others saw; so it is only noted, and the reaper ends the run when [`REPORT_WITHIN`] has passed. `None`: that was
+/// noted before.
+///
+/// # Errors
+///
+/// [`Refused::Stale`] when the job is not at that epoch any more, or was settled meanwhile.
+pub fn task_seen_to_end(
+    mut job: Job,
+    epoch: Epoch,
+    instance: &str,
+    end: TaskEnd,
+    situation: &Situation,
+    now: Timestamp,
+    chance: u64,
+) -> Result<Option<Decided>, Refused> {
+    if job.epoch != epoch {
+        return Err(Refused::Stale);
+    }
+    match &mut job.state {
+        State::Running(run) if run.holder.instance() != instance => Err(Refused::Stale),
+        State::Running(run) if run.ended.is_some() => Ok(None),
+        State::Running(run) => {
+            let how = end.how.clone();
+            run.ended = Some(end);
+            job.due = Some(now + REPORT_WITHIN);
+            job.note(None, now, "task_ended", how);
+            Ok(Some(Decided { job, acts: vec![] }))
+        }
+        State::Dispatched { .. } | State::Delayed { .. } | State::Held { .. } | State::Settled(_) => {
+            ended_without_report(job, epoch, &end.how, situation, now, chance).map(Some)
+        }
+    }
+}
+
+/// Decides what becomes of a run that has not reported although its task has ended: a failed attempt, whatever its exit
+/// code; an interruption where it was taken away; more memory, where it ended for that.
+pub(crate) fn report_is_missing(job: Job, end: &TaskEnd, situation: &Situation, now: Timestamp) -> Option<Decided> {
+    let outcome = match end.cause {
+        TaskEndCause::TakenAway => Outcome::Interrupted(end.how.clone()),
+        TaskEndCause::OutOfMemory => Outcome::OutOfMemory(Failure::new("out_of_memory", &end.how)),
+        TaskEndCause::Exited => {
+            Outcome::Failed { failure: Failure::new("ended_without_report", &end.how), permanent: false }
+        }
+    };
+    // The nonce of the last write is as good as any number drawn now, and the reaper's decisions draw none.
+    let (epoch, chance) = (job.epoch, job.nonce.0);
+    report(job, Told { epoch, token: None, outcome: &outcome }, situation, now, chance).ok()
 }
 
 /// Decides a cancellation: at once where nobody runs it, else as a request to the holder.
@@ -441,6 +499,38 @@ pub async fn task_ended(yard: &Yard, id: JobId, epoch: Epoch, how: &str) -> Resu
     Err(overtaken("settle", id))
 }
 
+/// Records that a run's task was seen to end, as [`task_seen_to_end`] decides. Told again, late, or of an earlier epoch
+/// it changes nothing. Answers whether it changed something.
+///
+/// # Errors
+///
+/// The home failed: whoever told must tell again, or the reaper finds out by the missing beats.
+pub async fn task_stopped(
+    yard: &Yard,
+    run: Message,
+    instance: &str,
+    cause: TaskEndCause,
+    how: &str,
+) -> Result<bool, PortError> {
+    for _ in 0..ROUNDS {
+        let Some(job) = yard.ledger.load(run.id).await? else { return Ok(false) };
+        let now = yard.ambient.now();
+        let (situation, chance) = (yard.situation().await, yard.ambient.chance());
+        let was = Was::of(&job);
+        let how = crate::job::one_line(how, Failure::MESSAGE_BYTES);
+        let end = TaskEnd { at: now, cause, how };
+        let Ok(Some(decided)) = task_seen_to_end(job, run.epoch, instance, end, &situation, now, chance) else {
+            return Ok(false);
+        };
+        let next = decided.job.clone();
+        if commit(yard, decided, None).await? == Saved::Saved {
+            tell::changed(yard, &was, &next);
+            return Ok(true);
+        }
+    }
+    Err(overtaken("note the end of a task of", run.id))
+}
+
 /// The desk of whoever has the yard itself at hand.
 #[derive(Clone)]
 pub struct YardDesk(pub Yard);
@@ -539,6 +629,35 @@ mod tests {
 
     fn failed(permanent: bool) -> Outcome {
         Outcome::Failed { failure: Failure::new("exit_nonzero", "it exited with 1"), permanent }
+    }
+
+    fn ended_as(job: &Job, instance: &str, cause: TaskEndCause) -> Result<Option<Decided>, Refused> {
+        let end = TaskEnd { at: at(50), cause, how: "EssentialContainerExited, exit code 0".into() };
+        task_seen_to_end(job.clone(), job.epoch, instance, end, &Limits::one_machine(8192).into(), at(50), 0)
+    }
+
+    #[test]
+    fn a_task_that_was_seen_to_end_leaves_its_run_a_minute_for_its_report() {
+        let job = a_running_job(Venue::Fargate, 1);
+        let State::Running(run) = &job.state else { panic!("not running") };
+        let instance = run.holder.instance().to_owned();
+        let noted = ended_as(&job, &instance, TaskEndCause::Exited).unwrap().unwrap();
+        assert_eq!((noted.job.phase(), noted.job.due, noted.acts.len()), (Phase::Running, Some(at(110)), 0));
+        assert_eq!(ended_as(&noted.job, &instance, TaskEndCause::TakenAway), Ok(None), "told twice, it is told once");
+        assert_eq!(
+            ended_as(&job, "another-task", TaskEndCause::Exited),
+            Err(Refused::Stale),
+            "the one that came too late"
+        );
+        let reported = decide(&noted.job, &Outcome::Succeeded(None)).job;
+        assert_eq!(reported.phase(), Phase::Succeeded, "its report comes first");
+        let older = TaskEnd { at: at(50), cause: TaskEndCause::Exited, how: String::new() };
+        let situation = Limits::one_machine(8192).into();
+        let before = Epoch(job.epoch.0 - 1);
+        assert_eq!(task_seen_to_end(job, before, &instance, older, &situation, at(50), 0), Err(Refused::Stale));
+        let waiting = a_job(Venue::Fargate);
+        let failed = ended_as(&waiting, "any", TaskEndCause::Exited).unwrap().unwrap().job;
+        assert_eq!((failed.launch_failures, failed.attempts_spent), (1, 0), "it never claimed: a failed launch");
     }
 
     /// Each report from each asked-for stop: the phase it leads to, what it spends, and the exact acts.

@@ -9,6 +9,7 @@ use switchyard_core::job::Holder;
 use switchyard_core::ports::{Message, PortError, Reported};
 
 use crate::opened::Opened;
+use crate::serve::Invoked;
 
 /// What is kept of the invocation for the report, however often it has to be sent: the desk is tried for up to 25 s.
 const REPORT: Duration = Duration::from_secs(30);
@@ -35,12 +36,12 @@ pub enum RunnerError {
 /// # Errors
 ///
 /// [`RunnerError`].
-pub async fn run(opened: &Opened, request: Value, left: Duration) -> Result<Value, RunnerError> {
-    let request = RunRequest::decode(&request).map_err(|error| RunnerError::NotARun(error.to_string()))?;
+pub async fn run(opened: &Opened, invocation: Invoked) -> Result<Value, RunnerError> {
+    let request = RunRequest::decode(&invocation.event).map_err(|error| RunnerError::NotARun(error.to_string()))?;
     let run = Message { id: request.job, epoch: request.epoch };
     let (desk, executor) = (opened.desk(), opened.executor());
-    // A name for each invocation: two in one process, one after the other, are two holders.
-    let holder = Holder::new("function", opened.yard.ambient.nonce());
+    // By the invocation's own id: whoever hears that it failed knows which run that was.
+    let holder = Holder::new(&invocation.id, opened.boot);
     let holding = Holding {
         desk: desk.as_ref(),
         executor: executor.as_ref(),
@@ -49,7 +50,7 @@ pub async fn run(opened: &Opened, request: Value, left: Duration) -> Result<Valu
         holder: &holder,
         runs: &Runs::default(),
     };
-    let ran = execute::run(&holding, run, Some(left.saturating_sub(REPORT))).await;
+    let ran = execute::run(&holding, run, Some(invocation.left.saturating_sub(REPORT))).await;
     let became = match ran.map_err(|cause| RunnerError::Desk { run, cause })? {
         Ran::Done(Reported::Recorded) => "recorded",
         Ran::Done(Reported::Stale) => "stale",

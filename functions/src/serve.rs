@@ -29,6 +29,17 @@ pub fn left(context: &Context) -> Duration {
     context.deadline().duration_since(SystemTime::now()).unwrap_or_default()
 }
 
+/// One invocation, as a function handles it.
+#[derive(Debug)]
+pub struct Invoked {
+    /// Its id: Lambda repeats it where it tries an invocation again, and where it tells of one that failed.
+    pub id: String,
+    /// What it was invoked with.
+    pub event: Value,
+    /// What is left of its time.
+    pub left: Duration,
+}
+
 /// What this process has counted and not written yet.
 #[derive(Debug, Default)]
 pub struct Counted(Mutex<EmfFlush>);
@@ -52,7 +63,7 @@ impl Counted {
 /// The Runtime API cannot be reached.
 pub async fn serve<E: std::error::Error>(
     opened: Arc<Opened>,
-    handle: impl AsyncFn(&Opened, Value, Duration) -> Result<Value, E>,
+    handle: impl AsyncFn(&Opened, Invoked) -> Result<Value, E>,
 ) -> Result<(), Error> {
     let counted = Counted::default();
     let handler = service_fn(async |event: LambdaEvent<Value>| {
@@ -60,7 +71,8 @@ pub async fn serve<E: std::error::Error>(
         let invocation = async {
             let left = left(&event.context);
             opened.begin(left).await;
-            let answered = handle(&opened, event.payload, left).await;
+            let invoked = Invoked { id: event.context.request_id, event: event.payload, left };
+            let answered = handle(&opened, invoked).await;
             counted.write(&opened);
             answered.map_err(|failed| {
                 let error = describe(&failed);

@@ -146,6 +146,11 @@ impl Holder {
     pub fn new(instance: &str, boot: Nonce) -> Self {
         Self(format!("{instance}/{boot}"))
     }
+
+    /// The part that names the instance: what may hold many runs, or be one's own.
+    pub fn instance(&self) -> &str {
+        self.0.rsplit_once('/').map_or(self.0.as_str(), |(instance, _)| instance)
+    }
 }
 
 impl fmt::Display for Holder {

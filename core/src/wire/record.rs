@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{FailureWire, Ms, WireCause, WireError, bad, from_hex, from_ms, from_ms_opt, hex, ms};
 use crate::job::{
     Ending, Entry, Epoch, Failure, Holder, Job, JobId, Nonce, Owed, Phase, ResultRef, Run, Settlement, State, Step,
-    Stop, StopCause, Tier, TokenHash, Watch, Work,
+    Stop, StopCause, TaskEnd, TaskEndCause, Tier, TokenHash, Watch, Work,
 };
 use crate::route::{Choice, Needs, Packaging, Pin, Place, PoolName, Route, Rule, Venue, Verdict, Verdicts};
 
@@ -154,6 +154,8 @@ enum StateWire {
         stop: Option<(StopCause, Ms)>,
         #[serde(default)]
         watch: (u64, u32),
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ended: Option<(Ms, TaskEndCause, String)>,
     },
     Settled {
         ending: Ending,
@@ -271,6 +273,7 @@ fn state_wire(state: &State) -> StateWire {
             deadline: ms(run.deadline),
             stop: run.stop.as_ref().map(|stop| (stop.cause, ms(stop.at))),
             watch: (run.watch.counter, run.watch.misses),
+            ended: run.ended.as_ref().map(|ended| (ms(ended.at), ended.cause, ended.how.clone())),
         },
         State::Settled(settlement) => StateWire::Settled {
             ending: settlement.ending,
@@ -341,14 +344,17 @@ fn job_of(record: Record) -> Result<Job, WireCause> {
         StateWire::Delayed { until } => State::Delayed { until: from_ms(until)? },
         StateWire::Held { since } => State::Held { since: from_ms(since)? },
         StateWire::Dispatched { at, looks } => State::Dispatched { at: from_ms(at)?, looks },
-        StateWire::Running { holder, token, at, deadline, stop, watch: (counter, misses) } => State::Running(Run {
-            holder,
-            token: TokenHash(from_hex(&token, "token")?),
-            at: from_ms(at)?,
-            deadline: from_ms(deadline)?,
-            stop: stop.map(|(cause, at)| from_ms(at).map(|at| Stop { cause, at })).transpose()?,
-            watch: Watch { counter, misses },
-        }),
+        StateWire::Running { holder, token, at, deadline, stop, watch: (counter, misses), ended } => {
+            State::Running(Run {
+                holder,
+                token: TokenHash(from_hex(&token, "token")?),
+                at: from_ms(at)?,
+                deadline: from_ms(deadline)?,
+                stop: stop.map(|(cause, at)| from_ms(at).map(|at| Stop { cause, at })).transpose()?,
+                watch: Watch { counter, misses },
+                ended: ended.map(|(at, cause, how)| from_ms(at).map(|at| TaskEnd { at, cause, how })).transpose()?,
+            })
+        }
         StateWire::Settled { ending, at, result, error, token } => State::Settled(Settlement {
             ending,
             at: from_ms(at)?,

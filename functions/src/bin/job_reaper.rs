@@ -10,5 +10,5 @@ use switchyard_functions::{reaper, serve};
 async fn main() -> Result<(), Error> {
     serve::start_logging();
     let opened = Arc::new(Opened::from_environment().await?);
-    serve::serve(opened, async |opened, _tick, left| reaper::tick(opened, left).await).await
+    serve::serve(opened, async |opened, invoked| reaper::tick(opened, invoked.left).await).await
 }

@@ -1,0 +1,82 @@
+"""What infra/stack.sh asks of AWS and of its settings: stack.py COMMAND. Runs in the environment of the SAM CLI.
+
+    parameters ENV [NAME=VALUE...]  the parameters of an environment of samconfig.toml as `sam deploy` takes them, with these
+                                    in place of its own
+    outputs STACK                   the stack's outputs as NAME=VALUE, for `. FILE` of a shell
+    plain STACK                     takes away the buckets' policies, which refuse what does not come over TLS: an emulator's
+                                    clients do not
+    users STACK                     makes users of an emulator, a key each, and prints both as NAME=VALUE
+"""
+
+import re
+import sys
+import tomllib
+
+import boto3
+
+
+def parameters(environment, *over):
+    with open("samconfig.toml", "rb") as file:
+        config = tomllib.load(file)
+    if environment not in config:
+        sys.exit(f"samconfig.toml has no environment {environment}")
+    chosen = dict(each.split("=", 1) for each in config[environment]["deploy"]["parameters"]["parameter_overrides"])
+    chosen.update(each.split("=", 1) for each in over)
+    for name, value in chosen.items():
+        print(f"{name}={value}")
+
+
+def of_stack(stack):
+    described = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
+    return {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+
+
+def outputs(stack):
+    found = of_stack(stack)
+    # What a worker outside of AWS finds in its environment, as infra/cluster.yaml tells it to tasks.
+    for name, output in [
+        ("SWITCHYARD_TABLE", "Table"),
+        ("SWITCHYARD_QUEUES", "QueuePrefix"),
+        ("SWITCHYARD_BUCKET", "Blobs"),
+        ("SWITCHYARD_LOG_GROUP", "RunLogs"),
+        ("SWITCHYARD_BUS", "Bus"),
+        ("SWITCHYARD_RETENTION_DAYS", "RetentionDays"),
+        ("POLICY_BUCKET", "PoliciesBucket"),
+    ]:
+        print(f"{name}={found[output]}")
+    for output, value in sorted(found.items()):
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", output).upper()
+        print(f"STACK_{name}={value}")
+
+
+def plain(stack):
+    found = of_stack(stack)
+    for bucket in ["Blobs", "PoliciesBucket", "DropBox"]:
+        boto3.client("s3").delete_bucket_policy(Bucket=found[bucket])
+
+
+def users(stack):
+    found = of_stack(stack)
+    iam = boto3.client("iam")
+    for role, policies in [
+        ("operator", found["OperatorsPolicy"]),
+        ("submitter", found["SubmittersPolicy"]),
+        ("viewer", found["ViewersPolicy"]),
+        ("worker", found["WorkerPolicies"]),
+    ]:
+        user = f"{found['QueuePrefix']}-{role}"
+        try:
+            iam.create_user(UserName=user)
+        except iam.exceptions.EntityAlreadyExistsException:
+            for key in iam.list_access_keys(UserName=user)["AccessKeyMetadata"]:
+                iam.delete_access_key(UserName=user, AccessKeyId=key["AccessKeyId"])
+        for policy in policies.split(","):
+            iam.attach_user_policy(UserName=user, PolicyArn=policy)
+        key = iam.create_access_key(UserName=user)["AccessKey"]
+        print(f"{role.upper()}_ACCESS_KEY_ID={key['AccessKeyId']}")
+        print(f"{role.upper()}_SECRET_ACCESS_KEY={key['SecretAccessKey']}")
+
+
+if __name__ == "__main__":
+    command, *rest = sys.argv[1:]
+    {"parameters": parameters, "outputs": outputs, "plain": plain, "users": users}[command](*rest)
