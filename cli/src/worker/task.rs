@@ -1,14 +1,16 @@
 //! `switchyard worker --once` as the entry point of a task on ECS: one job of the deployed yard, then the end.
 
+use std::time::Duration;
+
 use switchyard_aws::environment::{EPOCH, JOB_ID};
 use switchyard_aws::metrics_emf::EmfFlush;
 use switchyard_core::execute::{Holding, Ran, Runs};
-use switchyard_core::job::Epoch;
+use switchyard_core::job::{Epoch, Holder};
 use switchyard_core::ports::Message;
 use switchyard_core::settle::YardDesk;
 use switchyard_worker::executor::Task;
 use switchyard_worker::once;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::deployed::{Deployed, hear_signals};
 use crate::args::Worker;
@@ -30,7 +32,8 @@ pub(super) fn run(worker: &Worker) -> Result<u8, Failure> {
             return Ok(0);
         }
         let executor = deployed.executor(None, Some(task), 0);
-        let (desk, holder, runs) = (YardDesk(deployed.yard.clone()), deployed.holder(), Runs::default());
+        let holder = name().map_or_else(|| deployed.holder(), |task| Holder::new(&task, deployed.boot));
+        let (desk, runs) = (YardDesk(deployed.yard.clone()), Runs::default());
         let holding = Holding {
             desk: &desk,
             executor: &executor,
@@ -54,6 +57,25 @@ pub(super) fn run(worker: &Worker) -> Result<u8, Failure> {
         }
         Ok(0)
     })
+}
+
+/// The task's own id, as ECS's events name it: whoever hears that this task has stopped knows by it which run that was.
+/// Where nobody can be asked the run is found by its beats alone.
+fn name() -> Option<String> {
+    // Amazon ECS, "Task metadata endpoint version 4": it answers on the task's own link, at once or never.
+    let metadata = variable("ECS_CONTAINER_METADATA_URI_V4").filter(|uri| !uri.is_empty())?;
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
+    let asked = agent.get(format!("{metadata}/task")).call().and_then(|mut answer| answer.body_mut().read_json());
+    match asked {
+        Ok(task) => {
+            let task: serde_json::Value = task;
+            Some(task.get("TaskARN")?.as_str()?.rsplit('/').next()?.to_owned())
+        }
+        Err(error) => {
+            warn!(%error, "this task does not know its own id");
+            None
+        }
+    }
 }
 
 /// The job that this task was launched for.
