@@ -43,9 +43,11 @@ deploy_stack() {
     shift 2
     set -f
     # shellcheck disable=SC2046 # one parameter a word; no value has a blank in it
+    failed=0
     sam deploy --config-env "$environment" --stack-name "$stack" --region "${AWS_REGION:-$region}" \
-        --parameter-overrides $(stack_py parameters "$environment" "$@")
+        --parameter-overrides $(stack_py parameters "$environment" "$@") || failed=$?
     set +f
+    return "$failed"
 }
 
 # The rules, then what they need of task definitions.
@@ -97,6 +99,7 @@ alive() { [ -s "$state/$1.pid" ] && kill -0 "$(cat "$state/$1.pid")" 2>/dev/null
 
 start_emulator() {
     if alive emulator; then return; fi
+    rm -f "$state/users"
     sh infra/emulators/run.sh install
     host=$(bridge)
     port=$(free_port "$host")
@@ -152,7 +155,9 @@ emulate() {
             # By its path the emulator answers without a name to resolve.
             echo "SWITCHYARD_URL=$AWS_ENDPOINT_URL/_aws/execute-api/$(sed -n 's/^STACK_API_ID=//p' "$state/outputs")"
             echo "SWITCHYARD_SIGN=$AWS_REGION"
-            stack_py users "$prefix"
+            # A key is told when it is made, and never again.
+            if [ ! -s "$state/users" ]; then stack_py users "$prefix" >"$state/users"; fi
+            cat "$state/users"
         } >"$state/env.new"
         rm "$state/outputs"
         mv "$state/env.new" "$state/env"
