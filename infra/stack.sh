@@ -21,6 +21,8 @@ build=${CARGO_TARGET_DIR:-$root/target}
 state=$root/target/stack
 prefix=${PREFIX:-switchyard}
 region=us-east-1
+# A tree's own: two may share an engine.
+image=$prefix-worker:tree-$(printf %s "$root" | cksum | cut -d ' ' -f 1)
 
 sam() { SAM_CLI_TELEMETRY=0 "$build/tools/aws-sam-cli/bin/sam" "$@"; }
 stack_py() { "$build/tools/aws-sam-cli/bin/python" infra/stack.py "$@"; }
@@ -138,10 +140,10 @@ emulate() {
         mkdir -p "target/lambda/$name"
         strip -o "target/lambda/$name/bootstrap" "$build/debug/$name"
     done
-    if docker_answers && [ -f infra/image.sh ]; then sh infra/image.sh "$prefix-worker:dev"; fi
+    if docker_answers; then sh infra/image.sh "$image"; fi
     start_emulator
     as_root
-    deploy_stack "$prefix" dev "Prefix=$prefix" "WorkerImage=$prefix-worker:dev" "Operators=user/$prefix-operator" \
+    deploy_stack "$prefix" dev "Prefix=$prefix" "WorkerImage=$image" "Operators=user/$prefix-operator" \
         "Submitters=user/$prefix-submitter" "ExtraEventSources=example.scanner" "LogLevel=${RUST_LOG:-info}" \
         >"$state/deploy.log" 2>&1 || { tail -n 40 "$state/deploy.log" >&2; exit 1; }
     stack_py bend "$prefix"
@@ -227,7 +229,7 @@ down() {
     end emulator
     if docker_answers; then
         leave_no_container
-        if [ -f infra/image.sh ]; then docker image rm --force "$prefix-worker:dev" >/dev/null 2>&1 || true; fi
+        docker image rm --force "$image" >/dev/null 2>&1 || true
     fi
     rm -rf "$state" target/lambda .aws-sam
 }
