@@ -25,6 +25,9 @@ for library in $(ldd "$switchyard" | grep -o '/[^ ]*'); do
     mkdir -p "$layer$(dirname "$library")"
     cp -L "$library" "$layer$library"
 done
+# Whom a client of AWS trusts: without a single certificate it does not start.
+mkdir -p "$layer/etc/ssl/certs"
+cp -L "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" "$layer/etc/ssl/certs/ca-certificates.crt"
 # What a name is resolved by, and nobody to be.
 echo 'hosts: files dns' >"$layer/etc/nsswitch.conf"
 echo 'worker:x:65532:65532::/tmp:/usr/bin/switchyard' >"$layer/etc/passwd"

@@ -86,11 +86,7 @@ def users(stack):
         ("worker", found["WorkerPolicies"]),
     ]:
         user = f"{found['QueuePrefix']}-{role}"
-        try:
-            iam.create_user(UserName=user)
-        except iam.exceptions.EntityAlreadyExistsException:
-            for key in iam.list_access_keys(UserName=user)["AccessKeyMetadata"]:
-                iam.delete_access_key(UserName=user, AccessKeyId=key["AccessKeyId"])
+        iam.create_user(UserName=user)
         for policy in policies.split(","):
             iam.attach_user_policy(UserName=user, PolicyArn=policy)
         key = iam.create_access_key(UserName=user)["AccessKey"]

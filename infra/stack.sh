@@ -21,6 +21,8 @@ build=${CARGO_TARGET_DIR:-$root/target}
 state=$root/target/stack
 prefix=${PREFIX:-switchyard}
 region=us-east-1
+# A tree's own: two may share an engine.
+image=$prefix-worker:tree-$(printf %s "$root" | cksum | cut -d ' ' -f 1)
 
 sam() { SAM_CLI_TELEMETRY=0 "$build/tools/aws-sam-cli/bin/sam" "$@"; }
 stack_py() { "$build/tools/aws-sam-cli/bin/python" infra/stack.py "$@"; }
@@ -43,9 +45,11 @@ deploy_stack() {
     shift 2
     set -f
     # shellcheck disable=SC2046 # one parameter a word; no value has a blank in it
+    failed=0
     sam deploy --config-env "$environment" --stack-name "$stack" --region "${AWS_REGION:-$region}" \
-        --parameter-overrides $(stack_py parameters "$environment" "$@")
+        --parameter-overrides $(stack_py parameters "$environment" "$@") || failed=$?
     set +f
+    return "$failed"
 }
 
 # The rules, then what they need of task definitions.
@@ -97,6 +101,7 @@ alive() { [ -s "$state/$1.pid" ] && kill -0 "$(cat "$state/$1.pid")" 2>/dev/null
 
 start_emulator() {
     if alive emulator; then return; fi
+    rm -f "$state/users"
     sh infra/emulators/run.sh install
     host=$(bridge)
     port=$(free_port "$host")
@@ -135,10 +140,10 @@ emulate() {
         mkdir -p "target/lambda/$name"
         strip -o "target/lambda/$name/bootstrap" "$build/debug/$name"
     done
-    if docker_answers && [ -f infra/image.sh ]; then sh infra/image.sh "$prefix-worker:dev"; fi
+    if docker_answers; then sh infra/image.sh "$image"; fi
     start_emulator
     as_root
-    deploy_stack "$prefix" dev "Prefix=$prefix" "WorkerImage=$prefix-worker:dev" "Operators=user/$prefix-operator" \
+    deploy_stack "$prefix" dev "Prefix=$prefix" "WorkerImage=$image" "Operators=user/$prefix-operator" \
         "Submitters=user/$prefix-submitter" "ExtraEventSources=example.scanner" "LogLevel=${RUST_LOG:-info}" \
         >"$state/deploy.log" 2>&1 || { tail -n 40 "$state/deploy.log" >&2; exit 1; }
     stack_py bend "$prefix"
@@ -152,7 +157,9 @@ emulate() {
             # By its path the emulator answers without a name to resolve.
             echo "SWITCHYARD_URL=$AWS_ENDPOINT_URL/_aws/execute-api/$(sed -n 's/^STACK_API_ID=//p' "$state/outputs")"
             echo "SWITCHYARD_SIGN=$AWS_REGION"
-            stack_py users "$prefix"
+            # A key is told when it is made, and never again.
+            if [ ! -s "$state/users" ]; then stack_py users "$prefix" >"$state/users"; fi
+            cat "$state/users"
         } >"$state/env.new"
         rm "$state/outputs"
         mv "$state/env.new" "$state/env"
@@ -222,7 +229,7 @@ down() {
     end emulator
     if docker_answers; then
         leave_no_container
-        if [ -f infra/image.sh ]; then docker image rm --force "$prefix-worker:dev" >/dev/null 2>&1 || true; fi
+        docker image rm --force "$image" >/dev/null 2>&1 || true
     fi
     rm -rf "$state" target/lambda .aws-sam
 }
