@@ -158,7 +158,7 @@ def build(crashes):
     """Builds both workspaces; a build that fails is a crash, and what it would have built is skipped."""
     for command in (
         ["cargo", "build", "--release", "--locked", "--manifest-path", os.path.join(BENCH, "Cargo.toml"),
-         "--target-dir", TARGET],
+         "--target-dir", TARGET, "--package", "bench-peers"],
         ["cargo", "build", "--release", "--examples", "-p", "switchyard-core", "-p", "switchyard-embedded",
          "-p", "switchyard-worker"],
     ):

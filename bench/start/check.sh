@@ -1,0 +1,43 @@
+#!/bin/sh
+# Builds one function as it is shipped, and holds it to what AWS runs: check.sh [FUNCTION]
+# job_reaper unless another is named. Fails when it needs a newer C library than Lambda's has, or when its ZIP is larger than
+# it may be. All of the functions, and how they start, are measured by `make bench`.
+# Exits with 77 when cargo-lambda cannot be had.
+set -eu
+
+# provided.al2023 has glibc 2.34 (AWS Lambda Developer Guide, "OS-only runtimes"; Amazon Linux 2023).
+GLIBC=2.34
+
+cd "$(dirname "$0")/../.."
+function=${1:-job_reaper}
+case $function in
+    http_api) zip_bytes=5000000 ;;
+    *) zip_bytes=2500000 ;;
+esac
+build=${CARGO_TARGET_DIR:-$PWD/target}
+
+sh infra/tools.sh cargo-lambda
+PATH=$build/tools/cargo-lambda/bin:$PATH cargo lambda build --release --locked --package switchyard-functions \
+    --bin "$function" --lambda-dir target/lambda
+bootstrap=target/lambda/$function/bootstrap
+
+versions=$(readelf --version-info --wide "$bootstrap" | grep -o 'GLIBC_[0-9][0-9.]*' | sort -uV)
+if [ -z "$versions" ]; then
+    echo "$bootstrap names no version of the C library: readelf cannot read it" >&2
+    exit 1
+fi
+newest=$(echo "$versions" | tail -n 1)
+if [ "$(printf '%s\n' "GLIBC_$GLIBC" "$newest" | sort -V | tail -n 1)" != "GLIBC_$GLIBC" ]; then
+    echo "$bootstrap needs $newest, and Lambda has $GLIBC" >&2
+    exit 1
+fi
+python3 -B - "$bootstrap" "$zip_bytes" <<'PY'
+import os, sys
+sys.path[:0] = ["bench/start"]
+from start import zipped_mb
+path, most = sys.argv[1], int(sys.argv[2]) / 1e6
+size = zipped_mb(path)
+print(f"{path}: {os.path.getsize(path) / 1e6:.2f} MB, as a ZIP {size:.2f} MB of at most {most:.2f} MB")
+sys.exit(size > most)
+PY
+echo "$bootstrap: needs $newest of the C library, and Lambda has $GLIBC"

@@ -1,0 +1,398 @@
+#!/usr/bin/env python3
+"""Measures how the functions start, and their peers in the same interleaved run.
+
+A stand-in for Lambda's Runtime API and a stand-in for AWS (TLS, a certificate of its own) listen on loopback. Each start is a
+new process, and what is taken is that process's own:
+
+  next   CPU (user and system, of all its threads), wall time and memory when it first asks for an invocation
+  call   CPU when it next asks for anything after the first answer of AWS was given: what was signed, sent, received and read
+
+A process that has asked AWS for nothing before it asks for an invocation is given one. The certificates trusted are the
+system's and the stand-in's, as many as a function on AWS reads. AWS answers that an object or item does not exist, which is an
+answer like any other: functions of a new yard then go by the policies that are built in.
+
+Writes bench/target/start.json and start.md. Exits with 1 when something that should have run crashed; a missed target is said
+and fails nothing. Standard library only, and `openssl` for the certificate.
+"""
+
+import argparse
+import datetime
+import http.server
+import io
+import json
+import os
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+
+START = os.path.dirname(os.path.abspath(__file__))
+BENCH = os.path.dirname(START)
+ROOT = os.path.dirname(BENCH)
+TARGET = os.path.join(BENCH, "target")
+sys.dont_write_bytecode = True  # nothing is left beside the sources
+sys.path.insert(0, BENCH)
+import run as bench  # noqa: E402  (its tables and what it says of the machine)
+
+PYTHON = os.path.join(TARGET, "venv", "bin", "python")
+FUNCTIONS = ["http_api", "finding_listener", "task_listener", "job_runner", "job_reaper"]
+PEERS = ["bare", "default_sdk", "boto3"]
+
+CPU_TO_NEXT = 1.5  # times that of the bare runtime
+CPU_TO_CALL_MS = 4
+BELOW_DEFAULT_SDK = 6
+BELOW_BOTO3 = 50
+RSS_MB = 8
+ZIP_MB = 2.5
+# The API carries its router, its pages and what may be asked of it.
+ZIP_MB_OF = {"http_api": 5}
+# What any start here takes at most; a process that does not ask in so many seconds has crashed or hangs.
+PATIENCE_S = 20
+
+# What template.yaml gives its functions, as far as they read it.
+YARD = {
+    "SWITCHYARD_TABLE": "switchyard", "SWITCHYARD_QUEUES": "switchyard", "SWITCHYARD_BUCKET": "blobs",
+    "SWITCHYARD_LOG_GROUP": "/switchyard/runs", "SWITCHYARD_BUS": "switchyard", "POLICY_BUCKET": "policies",
+    "SWITCHYARD_JOB_RUNNER": "switchyard-job_runner", "SWITCHYARD_JOB_RUNNER_MEMORY_MIB": "1024",
+    "SWITCHYARD_TASK_PREFIX": "switchyard-task-", "SWITCHYARD_OPERATORS": "role/operator",
+    "ECS_CLUSTER": "switchyard", "ECS_TASK_DEFINITION": "switchyard-worker", "ECS_SUBNETS": "subnet-1,subnet-2",
+    "ECS_SECURITY_GROUP": "sg-1",
+}
+# What Lambda gives every function.
+LAMBDA = {
+    "AWS_REGION": "eu-central-1", "AWS_DEFAULT_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "AWS_SESSION_TOKEN": "token",
+    "AWS_LAMBDA_FUNCTION_NAME": "start", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128", "AWS_LAMBDA_FUNCTION_VERSION": "1",
+    "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/start", "AWS_LAMBDA_LOG_STREAM_NAME": "1",
+    "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand", "PATH": "/usr/bin:/bin",
+}
+
+
+class Started:
+    """One process, and what its two servers have seen of it."""
+
+    def __init__(self, pid, began, bare):
+        self.pid, self.began, self.bare, self.lock, self.done = pid, began, bare, threading.Lock(), threading.Event()
+        self.next = self.call = None
+        self.answered = self.invoked = False
+
+    def cpu_ms(self):
+        # The clock of all of the process's CPU time, as clock_getcpuclockid(3) finds it.
+        return time.clock_gettime_ns((~self.pid << 3) | 2) / 1e6
+
+    def asks(self):
+        """Whatever it asks: the first thing it asks after AWS's first answer says what that took."""
+        with self.lock:
+            if self.answered and self.call is None:
+                self.call = self.cpu_ms()
+
+    def asks_for_an_invocation(self):
+        """True when it is given one: a process that has asked AWS for nothing yet."""
+        with self.lock:
+            if self.next is None:
+                self.next = {"cpu_ms": self.cpu_ms(), "wall_ms": (time.perf_counter_ns() - self.began) / 1e6,
+                             "rss_mb": resident(self.pid)}
+            if not self.answered and not self.invoked:
+                self.invoked = True
+                if not self.bare:
+                    return True
+            self.done.set()
+            return False
+
+
+def resident(pid):
+    kilobytes = bench.first_field(f"/proc/{pid}/status", "VmRSS").split()[0]
+    return int(kilobytes) / 1024
+
+
+class Servers:
+    """Both stand-ins, for one process at a time."""
+
+    def __init__(self, directory):
+        self.started = None
+        self.ready = threading.Event()
+        servers = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def log_message(self, *_):
+                pass
+
+            def body(self):
+                return self.rfile.read(int(self.headers.get("content-length") or 0))
+
+            def answer(self, status, body, headers=()):
+                answer = f"HTTP/1.1 {status} Told\r\ncontent-length: {len(body)}\r\n"
+                answer += "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n"
+                self.wfile.write(answer.encode() + body)
+                self.wfile.flush()
+
+        class Runtime(Handler):
+            def do_GET(self):
+                servers.ready.wait()
+                started = servers.started
+                started.asks()
+                if started.asks_for_an_invocation():
+                    deadline = int(time.time() * 1000) + 60000
+                    self.answer(200, b"{}", [
+                        ("content-type", "application/json"), ("lambda-runtime-aws-request-id", "8476a536"),
+                        ("lambda-runtime-deadline-ms", deadline), ("lambda-runtime-trace-id", "Root=1-5bef4de7-1"),
+                        ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:eu-central-1:123456789012:function:start")])
+                else:
+                    threading.Event().wait(PATIENCE_S)  # held, until the process is ended
+                    self.close_connection = True
+
+            def do_POST(self):
+                servers.started.asks()
+                self.body()
+                self.answer(202, b"")
+
+        class Aws(Handler):
+            def any(self):
+                servers.ready.wait()
+                started = servers.started
+                started.asks()
+                self.body()
+                if "Signature=" not in self.headers.get("authorization", ""):
+                    self.answer(403, b"{}")
+                    return
+                started.answered = True
+                if "x-amz-target" in self.headers:
+                    self.answer(200, b"{}", [("content-type", "application/x-amz-json-1.0"), ("x-amz-crc32", "2745614147")])
+                else:
+                    self.answer(404, b"<Error><Code>NoSuchKey</Code><Message>No such key.</Message></Error>",
+                                [("content-type", "application/xml")])
+
+            do_GET = do_POST = do_PUT = do_HEAD = any
+
+        certificate, key = os.path.join(directory, "certificate.pem"), os.path.join(directory, "key.pem")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                        "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+                        "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", certificate],
+                       check=True, capture_output=True)
+        self.trusted = os.path.join(directory, "trusted.pem")
+        with open(self.trusted, "w", encoding="utf-8") as trusted:
+            for path in (ssl.get_default_verify_paths().openssl_cafile, "/etc/ssl/certs/ca-certificates.crt"):
+                if os.path.exists(path):
+                    with open(path, encoding="utf-8") as system:
+                        trusted.write(system.read() + "\n")
+                    break
+            with open(certificate, encoding="utf-8") as own:
+                trusted.write(own.read())
+        with open(self.trusted, encoding="utf-8") as trusted:
+            self.certificates = trusted.read().count("BEGIN CERTIFICATE")
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self.runtime = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Runtime)
+        self.aws = Encrypted(("127.0.0.1", 0), Aws, context)
+        for server in (self.runtime, self.aws):
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def environment(self):
+        endpoint = f"https://localhost:{self.aws.server_address[1]}"
+        return {**LAMBDA, **YARD, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self.runtime.server_address[1]}",
+                "AWS_ENDPOINT_URL": endpoint, "SSL_CERT_FILE": self.trusted, "AWS_CA_BUNDLE": self.trusted}
+
+    def start(self, command, bare, log):
+        """Starts a process, waits until it has asked for all that is measured, and ends it."""
+        self.ready.clear()
+        with open(log, "wb") as output:
+            actions = [(os.POSIX_SPAWN_DUP2, output.fileno(), 1), (os.POSIX_SPAWN_DUP2, output.fileno(), 2)]
+            began = time.perf_counter_ns()
+            pid = os.posix_spawn(command[0], command, self.environment(), file_actions=actions)
+        started = self.started = Started(pid, began, bare)
+        done = started.done
+        self.ready.set()
+        try:
+            until = time.monotonic() + PATIENCE_S
+            while not done.wait(0.005):
+                if os.waitpid(pid, os.WNOHANG)[0] != 0:
+                    pid = None
+                    raise RuntimeError(f"{command[-1]} ended: {tail(log)}")
+                if time.monotonic() > until:
+                    raise RuntimeError(f"{command[-1]} asked for too little in {PATIENCE_S} s: {tail(log)}")
+            if started.call is None and not bare:
+                raise RuntimeError(f"{command[-1]} asked nothing of AWS: {tail(log)}")
+            return {**started.next, "call_cpu_ms": started.call}
+        finally:
+            if pid is not None:
+                os.kill(pid, 9)
+                os.waitpid(pid, 0)
+
+
+class Encrypted(http.server.ThreadingHTTPServer):
+    """TLS, shaken hands in each connection's own thread."""
+
+    def __init__(self, address, handler, context):
+        super().__init__(address, handler)
+        self.context = context
+
+    def finish_request(self, request, client_address):
+        try:
+            with self.context.wrap_socket(request, server_side=True) as encrypted:
+                super().finish_request(encrypted, client_address)
+        except OSError:
+            pass  # the process has been ended
+
+
+def tail(path):
+    with open(path, encoding="utf-8", errors="replace") as log:
+        return log.read()[-1000:].strip()
+
+
+def zipped_mb(path):
+    """As it is uploaded: one file called bootstrap."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.write(path, "bootstrap")
+    return len(packed.getvalue()) / 1e6
+
+
+def build(crashes):
+    """Builds ours as they are shipped, and each peer by itself: built together they would have one another's features."""
+    peers = ["cargo", "build", "--release", "--locked", "--manifest-path", os.path.join(BENCH, "Cargo.toml"),
+             "--target-dir", TARGET, "--package"]
+    for command in ([*peers, "bench-start-bare"], [*peers, "bench-start-default-sdk"], ["sh", "infra/stack.sh", "build"]):
+        try:
+            code = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False).returncode
+        except OSError as error:
+            code = error
+        if code != 0:
+            crashes.append(f"{' '.join(command[:3])} ... {command[-1]}: {code}")
+
+
+def commands(args):
+    """How each is started."""
+    found = {"bare": [os.path.join(TARGET, "release", "bare")],
+             "default_sdk": [os.path.join(TARGET, "release", "default_sdk")],
+             "boto3": [PYTHON, os.path.join(START, "boto3_function.py")]}
+    found.update((function, [os.path.join(args.functions, function, "bootstrap")]) for function in FUNCTIONS)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=30, help="starts of each")
+    parser.add_argument("--functions", default=os.path.join(ROOT, "target", "lambda"),
+                        help="the folder of our functions, each a folder with its bootstrap (default: target/lambda)")
+    parser.add_argument("--no-build", dest="build", action="store_false", help="use what is built already")
+    args = parser.parse_args()
+    starts, skipped, crashes = {}, {}, []
+    if args.build:
+        build(crashes)
+    with tempfile.TemporaryDirectory() as directory:
+        servers = Servers(directory)
+        log = os.path.join(directory, "log")
+        for name, command in commands(args).items():
+            missing = [part for part in command if not os.path.exists(part)]
+            if missing:
+                skipped[name] = f"{os.path.relpath(missing[0], ROOT)} is not there"
+                print(f"SKIPPED: {name}: {skipped[name]}", file=sys.stderr)
+                continue
+            starts[name] = []
+        # The first round reads the files into memory, and does not count.
+        for number in range(args.rounds + 1):
+            for name in list(starts):
+                try:
+                    started = servers.start(commands(args)[name], name == "bare", log)
+                    if number > 0:
+                        starts[name].append(started)
+                except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+                    crashes.append(f"{name}: {error}")
+                    print(f"CRASHED: {crashes[-1]}", file=sys.stderr, flush=True)
+                    del starts[name]
+        result = {
+            "when": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "machine": bench.machine(TARGET), "commit": bench.commit(), "rounds": args.rounds,
+            "certificates": servers.certificates,
+            "starts": {name: spreads(runs) for name, runs in starts.items() if runs},
+            "sizes": {name: {"binary_mb": os.path.getsize(commands(args)[name][0]) / 1e6,
+                             "zip_mb": zipped_mb(commands(args)[name][0])} for name in starts if name != "boto3"},
+            "skipped": skipped, "crashes": crashes,
+        }
+    os.makedirs(TARGET, exist_ok=True)
+    with open(os.path.join(TARGET, "start.json"), "w", encoding="utf-8") as file:
+        json.dump(result, file, indent=2)
+        file.write("\n")
+    text = markdown(result)
+    with open(os.path.join(TARGET, "start.md"), "w", encoding="utf-8") as file:
+        file.write(text)
+    print(text, end="")
+    return 1 if crashes else 0
+
+
+def spreads(runs):
+    fields = {field for run in runs for field, value in run.items() if value is not None}
+    return {field: bench.spread([run[field] for run in runs if run[field] is not None]) for field in sorted(fields)}
+
+
+def targets(result):
+    """Each target of each function: what is wanted, what was found."""
+    found = []
+
+    def judge(function, what, wanted, value, met):
+        found.append((function, what, wanted, value, "pass" if met else "miss"))
+
+    starts = result["starts"]
+
+    def median(name, field):
+        return starts.get(name, {}).get(field, {}).get("median")
+
+    for function in FUNCTIONS:
+        if function not in starts:
+            continue
+        to_next, call = median(function, "cpu_ms"), median(function, "call_cpu_ms")
+        if (bare := median("bare", "cpu_ms")) is not None:
+            times = to_next / bare
+            judge(function, "CPU to /next, times the bare runtime's", f"at most {CPU_TO_NEXT}", f"{times:.2f}",
+                  times <= CPU_TO_NEXT)
+        judge(function, "CPU to the first signed answer, ms", f"at most {CPU_TO_CALL_MS}", f"{call:.2f}", call <= CPU_TO_CALL_MS)
+        for peer, wanted in (("default_sdk", BELOW_DEFAULT_SDK), ("boto3", BELOW_BOTO3)):
+            if (theirs := median(peer, "call_cpu_ms")) is not None:
+                judge(function, f"the same of {peer}, times ours", f"at least {wanted}", f"{theirs / call:.1f}",
+                      theirs / call >= wanted)
+        resident_mb, zip_mb = median(function, "rss_mb"), result["sizes"][function]["zip_mb"]
+        judge(function, "memory at /next, MB", f"at most {RSS_MB}", f"{resident_mb:.1f}", resident_mb <= RSS_MB)
+        most = ZIP_MB_OF.get(function, ZIP_MB)
+        judge(function, "ZIP, MB", f"at most {most}", f"{zip_mb:.2f}", zip_mb <= most)
+    return found
+
+
+def markdown(result):
+    """The fragment for BENCHMARKS.md, which is also what is printed."""
+    where = result["machine"]
+    text = (f"{result['rounds']} interleaved starts of each, {result['when']}, commit {result['commit']}, "
+            f"{result['certificates']} certificates trusted. Machine: {where['cores']} cores ({where['processor']}), "
+            f"{where['memory']} memory, {where['system']} {where['kernel']} {where['architecture']}.\n\n")
+    columns = [("cpu_ms", "CPU to /next, ms"), ("wall_ms", "wall to /next, ms"), ("rss_mb", "memory at /next, MB"),
+               ("call_cpu_ms", "CPU to the first signed answer, ms")]
+    text += bench.row("start of", *[title for _, title in columns], "binary (ZIP), MB") + bench.row(*["---"] * (len(columns) + 2))
+    for name in PEERS + FUNCTIONS:
+        if name not in result["starts"]:
+            continue
+        spread = result["starts"][name]
+        cells = ["-" if field not in spread else
+                 f"{spread[field]['median']:.2f} ({spread[field]['min']:.2f} to {spread[field]['max']:.2f})"
+                 for field, _ in columns]
+        size = result["sizes"].get(name)
+        text += bench.row(name, *cells, f"{size['binary_mb']:.2f} ({size['zip_mb']:.2f})" if size else "-")
+    text += "\n" + bench.row("function", "target", "wanted", "found", "verdict") + bench.row(*["---"] * 5)
+    for judged in targets(result):
+        text += bench.row(*judged)
+    for name, reason in result["skipped"].items():
+        text += f"\nSKIPPED: {name}: {reason}\n"
+    for crash in result["crashes"]:
+        text += f"\nCRASHED: {crash}\n"
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
