@@ -3,16 +3,18 @@
     parameters ENV [NAME=VALUE...]  the parameters of an environment of samconfig.toml as `sam deploy` takes them, with these
                                     in place of its own
     outputs STACK                   the stack's outputs as NAME=VALUE, for `. FILE` of a shell
-    plain STACK                     takes away the buckets' policies, which refuse what does not come over TLS: an emulator's
-                                    clients do not
+    bend STACK                      what an emulator takes differently from AWS, after the deployment: see there
     users STACK                     makes users of an emulator, a key each, and prints both as NAME=VALUE
 """
 
+import json
 import re
 import sys
 import tomllib
 
 import boto3
+
+BATCHED = ["sqs:SendMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"]
 
 
 def parameters(environment, *over):
@@ -49,10 +51,29 @@ def outputs(stack):
         print(f"STACK_{name}={value}")
 
 
-def plain(stack):
+def bend(stack):
     found = of_stack(stack)
+    # Buckets refuse what does not come over TLS, and the emulator speaks plain HTTP.
     for bucket in ["Blobs", "PoliciesBucket", "DropBox"]:
         boto3.client("s3").delete_bucket_policy(Bucket=found[bucket])
+    # To SQS a batch needs the permission of its entries, to the emulator one of its own. To ECS a call is about tasks and
+    # definitions in a cluster, to the emulator about the cluster.
+    iam = boto3.client("iam")
+    for page in iam.get_paginator("list_policies").paginate(Scope="Local"):
+        for policy in page["Policies"]:
+            version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
+            document = version["PolicyVersion"]["Document"]
+            before = json.dumps(document)
+            for statement in document["Statement"]:
+                actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+                batches = [f"{action}Batch" for action in actions if action in BATCHED]
+                statement["Action"] = actions + batches
+                if "ecs:cluster" in json.dumps(statement.get("Condition", {})):
+                    statement["Resource"] = statement.pop("Condition")["ArnEquals"]["ecs:cluster"]
+            if json.dumps(document) != before:
+                iam.create_policy_version(
+                    PolicyArn=policy["Arn"], PolicyDocument=json.dumps(document), SetAsDefault=True
+                )
 
 
 def users(stack):
@@ -79,4 +100,4 @@ def users(stack):
 
 if __name__ == "__main__":
     command, *rest = sys.argv[1:]
-    {"parameters": parameters, "outputs": outputs, "plain": plain, "users": users}[command](*rest)
+    {"parameters": parameters, "outputs": outputs, "bend": bend, "users": users}[command](*rest)

@@ -142,11 +142,11 @@ emulate() {
     deploy_stack "$prefix" dev "Prefix=$prefix" "WorkerImage=$prefix-worker:dev" "Operators=user/$prefix-operator" \
         "Submitters=user/$prefix-submitter" "ExtraEventSources=example.scanner" "LogLevel=${RUST_LOG:-info}" \
         >"$state/deploy.log" 2>&1 || { tail -n 40 "$state/deploy.log" >&2; exit 1; }
-    stack_py plain "$prefix"
+    stack_py bend "$prefix"
     (
         umask 077
         {
-            for name in AWS_ENDPOINT_URL AWS_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; do
+            for name in AWS_ENDPOINT_URL AWS_REGION AWS_DEFAULT_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; do
                 eval "echo $name=\$$name"
             done
             stack_py outputs "$prefix" | tee "$state/outputs"

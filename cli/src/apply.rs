@@ -296,7 +296,8 @@ mod tests {
         (kept.revision, kept.family) = (7, Some("yard-nmap".to_owned()));
         kept.container_definitions.as_mut().unwrap()[0].environment.as_mut().unwrap().reverse();
         assert_eq!(differences(&kept, &made), Vec::<&str>::new());
-        let changes: [(&str, fn(&mut TaskDefinition)); 5] = [
+        type Change = fn(&mut TaskDefinition);
+        let changes: [(&str, Change); 5] = [
             ("image", |one| one.container_definitions.as_mut().unwrap()[0].image = Some("other".to_owned())),
             ("size", |one| one.memory = Some("4096".to_owned())),
             ("environment", |one| {

@@ -531,29 +531,29 @@ const WORKER_HELP: &str = "The environment of the yard, as template.yaml sets it
 SWITCHYARD_LOG_GROUP, SWITCHYARD_BUS, POLICY_BUCKET, AWS_REGION. Credentials: those in the environment, else the task's, else \
 the instance's.
 
-At SIGTERM or SIGINT it takes nothing new and gives back what runs, which spends no attempt of it. Once a minute, and at its \
+At SIGTERM or SIGINT it takes nothing new and gives back what runs, which spends no attempt of it; a second one spares the \
+last 20 s, in which a receive that is under way may still bring something to give back. Once a minute, and at its \
 end, it writes what it counted to standard output, in CloudWatch's embedded metric format; its log goes to standard error.
 
 Exit codes: 0 it went home, or the job of --once was settled or was not to be run; 2 the environment is not a yard's; 7 AWS did \
 not answer, trying again can help; 8 what it stands on is not there, or refuses it";
 
-/// What the yard on this machine tells a child.
+/// What the yard on this machine tells a child: all of it, or nothing.
 #[derive(Debug, clap::Args)]
-#[group(requires_all = ["once"])]
 pub(crate) struct Child {
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, required = false, requires_all = ["once", "epoch", "holder", "yard", "boot", "scratch", "blobs"])]
     pub(crate) job: String,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, required = false)]
     pub(crate) epoch: u32,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, required = false)]
     pub(crate) holder: String,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, required = false)]
     pub(crate) yard: String,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, required = false)]
     pub(crate) boot: String,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, required = false)]
     pub(crate) scratch: PathBuf,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, required = false)]
     pub(crate) blobs: PathBuf,
     #[arg(long, hide = true)]
     pub(crate) policies: Option<PathBuf>,

@@ -10,7 +10,7 @@ use switchyard_worker::executor::Task;
 use switchyard_worker::once;
 use tracing::info;
 
-use super::deployed::{Deployed, leave_at_signals};
+use super::deployed::{Deployed, hear_signals};
 use crate::args::Worker;
 use crate::cloud::{refused, variable};
 use crate::exit::Failure;
@@ -23,7 +23,7 @@ pub(super) fn run(worker: &Worker) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|cause| Failure::io("start the runtime", cause))?;
     runtime.block_on(async {
-        let leave = leave_at_signals()?;
+        let leave = hear_signals()?.leave;
         let deployed = Deployed::open().await?;
         if leave.cause().is_some() {
             // Nothing was claimed: whoever looks after the job launches it again.
@@ -65,7 +65,7 @@ fn message() -> Result<Message, Failure> {
         )));
     };
     let id = id.parse().map_err(|error| Failure::BadInput(format!("{JOB_ID}: {error}")))?;
-    let epoch = epoch.parse().map_err(|error| Failure::BadInput(format!("{EPOCH}: {error}")))?;
+    let epoch = epoch.parse().map_err(|_| Failure::BadInput(format!("{EPOCH}: expected a number, such as 1")))?;
     Ok(Message { id, epoch: Epoch(epoch) })
 }
 
