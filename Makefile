@@ -1,10 +1,13 @@
 # Every target installs nothing by itself but what cargo fetches; `bench` says what else it needs and gets it.
+#
+# Programs are built with the words that tests are built with: another choice of packages is another choice of features, and
+# then all of the SDK is compiled again.
 
 .PHONY: demo test check bench soak emulators emulators-stop faults build deploy up down stack-test
 
 # The yard's main job on this machine: no AWS account, no Docker.
 demo:
-	cargo build --package switchyard
+	cargo build --workspace --all-features --bin switchyard
 	sh demo/run.sh "$${CARGO_TARGET_DIR:-target}/debug/switchyard"
 
 # nextest runs each test in a process of its own, side by side; without it cargo's own runner does. The emulators of AWS
@@ -27,7 +30,7 @@ emulators-stop:
 # The fault proxy before the emulators, until it is interrupted; then it says what every request would have cost.
 # SEED=N has it fail as AWS fails, the same for the same seed.
 faults:
-	cargo build --package switchyard-faults
+	cargo build --workspace --all-features --bin switchyard-faults
 	@eval "$$(sh infra/emulators/run.sh start)"; \
 	exec "$${CARGO_TARGET_DIR:-target}/debug/switchyard-faults" --upstream "$$SWITCHYARD_TEST_MINISTACK" \
 	    --upstream-for "autoscaling=$$SWITCHYARD_TEST_MOTO" $(if $(SEED),--seed $(SEED),--calm)
@@ -51,7 +54,7 @@ down:
 
 # Deploys to an emulator and shows that jobs of every kind end there.
 stack-test:
-	@sh infra/stack.sh with cargo test --package switchyard-functions --test stack -- --ignored --nocapture
+	@sh infra/stack.sh with cargo test --workspace --all-features --test stack -- --ignored --nocapture
 
 # Writes nothing but build products.
 check:
@@ -59,7 +62,8 @@ check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --all-features --no-deps --document-private-items
-	cargo run --quiet --package switchyard -- policies check policies
+	cargo build --workspace --all-features --bin switchyard
+	"$${CARGO_TARGET_DIR:-target}/debug/switchyard" policies check policies
 
 # Ours and the peers in turn, in one run; the peers live in a workspace of their own. At the end what a job on AWS costs of
 # requests and dollars, which are counts and need no release build.
@@ -67,15 +71,15 @@ bench:
 	sh bench/install.sh
 	cargo build --release --examples --package switchyard-core --package switchyard-embedded --package switchyard-worker
 	python3 bench/run.py
-	sh infra/emulators/run.sh with cargo test --package switchyard-aws --test requests -- --nocapture --test-threads 1
+	sh infra/emulators/run.sh with cargo test --workspace --all-features --test requests -- --nocapture --test-threads 1
 
 # Long forms of what `test` runs short.
 soak:
 	SWITCHYARD_TEST_KILLS=500 SWITCHYARD_TEST_JOBS=20000 cargo test --release --package switchyard --test crash -- --nocapture
 	PROPTEST_CASES=1000000 cargo test --release --package switchyard-core --all-features --test findings
-	SWITCHYARD_TEST_LOGS_MIB=1024 cargo test --package switchyard --test tool logs_of -- --nocapture
+	SWITCHYARD_TEST_LOGS_MIB=1024 cargo test --workspace --all-features --test tool logs_of -- --nocapture
 	PROPTEST_CASES=100000 cargo test --release --package switchyard-core --all-features --test mapping
 	SWITCHYARD_TEST_SEEDS=2000 sh infra/emulators/run.sh with \
-	    cargo test --package switchyard-aws --test storms -- --nocapture --test-threads 1
-	cargo build --package switchyard
+	    cargo test --workspace --all-features --test storms -- --nocapture --test-threads 1
+	cargo build --workspace --all-features --bin switchyard
 	sh api/conformance/run.sh "$${CARGO_TARGET_DIR:-target}/debug/switchyard" 2000

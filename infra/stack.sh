@@ -135,7 +135,8 @@ as_root() {
 emulate() {
     mkdir -p "$state/tmp"
     sh infra/tools.sh aws-sam-cli
-    cargo build --locked --package switchyard-functions --package switchyard
+    # As tests are built, so that it is one build.
+    cargo build --locked --workspace --all-features --bins
     for name in $(functions); do
         mkdir -p "target/lambda/$name"
         strip -o "target/lambda/$name/bootstrap" "$build/debug/$name"
