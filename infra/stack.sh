@@ -158,6 +158,7 @@ emulate() {
             # By its path the emulator answers without a name to resolve.
             echo "SWITCHYARD_URL=$AWS_ENDPOINT_URL/_aws/execute-api/$(sed -n 's/^STACK_API_ID=//p' "$state/outputs")"
             echo "SWITCHYARD_SIGN=$AWS_REGION"
+            echo "STACK_WORKER_IMAGE=$image"
             # A key is told when it is made, and never again.
             if [ ! -s "$state/users" ]; then stack_py users "$prefix" >"$state/users"; fi
             cat "$state/users"

@@ -70,7 +70,8 @@ impl Deployed {
         let policies = tempfile::tempdir().expect("a folder");
         let copied = Command::new("cp").arg("-r").arg(root().join("policies/.")).arg(policies.path()).status();
         assert!(copied.expect("cp starts").success());
-        let more = include_str!("capabilities.yaml");
+        let image = std::env::var("STACK_WORKER_IMAGE").unwrap_or_default();
+        let more = &include_str!("capabilities.yaml").replace("WORKER_IMAGE", &image);
         let file = policies.path().join("capabilities.yaml");
         let shipped = std::fs::read_to_string(&file).expect("the shipped capabilities");
         // What is not registered comes later: its task definition must be missing.
@@ -83,7 +84,7 @@ impl Deployed {
         let mappings = policies.path().join("policy-mappings.json");
         let mut document: Value = serde_json::from_slice(&std::fs::read(&mappings).expect("mappings")).expect("JSON");
         let scanner = json!({
-            "name": "scanner", "match": { "source": "example.scanner" }, "policies": ["custodian/s3-baseline.yml"],
+            "name": "scanner", "match": { "source": "example.scanner", "detail_type": "Scan Finished" }, "policies": ["custodian/s3-baseline.yml"],
         });
         document["mappings"].as_array_mut().expect("a list").push(scanner);
         std::fs::write(&mappings, document.to_string()).expect("written");
@@ -138,9 +139,17 @@ impl Deployed {
     /// The job, as soon as this holds of it.
     pub(crate) fn job_when(&self, id: &str, patience: u64, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         wait(patience, &format!("job {id} {what}"), || {
-            let job = self.ask(User::Viewer, &["job", id, "--timeline"]);
+            let job = self.job(id);
             if holds(&job) { Ok(job) } else { Err(job.to_string()) }
         })
+    }
+
+    /// The job, its timeline with it.
+    pub(crate) fn job(&self, id: &str) -> Value {
+        let shown = self.ask(User::Viewer, &["job", id, "--timeline"]);
+        let mut job = shown["job"].clone();
+        job["timeline"] = shown["timeline"].clone();
+        job
     }
 
     /// The job, when it has ended.
