@@ -35,5 +35,6 @@ echo 'worker:x:65532:65532::/tmp:/usr/bin/switchyard' >"$layer/etc/passwd"
 tar -C "$layer" -c . | docker import \
     --change 'USER 65532:65532' \
     --change 'ENV PATH=/usr/bin TMPDIR=/tmp AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test' \
+    --change "LABEL switchyard.image=$name" \
     --change 'ENTRYPOINT ["/usr/bin/switchyard", "worker", "--once"]' \
     - "$name" >/dev/null

@@ -231,7 +231,9 @@ down() {
     end emulator
     if docker_answers; then
         leave_no_container
-        docker image rm --force "$image" >/dev/null 2>&1 || true
+        # Those before it, too, which have lost their name to it.
+        made=$(docker image ls --all --quiet --filter "label=switchyard.image=$image")
+        if [ -n "$made" ]; then docker image rm --force $made >/dev/null; fi
     fi
     rm -rf "$state" target/lambda .aws-sam
 }
