@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use serde_json::{Value, json};
 use switchyard_aws::clients::{Clients, Settings};
+use tokio::runtime::Runtime;
 
 /// Who calls.
 #[derive(Clone, Copy)]
@@ -208,7 +210,10 @@ pub(crate) fn wait<T>(patience: u64, what: &str, mut look: impl FnMut() -> Resul
     }
 }
 
-/// Runs one call.
+/// Runs one call. All of them in one runtime: the clients share their connections, which live in it.
 pub(crate) fn block<T>(call: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(call)
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    let runtime =
+        RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime"));
+    runtime.block_on(call)
 }
