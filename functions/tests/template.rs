@@ -168,6 +168,7 @@ fn every_variable_that_is_set_is_read_and_every_one_that_is_read_is_set() {
         "FINDING_PAYLOAD",
         "FINDING_PAYLOAD_URI",
         "POLICY_KEY",
+        "ECS_CONTAINER_METADATA_URI_V4",
         "AWS_REGION",
         "AWS_ENDPOINT_URL",
         "SWITCHYARD_POOL",

@@ -66,7 +66,12 @@ impl Deployed {
         // EC2 and ECS name a machine after its address or id (proc_sys_kernel(5), `hostname`).
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || ['-', '.'].contains(c)).collect();
-        Holder::new(if name.is_empty() { "worker" } else { &name }, self.boot)
+        self.holder_named(if name.is_empty() { "worker" } else { &name })
+    }
+
+    /// The same by another name than the machine's.
+    pub(super) fn holder_named(&self, instance: &str) -> Holder {
+        Holder::new(instance, self.boot)
     }
 
     /// What runs jobs here. `keep` folders of runs are kept for those that follow.
