@@ -3,7 +3,7 @@
 # Programs are built with the words that tests are built with: another choice of packages is another choice of features, and
 # then all of the SDK is compiled again.
 
-.PHONY: demo test check bench soak emulators emulators-stop faults build deploy up down stack-test
+.PHONY: demo test check bench soak emulators emulators-stop faults build deploy rollback up down stack-test
 
 # The yard's main job on this machine: no AWS account, no Docker.
 demo:
@@ -44,6 +44,10 @@ build:
 ENV = dev
 deploy:
 	@sh infra/stack.sh deploy $(ENV)
+
+# What was deployed before the last time, in one command: make rollback ENV=production.
+rollback:
+	@sh infra/stack.sh rollback $(ENV)
 
 # The same template, unchanged, on this machine, with a worker and some findings; `down` leaves nothing of it.
 up:

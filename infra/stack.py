@@ -3,6 +3,9 @@
     parameters ENV [NAME=VALUE...]  the parameters of an environment of samconfig.toml as `sam deploy` takes them, with these
                                     in place of its own
     outputs STACK                   the stack's outputs as NAME=VALUE, for `. FILE` of a shell
+    remember STACK                  keeps the stack's template and parameters, as they are, for a rollback; nothing where
+                                    there is no such stack
+    rollback STACK                  deploys what was remembered, and remembers what it replaces
     bend STACK                      what an emulator takes differently from AWS, after the deployment: see there
     users STACK                     makes users of an emulator, a key each, and prints both as NAME=VALUE
 """
@@ -51,6 +54,64 @@ def outputs(stack):
         print(f"STACK_{name}={value}")
 
 
+REMEMBERED = "deployed/before.json"
+
+
+def described(stack):
+    client = boto3.client("cloudformation")
+    try:
+        found = client.describe_stacks(StackName=stack)["Stacks"][0]
+    except client.exceptions.ClientError as error:
+        if "does not exist" in str(error):
+            return None
+        raise
+    if found["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"):
+        return None
+    return found
+
+
+def of_now(stack, found):
+    # As it was sent: with the functions' code and the nested templates at the places in a bucket that bear their hash.
+    template = boto3.client("cloudformation").get_template(StackName=stack, TemplateStage="Original")["TemplateBody"]
+    chosen = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
+    return {"version": 1, "template": template if isinstance(template, str) else json.dumps(template), "parameters": chosen}
+
+
+def keep(stack, what):
+    # In the bucket of its policies, which keeps every version of everything.
+    bucket = of_stack(stack)["PoliciesBucket"]
+    boto3.client("s3").put_object(Bucket=bucket, Key=REMEMBERED, Body=json.dumps(what).encode())
+
+
+def remember(stack):
+    found = described(stack)
+    if found:
+        keep(stack, of_now(stack, found))
+
+
+def rollback(stack):
+    found = described(stack)
+    if not found:
+        sys.exit(f"there is no stack {stack} that could be rolled back, or it is being changed")
+    bucket = of_stack(stack)["PoliciesBucket"]
+    client = boto3.client("s3")
+    try:
+        before = json.loads(client.get_object(Bucket=bucket, Key=REMEMBERED)["Body"].read())
+    except client.exceptions.NoSuchKey:
+        sys.exit(f"stack {stack} was deployed once: there is nothing before that")
+    now = of_now(stack, found)
+    cloudformation = boto3.client("cloudformation")
+    cloudformation.update_stack(
+        StackName=stack,
+        TemplateBody=before["template"],
+        Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in before["parameters"].items()],
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+    )
+    cloudformation.get_waiter("stack_update_complete").wait(StackName=stack, WaiterConfig={"Delay": 2, "MaxAttempts": 900})
+    keep(stack, now)
+    print(f"stack {stack} is what it was before its last deployment")
+
+
 def bend(stack):
     found = of_stack(stack)
     # Buckets refuse what does not come over TLS, and the emulator speaks plain HTTP.
@@ -96,4 +157,11 @@ def users(stack):
 
 if __name__ == "__main__":
     command, *rest = sys.argv[1:]
-    {"parameters": parameters, "outputs": outputs, "bend": bend, "users": users}[command](*rest)
+    {
+        "parameters": parameters,
+        "outputs": outputs,
+        "remember": remember,
+        "rollback": rollback,
+        "bend": bend,
+        "users": users,
+    }[command](*rest)

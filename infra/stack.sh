@@ -4,9 +4,12 @@
 #   build         the functions as AWS runs them, at target/lambda/NAME/bootstrap; ARCHITECTURE=arm64 for the other one
 #   deploy ENV    deploys them by samconfig.toml's environment ENV, then the policies and the capabilities' task definitions.
 #                 WORKER_IMAGE says which image tasks have, and POLICIES from which folder the policies come
+#   rollback ENV  deploys what was deployed before: its functions, its template, its parameters. Once more, and it is undone
 #   emulate       deploys template.yaml, as it is, to an emulator on this machine: debug builds, users of each role. What is
 #                 where, and their keys, lies in target/stack/env afterwards
 #   up            the same, with policies, a worker of the fleet, and recorded events to look at
+#   again         deploys to that emulator once more, with what lies at target/lambda
+#   back          rolls that back
 #   with CMD...   runs a command with all of target/stack/env in its environment; what did not run before ends after it
 #   env           prints target/stack/env
 #   down          ends all of that and leaves nothing of it
@@ -43,6 +46,8 @@ deploy_stack() {
     stack=$1
     environment=$2
     shift 2
+    # What is there is what a rollback leads to.
+    stack_py remember "$stack" || return
     set -f
     # shellcheck disable=SC2046 # one parameter a word; no value has a blank in it
     failed=0
@@ -144,10 +149,7 @@ emulate() {
     if docker_answers; then sh infra/image.sh "$image"; fi
     start_emulator
     as_root
-    deploy_stack "$prefix" dev "Prefix=$prefix" "WorkerImage=$image" "Operators=user/$prefix-operator" \
-        "Submitters=user/$prefix-submitter" "ExtraEventSources=example.scanner" "LogLevel=${RUST_LOG:-info}" \
-        >"$state/deploy.log" 2>&1 || { tail -n 40 "$state/deploy.log" >&2; exit 1; }
-    stack_py bend "$prefix"
+    again
     (
         umask 077
         {
@@ -166,6 +168,25 @@ emulate() {
         rm "$state/outputs"
         mv "$state/env.new" "$state/env"
     )
+}
+
+again() {
+    as_root
+    deploy_stack "$prefix" dev "Prefix=$prefix" "WorkerImage=$image" "Operators=user/$prefix-operator" \
+        "Submitters=user/$prefix-submitter" "ExtraEventSources=example.scanner" "LogLevel=${RUST_LOG:-info}" \
+        >"$state/deploy.log" 2>&1 || { tail -n 40 "$state/deploy.log" >&2; exit 1; }
+    stack_py bend "$prefix"
+}
+
+back() {
+    as_root
+    stack_py rollback "$prefix"
+    stack_py bend "$prefix"
+}
+
+rollback() {
+    sh infra/tools.sh aws-sam-cli
+    stack_py rollback "$(stack_py parameters "$1" | sed -n 's/^Prefix=//p')"
 }
 
 # Takes one of the users' keys for its own.
@@ -249,7 +270,10 @@ leave_no_container() {
 case ${1:-} in
 build) build_functions ;;
 deploy) deploy "${2:?which environment of samconfig.toml}" ;;
+rollback) rollback "${2:?which environment of samconfig.toml}" ;;
 emulate) emulate ;;
+again) again ;;
+back) back ;;
 up) up ;;
 env) cat "$state/env" ;;
 with)
@@ -269,7 +293,7 @@ with)
     ;;
 down) down ;;
 *)
-    sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,21s/^# \{0,1\}//p' "$0" >&2
     exit 64
     ;;
 esac

@@ -6,6 +6,7 @@ mod deployed;
 mod events;
 mod jobs;
 mod refused;
+mod upgrade;
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
@@ -56,5 +57,7 @@ fn the_deployed_yard_keeps_its_promises() {
             .collect();
         running.into_iter().filter_map(|case| case.join().expect("a case's panic is caught")).collect()
     });
+    // Alone: it puts other functions in the place of those that the cases call.
+    upgrade::upgraded_and_rolled_back(&deployed);
     assert!(failed.is_empty(), "{} of {} cases failed: {failed:#?}", failed.len(), CASES.len());
 }
