@@ -1,19 +1,23 @@
 # Every target installs nothing by itself but what cargo fetches; `bench` says what else it needs and gets it.
+#
+# Programs are built with the words that tests are built with: another choice of packages is another choice of features, and
+# then all of the SDK is compiled again.
 
-.PHONY: demo test check bench soak emulators emulators-stop faults
+.PHONY: demo test check bench soak emulators emulators-stop faults build deploy up down stack-test
 
 # The yard's main job on this machine: no AWS account, no Docker.
 demo:
-	cargo build --package switchyard
+	cargo build --workspace --all-features --bin switchyard
 	sh demo/run.sh "$${CARGO_TARGET_DIR:-target}/debug/switchyard"
 
 # nextest runs each test in a process of its own, side by side; without it cargo's own runner does. The emulators of AWS
-# are started once for all tests, from pinned packages (Python 3.11 or newer).
+# are started once for all tests, from pinned packages (Python 3.11 or newer). The examples are the benchmarks' programs:
+# `check` reads them, `bench` builds them.
 test:
 	@if cargo nextest --version >/dev/null 2>&1; then \
-	    sh infra/emulators/run.sh with cargo nextest run --workspace --all-features --no-fail-fast; \
+	    sh infra/emulators/run.sh with cargo nextest run --workspace --all-features --lib --bins --tests --no-fail-fast; \
 	else \
-	    sh infra/emulators/run.sh with cargo test --workspace --all-features --no-fail-fast; \
+	    sh infra/emulators/run.sh with cargo test --workspace --all-features --lib --bins --tests --no-fail-fast; \
 	fi
 	cargo test --workspace --all-features --doc
 
@@ -27,17 +31,40 @@ emulators-stop:
 # The fault proxy before the emulators, until it is interrupted; then it says what every request would have cost.
 # SEED=N has it fail as AWS fails, the same for the same seed.
 faults:
-	cargo build --package switchyard-faults
+	cargo build --workspace --all-features --bin switchyard-faults
 	@eval "$$(sh infra/emulators/run.sh start)"; \
 	exec "$${CARGO_TARGET_DIR:-target}/debug/switchyard-faults" --upstream "$$SWITCHYARD_TEST_MINISTACK" \
 	    --upstream-for "autoscaling=$$SWITCHYARD_TEST_MOTO" $(if $(SEED),--seed $(SEED),--calm)
 
+# The functions as AWS runs them, at target/lambda. ARCHITECTURE=arm64 for the other processor.
+build:
+	@sh infra/stack.sh build
+
+# To AWS, by the environment of samconfig.toml: make deploy ENV=dev WORKER_IMAGE=...@sha256:... Credentials as the AWS CLI has
+# them. What was deployed before is what AWS rolls back to when it fails.
+ENV = dev
+deploy:
+	@sh infra/stack.sh deploy $(ENV)
+
+# The same template, unchanged, on this machine, with a worker and some findings; `down` leaves nothing of it.
+up:
+	@sh infra/stack.sh up
+
+down:
+	@sh infra/stack.sh down
+
+# Deploys to an emulator and shows that jobs of every kind end there.
+stack-test:
+	@sh infra/stack.sh with cargo test --workspace --all-features --test stack -- --ignored --nocapture
+
 # Writes nothing but build products.
 check:
+	sh infra/check.sh
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --all-features --no-deps --document-private-items
-	cargo run --quiet --package switchyard -- policies check policies
+	cargo build --workspace --all-features --bin switchyard
+	"$${CARGO_TARGET_DIR:-target}/debug/switchyard" policies check policies
 
 # Ours and the peers in turn, in one run; the peers live in a workspace of their own. At the end what a job on AWS costs of
 # requests and dollars, which are counts and need no release build.
@@ -45,15 +72,16 @@ bench:
 	sh bench/install.sh
 	cargo build --release --examples --package switchyard-core --package switchyard-embedded --package switchyard-worker
 	python3 bench/run.py
-	sh infra/emulators/run.sh with cargo test --package switchyard-aws --test requests -- --nocapture --test-threads 1
+	sh infra/emulators/run.sh with cargo test --workspace --all-features --test requests -- --nocapture --test-threads 1
 
 # Long forms of what `test` runs short.
 soak:
 	SWITCHYARD_TEST_KILLS=500 SWITCHYARD_TEST_JOBS=20000 cargo test --release --package switchyard --test crash -- --nocapture
 	PROPTEST_CASES=1000000 cargo test --release --package switchyard-core --all-features --test findings
-	SWITCHYARD_TEST_LOGS_MIB=1024 cargo test --package switchyard --test tool logs_of -- --nocapture
+	SWITCHYARD_TEST_LOGS_MIB=1024 cargo test --workspace --all-features --test tool logs_of -- --nocapture
 	PROPTEST_CASES=100000 cargo test --release --package switchyard-core --all-features --test mapping
 	SWITCHYARD_TEST_SEEDS=2000 sh infra/emulators/run.sh with \
-	    cargo test --package switchyard-aws --test storms -- --nocapture --test-threads 1
-	cargo build --package switchyard
+	    cargo test --workspace --all-features --test storms -- --nocapture --test-threads 1
+	SWITCHYARD_TEST_BOTH_SIDES=1 sh infra/emulators/run.sh with cargo test --workspace --all-features --test crash_points
+	cargo build --workspace --all-features --bin switchyard
 	sh api/conformance/run.sh "$${CARGO_TARGET_DIR:-target}/debug/switchyard" 2000

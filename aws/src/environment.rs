@@ -59,6 +59,9 @@ pub const FINDING_PAYLOAD_URI: &str = "FINDING_PAYLOAD_URI";
 /// The key of the policy that answers the finding: set by a launch.
 pub const POLICY_KEY: &str = "POLICY_KEY";
 
+/// Where a task asks who it is, as ECS sets it (Amazon ECS, "Task metadata endpoint version 4"). It is nobody else's.
+pub const ECS_METADATA: &str = "ECS_CONTAINER_METADATA_URI_V4";
+
 /// The region, as Lambda and ECS set it.
 pub const REGION: &str = "AWS_REGION";
 /// Where all of AWS's services answer instead, such as an emulator. With a service's name behind it,

@@ -66,11 +66,21 @@ impl EmfFlush {
 }
 
 /// The lines for how much stands where, out of everything gathered: what one process asks the ledger about for the whole
-/// yard.
+/// yard. Where nothing stands nothing is said: a metric that is told once in an hour is paid for that hour ($0.30 a month;
+/// Amazon CloudWatch pricing), and an idle yard has a dozen of them at zero.
 pub fn standing(gathered: &[MetricFamily], now: Timestamp) -> String {
-    let gauges: Vec<MetricFamily> =
-        gathered.iter().filter(|family| family.get_field_type() == MetricType::GAUGE).cloned().collect();
-    emf(&gauges, now)
+    let gauges = gathered.iter().filter(|family| family.get_field_type() == MetricType::GAUGE);
+    let told: Vec<MetricFamily> = gauges
+        .filter(|family| family.name() != "switchyard_build_info")
+        .filter_map(|family| {
+            let mut family = family.clone();
+            let some =
+                family.take_metric().into_iter().filter(|metric| metric.get_gauge().get_value() != 0.0).collect();
+            family.set_metric(some);
+            (!family.get_metric().is_empty()).then_some(family)
+        })
+        .collect();
+    emf(&told, now)
 }
 
 /// What was counted between the two: series that did not move are left out, and so is everything that is no count.
@@ -176,9 +186,14 @@ mod tests {
     fn what_stands_where_is_told_apart_from_what_was_counted() {
         let meters = Meters::default();
         meters.refused("x");
-        let lines = standing(&meters.gather(&Depths::default(), &[], at(1)), at(1));
-        assert_eq!(values(&lines, "switchyard_oldest_wait_seconds").len(), 3, "one a tier, also of empty ones");
-        assert!(!lines.contains("switchyard_refused_total"), "{lines}");
+        let tell = |depths: &Depths| standing(&meters.gather(depths, &[], at(5)), at(5));
+        assert_eq!(tell(&Depths::default()), "", "an idle yard says nothing, and costs nothing");
+        let tier = switchyard_core::job::Tier::Priority;
+        let waits = switchyard_core::ports::TierDepth { tier, waiting: 2, held: 0, oldest: at(1) };
+        let lines = tell(&Depths { tiers: vec![waits], ..Depths::default() });
+        assert_eq!(values(&lines, "switchyard_oldest_wait_seconds"), [4.0]);
+        assert_eq!(values(&lines, "switchyard_jobs_waiting"), [2.0]);
+        assert!(!lines.contains("switchyard_refused_total") && !lines.contains("held"), "{lines}");
     }
 
     #[test]

@@ -119,10 +119,13 @@ pub(crate) enum Command {
     /// Show the yard at a glance: pauses, what waits and for how long, limits, what ended.
     Yard,
     /// List what the yard can run.
+    #[command(args_conflicts_with_subcommands = true)]
     Capabilities {
         /// As `policies check`.
         #[arg(long, value_name = "FOLDER")]
         check: Option<PathBuf>,
+        #[command(subcommand)]
+        command: Option<Capabilities>,
     },
     /// Make, list and change the tokens of the yard on this machine; it need not run.
     #[command(subcommand)]
@@ -157,6 +160,45 @@ pub(crate) enum Policies {
         /// The folder.
         folder: PathBuf,
     },
+    /// Check the policies in a folder and put them into force for the yard on AWS, all at once: its processes read them
+    /// within a minute. AWS_REGION says where; nothing is written when they are broken.
+    Push {
+        /// The bucket of the yard's policies.
+        #[arg(long, env = "POLICY_BUCKET", value_name = "NAME")]
+        bucket: String,
+        /// The folder [default: the policies this program was built with].
+        folder: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Capabilities {
+    /// Register a task definition on ECS for each capability with a task image; those that are as they should be are left.
+    Apply(Apply),
+}
+
+/// A definition is made after the worker's: its container `worker` gets the capability's image, the task the smallest size
+/// on Fargate that has what the capability needs, and all else is as it is there. AWS_REGION says where. Definitions of
+/// capabilities that are gone are named, and stay.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 all is registered; 2 the policies are broken, a capability is larger than any task, or --like \
+is none; 7 AWS did not answer, trying again can help; 8 AWS refuses it. What was registered before a failure stays, and is \
+`unchanged` the next time."
+)]
+pub(crate) struct Apply {
+    /// The task definition of the worker: a family, FAMILY:REVISION or an ARN.
+    #[arg(long, env = "ECS_TASK_DEFINITION", value_name = "DEFINITION")]
+    pub(crate) like: String,
+    /// In front of a capability's name: the family of its task definition.
+    #[arg(long, env = "SWITCHYARD_TASK_PREFIX", value_name = "PREFIX")]
+    pub(crate) prefix: String,
+    /// The folder with capabilities.yaml [default: the policies this program was built with].
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) policies: Option<PathBuf>,
+    /// Say what would be registered, and register nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -489,29 +531,29 @@ const WORKER_HELP: &str = "The environment of the yard, as template.yaml sets it
 SWITCHYARD_LOG_GROUP, SWITCHYARD_BUS, POLICY_BUCKET, AWS_REGION. Credentials: those in the environment, else the task's, else \
 the instance's.
 
-At SIGTERM or SIGINT it takes nothing new and gives back what runs, which spends no attempt of it. Once a minute, and at its \
+At SIGTERM or SIGINT it takes nothing new and gives back what runs, which spends no attempt of it; a second one spares the \
+last 20 s, in which a receive that is under way may still bring something to give back. Once a minute, and at its \
 end, it writes what it counted to standard output, in CloudWatch's embedded metric format; its log goes to standard error.
 
 Exit codes: 0 it went home, or the job of --once was settled or was not to be run; 2 the environment is not a yard's; 7 AWS did \
 not answer, trying again can help; 8 what it stands on is not there, or refuses it";
 
-/// What the yard on this machine tells a child.
+/// What the yard on this machine tells a child: all of it, or nothing.
 #[derive(Debug, clap::Args)]
-#[group(requires_all = ["once"])]
 pub(crate) struct Child {
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, required = false, requires_all = ["once", "epoch", "holder", "yard", "boot", "scratch", "blobs"])]
     pub(crate) job: String,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, required = false)]
     pub(crate) epoch: u32,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, required = false)]
     pub(crate) holder: String,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, required = false)]
     pub(crate) yard: String,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, required = false)]
     pub(crate) boot: String,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, required = false)]
     pub(crate) scratch: PathBuf,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, required = false)]
     pub(crate) blobs: PathBuf,
     #[arg(long, hide = true)]
     pub(crate) policies: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! `switchyard`: the yard on one machine, its worker, and the tool that talks to it.
 
+mod apply;
 mod args;
 mod batch;
 mod brakes;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::args::{Args, Command, Policies};
+use crate::args::{Args, Capabilities, Command, Policies};
 use crate::client::Client;
 use crate::exit::Failure;
 
@@ -71,10 +72,12 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Pause(pause) => brakes::pause(&client()?, &pause, json),
         Command::Resume(scope) => brakes::resume(&client()?, &scope, json),
         Command::Yard => brakes::yard(&client()?, json),
-        Command::Capabilities { check: None } => show::capabilities(&client()?, json),
-        Command::Capabilities { check: Some(folder) } | Command::Policies(Policies::Check { folder }) => {
+        Command::Capabilities { command: Some(Capabilities::Apply(asked)), .. } => apply::run(&asked, json),
+        Command::Capabilities { check: None, .. } => show::capabilities(&client()?, json),
+        Command::Capabilities { check: Some(folder), .. } | Command::Policies(Policies::Check { folder }) => {
             policies::check(&folder)
         }
+        Command::Policies(Policies::Push { bucket, folder }) => policies::push(&bucket, folder.as_deref(), json),
         Command::Reload => show::reload(&client()?, json),
         Command::Schedules => schedules::list(&client()?, json),
         Command::Guard(guard) => containers::guard(&guard),

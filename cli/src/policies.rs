@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde_json::json;
+use switchyard_aws::policies_s3::{self, Pushed};
 use switchyard_core::job::Nonce;
 use switchyard_core::policies::{
     CATALOG_FILE, CUSTODIAN, Files, MAPPINGS_FILE, Machine, NotReloaded, PRICES_FILE, Policies, PolicyError,
@@ -19,6 +21,7 @@ use switchyard_worker::policies::{BUILT_IN, built_in};
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
+use crate::cloud::{clients, refused};
 use crate::containers;
 use crate::exit::Failure;
 use crate::show;
@@ -260,6 +263,32 @@ pub(crate) fn check(folder: &Path) -> Result<u8, Failure> {
     let (mappings, folder) = (policies.mappings.iter().count(), folder.display());
     let found = format!("{capabilities} capabilities, {schedules} schedules and {mappings} mappings");
     show::print(&format!("{folder}: {found}, all sound"))?;
+    Ok(0)
+}
+
+/// Puts the policies in a folder, or those built in, into force for the yard on AWS whose policies are in `bucket`.
+pub(crate) fn push(bucket: &str, folder: Option<&Path>, json: bool) -> Result<u8, Failure> {
+    let broken = |wrong| Failure::Policies { wrong, exit: 2 };
+    let files = folder.map_or_else(|| Ok(built_in()), read).map_err(broken)?;
+    let within = |wrong: Violations| folder.map_or(wrong.clone(), |folder| wrong.within(&folder.display().to_string()));
+    let policies = Policies::parse(&files, builtin::ALL, None).map_err(|wrong| broken(within(wrong)))?;
+    for warning in warnings(&policies, folder) {
+        eprintln!("warning: {warning}");
+    }
+    let clients = clients()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|cause| Failure::io("start the runtime", cause))?;
+    let Pushed { written, removed } = runtime.block_on(policies_s3::push(&clients, bucket, &files)).map_err(refused)?;
+    let (digest, capabilities) = (&policies.digest, policies.catalog.iter().count());
+    if json {
+        let told = json!({ "bucket": bucket, "digest": digest, "written": written, "removed": removed });
+        show::print_json(&told)?;
+    } else {
+        show::print(&format!(
+            "{capabilities} capabilities in force within a minute: {written} objects written to bucket {bucket}, {removed} \
+             removed (digest {digest})"
+        ))?;
+    }
     Ok(0)
 }
 

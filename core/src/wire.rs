@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::dispatch;
-    use crate::job::{ClaimToken, Failure, Holder, Job, StopCause};
+    use crate::job::{ClaimToken, Failure, Holder, Job, State, StopCause, TaskEnd, TaskEndCause};
     use crate::ports::{Beat, Claim, Claimed, Message, Order, Outcome, Refusal, Report, Reported, Voucher};
     use crate::route::Limits;
     use crate::route::Venue;
@@ -233,7 +233,11 @@ mod tests {
         let delayed = dispatch::delay(a_job(Venue::Fleet), at(90), at(1), "attempt_failed", "x");
         let mut traced = a_job(Venue::Fleet);
         traced.work.trace = Some("4bf92f3577b34da6a3ce929d0e0e4736".parse().unwrap());
-        vec![a_job(Venue::Inline), running, stopping, succeeded, failed, lost, delayed.job, traced]
+        let end =
+            TaskEnd { at: at(6), cause: TaskEndCause::TakenAway, how: "its task stopped: SpotInterruption".into() };
+        let ended = settle::task_seen_to_end(running.clone(), running.epoch, "worker-1", end, &limits, at(6), 0);
+        let ended = ended.unwrap().unwrap().job;
+        vec![a_job(Venue::Inline), running, stopping, succeeded, failed, lost, delayed.job, traced, ended]
     }
 
     #[test]
@@ -260,6 +264,25 @@ mod tests {
         let text = encode(&a_job(Venue::Fleet));
         let newer = text.replacen('{', r#"{"hint":{"from":"the future"},"#, 1);
         assert_eq!(decode(&newer).unwrap(), a_job(Venue::Fleet));
+    }
+
+    #[test]
+    fn that_a_task_has_ended_is_passed_over_by_a_program_that_knows_nothing_of_it() {
+        let ended = jobs().pop().unwrap();
+        let mut running = ended.clone();
+        let State::Running(run) = &mut running.state else { panic!("{ended:?}") };
+        assert!(run.ended.take().is_some());
+        // As such a program reads it: a field of the state that it does not know. Then the missing beats tell.
+        let unknown = encode(&ended).replacen(r#""ended":"#, r#""later":"#, 1);
+        assert!(unknown.contains("later"), "{unknown}");
+        assert_eq!(decode(&unknown).unwrap(), running);
+        // And as it writes it: without.
+        assert!(!encode(&running).contains(r#""ended":"#));
+        for cause in [TaskEndCause::Exited, TaskEndCause::OutOfMemory, TaskEndCause::TakenAway] {
+            let State::Running(run) = &mut running.state else { panic!() };
+            run.ended = Some(TaskEnd { at: at(7), cause, how: "exit code 1 \"\u{1}".into() });
+            assert_eq!(decode(&encode(&running)).unwrap(), running);
+        }
     }
 
     #[test]

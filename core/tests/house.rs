@@ -1,5 +1,5 @@
-//! The house is as its plan says: ARCHITECTURE.md's map names every source file and nothing else, and `core` builds
-//! without a runtime, a database, HTTP or an SDK.
+//! The house is as its plan says: ARCHITECTURE.md's map names every source file and nothing else, `core` builds without a
+//! runtime, a database, HTTP or an SDK, and programs and tests are made of one build.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -94,4 +94,23 @@ fn core_builds_with_nothing_that_does_io() {
         let forbidden = ["tokio", "mio", "hyper", "axum", "reqwest", "ureq", "rusqlite", "libsqlite3-sys", "bollard"];
         assert!(!forbidden.contains(&name) && !name.starts_with("aws-"), "core must not build with {name}");
     }
+}
+
+/// Every package that the workspace is built of, with the features it is built with, along these edges.
+fn with_features(edges: &str) -> BTreeSet<String> {
+    let mut tree = std::process::Command::new(env!("CARGO"));
+    tree.current_dir(root()).args(["tree", "--offline", "--workspace", "--all-features", "--prefix", "none"]);
+    let told = tree.args(["--format", "{p} {f}", "--edges", edges]).output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let told = String::from_utf8(told.stdout).unwrap();
+    told.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+}
+
+#[test]
+fn programs_and_their_tests_are_built_of_the_same_things() {
+    let (programs, tests) = (with_features("normal,build"), with_features("normal,build,dev"));
+    assert!(programs.len() > 200, "the search has lost its way: {programs:?}");
+    // One feature more for the tests, and all that depends on that package is compiled twice: with the SDK, for minutes.
+    let twice: Vec<&String> = programs.difference(&tests).collect();
+    assert!(twice.is_empty(), "Cargo.toml has to name the features that tests turn on: {twice:#?}");
 }

@@ -136,12 +136,17 @@ fn record(record: &Value) -> Vec<Item> {
     }
 }
 
+/// Why a text is too long for an item, if it is.
+pub(crate) fn too_long(text: &str) -> Option<String> {
+    (text.len() > ITEM_BYTES).then(|| format!("it has {} bytes, and {ITEM_BYTES} is the most", text.len()))
+}
+
 /// What stands in a message: an event, an SNS notification around one, or S3's notification with its records.
 fn message_of(source: Source, message: &str) -> Vec<Item> {
     let item = |brought: Brought| Item { source: source.clone(), brought };
     let unreadable = |reason: String| item(Brought::Unreadable { reason, body: message.to_owned() });
-    if message.len() > ITEM_BYTES {
-        return vec![unreadable(format!("it has {} bytes, and {ITEM_BYTES} is the most", message.len()))];
+    if let Some(reason) = too_long(message) {
+        return vec![unreadable(reason)];
     }
     let value: Value = match serde_json::from_str(message) {
         Ok(value) => value,

@@ -12,7 +12,7 @@ use switchyard_core::job::TraceId;
 use switchyard_core::ports::{PortError, describe};
 use tracing::{info, warn};
 
-use crate::doors::{Answer, Brought, Item, Object, Source, read};
+use crate::doors::{Answer, Brought, Item, Object, Source, read, too_long};
 use crate::objects::{self, NotRead};
 use crate::parked::Parking;
 
@@ -146,6 +146,9 @@ impl Listener {
         let taken = stream::iter(texts).map(|text| async move {
             if Instant::now() >= until {
                 return Became::passing("the invocation's time is over".to_owned());
+            }
+            if let Some(reason) = too_long(&text) {
+                return self.park(source, &reason, &text).await;
             }
             match serde_json::from_str(&text) {
                 Ok(event) => self.deliver(source, &event).await,

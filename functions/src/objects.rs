@@ -3,16 +3,16 @@
 use std::io::Read;
 
 use aws_sdk_s3::Client;
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use serde_json::value::RawValue;
 use switchyard_aws::failure::{code, failed};
-use switchyard_core::ports::{PortError, describe};
+use switchyard_core::ports::PortError;
 
 use crate::doors::Object;
 
 /// The largest object that is read.
 const PACKED_BYTES: usize = 8 * 1024 * 1024;
-/// The most that it may unpack to: it is held in memory, and the function has 256 MiB.
+/// The most that it may unpack to: it is held in memory twice, once in parts, and the function has 512 MiB.
 const UNPACKED_BYTES: usize = 32 * 1024 * 1024;
 /// Events in one object. Each is a write or two, and the function has a minute.
 const EVENTS: usize = 5_000;
@@ -38,10 +38,8 @@ pub async fn texts(client: &Client, object: &Object) -> Result<Vec<String>, NotR
     let mut found = match client.get_object().bucket(&object.bucket).key(&object.key).send().await {
         Ok(found) => found,
         Err(error) if code(&error) == Some("NoSuchKey") => return Err(NotRead::Never("it is not there".to_owned())),
-        Err(error) => {
-            let error = failed("read", &subject, &error);
-            return Err(if error.retryable { NotRead::Passing(error) } else { NotRead::Never(describe(&error)) });
-        }
+        // What it lacks besides, such as a permission, the operator can give: then it comes again from where it was kept.
+        Err(error) => return Err(NotRead::Passing(failed("read", &subject, &error))),
     };
     let mut bytes = Vec::new();
     while let Some(part) = found.body.next().await {
@@ -79,7 +77,8 @@ fn parts(bytes: Vec<u8>) -> Result<Vec<String>, String> {
 fn unpacked(packed: &[u8]) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let most = UNPACKED_BYTES as u64 + 1;
-    GzDecoder::new(packed).take(most).read_to_end(&mut bytes).map_err(|error| format!("not gzip: {error}"))?;
+    // A file may be several put together, as log shippers and `cat` do it (RFC 1952, section 2.2).
+    MultiGzDecoder::new(packed).take(most).read_to_end(&mut bytes).map_err(|error| format!("not gzip: {error}"))?;
     if bytes.len() > UNPACKED_BYTES {
         return Err(format!("it unpacks to over {UNPACKED_BYTES} bytes"));
     }

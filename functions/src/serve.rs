@@ -13,9 +13,27 @@ use tracing::{Instrument, error, info_span, warn};
 
 use crate::opened::Opened;
 
+/// Opens the yard, once for each process. Why it cannot be opened is told in one line, with all causes: Lambda logs it and
+/// starts another process.
+///
+/// # Errors
+///
+/// As [`Opened::from_environment`].
+pub async fn open() -> Result<Arc<Opened>, Error> {
+    start_logging();
+    match Opened::from_environment().await {
+        Ok(opened) => Ok(Arc::new(opened)),
+        Err(failed) => {
+            let error = describe(&failed);
+            error!(error, "the yard cannot be opened");
+            Err(Error::from(error))
+        }
+    }
+}
+
 /// Structured logs on standard output, where Lambda takes them for CloudWatch; RUST_LOG chooses the level, `info` without
 /// it.
-pub fn start_logging() {
+fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).json();
     // A log that cannot be written is lost, and the work goes on.

@@ -1,9 +1,9 @@
 //! Requests as API Gateway and load balancers hand them over, through the router to a yard in memory.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod yard;
 
-use async_trait::async_trait;
+use std::sync::Arc;
+
 use axum::body::to_bytes;
 use axum::http::StatusCode;
 use base64::Engine;
@@ -11,19 +11,13 @@ use base64::prelude::BASE64_STANDARD as STANDARD;
 use lambda_http::request::from_str;
 use serde_json::{Value, json};
 use switchyard_api::admit::Role;
-use switchyard_api::edge::Edge;
 use switchyard_api::tokens::Tokens;
-use switchyard_api::{Api, Budget, Inline, Invocation, router};
+use switchyard_api::{Api, router};
 use switchyard_core::catalog::Catalog;
-use switchyard_core::job::{Holder, Nonce};
 use switchyard_core::memory::Memory;
-use switchyard_core::policies::{NotReloaded, Reload, Reloaded};
-use switchyard_core::ports::{Assignment, Executor, LogSink, Outcome};
 use switchyard_core::route::Limits;
-use switchyard_core::settle::YardDesk;
 use switchyard_functions::callers::{Gateway, Roles};
 use switchyard_functions::http::inward;
-use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 const CATALOG: &str = "version: 1
@@ -35,24 +29,6 @@ capabilities:
     needs: { timeout_seconds: 60 }
 ";
 
-struct Idle;
-
-#[async_trait]
-impl Executor for Idle {
-    async fn run(&self, _: &Assignment, _: &dyn LogSink) -> Outcome {
-        Outcome::Succeeded(None)
-    }
-}
-
-struct BuiltIn;
-
-#[async_trait]
-impl Reload for BuiltIn {
-    async fn reload(&self) -> Result<Reloaded, NotReloaded> {
-        Err(NotReloaded::BuiltIn)
-    }
-}
-
 fn api() -> Arc<Api> {
     let memory = Memory::new(jiff::Timestamp::from_second(1_800_000_000).unwrap(), 7);
     let catalog = Catalog::parse("c.yaml", CATALOG, &[], &std::collections::BTreeMap::new()).unwrap();
@@ -61,22 +37,7 @@ fn api() -> Arc<Api> {
     let mut tokens = Tokens::default();
     tokens.create("edge", Role::Submitter, "s3cret", jiff::Timestamp::UNIX_EPOCH).unwrap();
     gateway.take_tokens(Ok(Some(tokens.to_json())));
-    let invocation = Invocation::default();
-    invocation.begin(std::time::Instant::now() + Duration::from_secs(60));
-    Arc::new(Api {
-        inline: Inline {
-            desk: Arc::new(YardDesk(yard.clone())),
-            executor: Arc::new(Idle),
-            holder: Holder::new("inline", Nonce(1)),
-            places: Arc::new(Semaphore::new(1)),
-            budget: Budget::Rest(invocation),
-        },
-        yard,
-        callers: Arc::new(gateway),
-        edge: Edge::default(),
-        rules: Arc::new(BuiltIn),
-        compute: "lambda",
-    })
+    yard::api(yard, Arc::new(gateway))
 }
 
 /// The event's answer: its status, and its body as JSON where it is.

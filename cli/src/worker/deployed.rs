@@ -66,7 +66,12 @@ impl Deployed {
         // EC2 and ECS name a machine after its address or id (proc_sys_kernel(5), `hostname`).
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || ['-', '.'].contains(c)).collect();
-        Holder::new(if name.is_empty() { "worker" } else { &name }, self.boot)
+        self.holder_named(if name.is_empty() { "worker" } else { &name })
+    }
+
+    /// The same by another name than the machine's.
+    pub(super) fn holder_named(&self, instance: &str) -> Holder {
+        Holder::new(instance, self.boot)
     }
 
     /// What runs jobs here. `keep` folders of runs are kept for those that follow.
@@ -116,21 +121,31 @@ impl Deployed {
     }
 }
 
-/// Raised at the first SIGTERM or SIGINT: what runs is given back. ECS sends SIGTERM 30 s before it ends a task (`stopTimeout`),
-/// and so does a spot interruption of one.
+/// What this process is told by signals.
+#[derive(Clone, Default)]
+pub(super) struct Told {
+    /// Raised at the first: what runs is given back.
+    pub(super) leave: StopSignal,
+    /// Raised at the second: nothing is waited for that comes back by itself.
+    pub(super) hurry: StopSignal,
+}
+
+/// Hears SIGTERM and SIGINT. ECS sends SIGTERM 30 s before it ends a task (`stopTimeout`), also for a spot interruption.
 ///
 /// # Errors
 ///
 /// Signals cannot be heard.
-pub(super) fn leave_at_signals() -> Result<StopSignal, Failure> {
+pub(super) fn hear_signals() -> Result<Told, Failure> {
     let hear = |kind| signal(kind).map_err(|cause| Failure::io("hear signals", cause));
     let (mut interrupt, mut terminate) = (hear(SignalKind::interrupt())?, hear(SignalKind::terminate())?);
-    let leave = StopSignal::default();
-    let told = leave.clone();
+    let told = Told::default();
+    let Told { leave, hurry } = told.clone();
     tokio::spawn(async move {
-        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        info!("told to leave: what runs is given back");
-        told.raise(StopCause::Drain);
+        for signal in [leave, hurry] {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            info!("told to leave: what runs is given back");
+            signal.raise(StopCause::Drain);
+        }
     });
-    Ok(leave)
+    Ok(told)
 }

@@ -16,7 +16,7 @@ use switchyard_worker::roster::Roster;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::deployed::{Deployed, leave_at_signals};
+use super::deployed::{Deployed, Told, hear_signals};
 use crate::args::Worker;
 use crate::cloud::refused;
 use crate::containers;
@@ -38,7 +38,7 @@ pub(super) fn run(worker: &Worker) -> Result<u8, Failure> {
 }
 
 async fn serve(worker: &Worker) -> Result<u8, Failure> {
-    let leave = leave_at_signals()?;
+    let Told { leave, hurry } = hear_signals()?;
     let engine = containers::engine(&worker.containers)?;
     let deployed = Deployed::open().await?;
     let pool = pool(worker, &deployed)?;
@@ -78,10 +78,15 @@ async fn serve(worker: &Worker) -> Result<u8, Failure> {
         never = deployed.keep_up(&mut emf) => match never {},
         never = keep_listed(ledger, &roster, &leave, listed) => match never {},
     }
-    // What a poll that nobody waits for any more has received goes back, and deletions that wait for company go out.
-    deployed.home.lanes.hush().await;
     if let Err(error) = ledger.leave(&holder).await {
         warn!(%error, "this worker stays listed until its time is over");
+    }
+    // A poll that nobody waits for any more may have received something yet, which goes back then; else it is hidden for
+    // its visibility timeout, and comes back by itself.
+    let in_a_hurry = async { if leave.cause().is_none() { leave.raised().await } else { hurry.raised().await } };
+    tokio::select! {
+        () = deployed.home.lanes.hush() => {}
+        _ = in_a_hurry => {}
     }
     deployed.count(&mut emf);
     deployed.tidy();

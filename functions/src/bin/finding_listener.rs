@@ -5,14 +5,12 @@ use std::sync::Arc;
 use lambda_runtime::Error;
 use switchyard_functions::callers::{Gateway, Roles};
 use switchyard_functions::findings::Listener;
-use switchyard_functions::opened::Opened;
 use switchyard_functions::parked::Parking;
 use switchyard_functions::serve;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    serve::start_logging();
-    let opened = Arc::new(Opened::from_environment().await?);
+    let opened = serve::open().await?;
     let listener = Listener {
         // No request comes in here, and so nobody calls.
         api: opened.api(Arc::new(Gateway::new(Roles::default()))),

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use lambda_runtime::Error;
 use switchyard_aws::environment;
 use switchyard_functions::callers::{Gateway, Roles};
-use switchyard_functions::opened::Opened;
 use switchyard_functions::{http, serve};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    serve::start_logging();
-    let opened = Arc::new(Opened::from_environment().await?);
+    let opened = serve::open().await?;
     let list = |name: &str| std::env::var(name).unwrap_or_default();
     let roles = Roles::new(&list(environment::OPERATORS), &list(environment::SUBMITTERS));
     http::serve(opened, Arc::new(Gateway::new(roles))).await

@@ -1,17 +1,13 @@
 //! How tasks ended that could not say so themselves: told by ECS, by EC2, and by Lambda of the function that runs jobs.
 
-use std::sync::Arc;
-
 use lambda_runtime::Error;
-use switchyard_functions::opened::Opened;
 use switchyard_functions::parked::Parking;
 use switchyard_functions::serve;
 use switchyard_functions::tasks::TaskListener;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    serve::start_logging();
-    let opened = Arc::new(Opened::from_environment().await?);
+    let opened = serve::open().await?;
     let listener = TaskListener {
         yard: opened.yard.clone(),
         table: opened.deployment.names.table.clone(),

@@ -1,0 +1,426 @@
+//! The template against the code: what one of the two says twice, both say alike. What a template may not do is said here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use serde_json::{Value, json};
+use switchyard_api::admit::Role;
+use switchyard_aws::clients::{Clients, Settings};
+use switchyard_aws::home::{Home, Keeping, Names};
+use switchyard_aws::lanes_sqs::{RECEIVES, RETENTION, VISIBILITY, dead_queue_name, queue_name};
+use switchyard_core::job::Tier;
+use switchyard_core::memory::Memory;
+use switchyard_core::ports::Lane;
+use switchyard_core::route::Limits;
+
+/// The functions that launch.
+const LAUNCHING: [&str; 4] = ["finding_listener", "http_api", "job_reaper", "task_listener"];
+
+/// What is allowed on everything, because IAM knows nothing narrower.
+const ON_EVERYTHING: [(&str, &str); 2] = [
+    ("ecr:GetAuthorizationToken", "a token is for an account's registry; there is no resource to name"),
+    ("ecs:ListTasks", "IAM knows it by container instances, which Fargate has none of; a condition names the cluster"),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> Value {
+    let text = std::fs::read_to_string(root().join(path)).unwrap();
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The stacks: the root, and those below it by the file that they are in.
+fn stacks() -> Vec<(String, Value)> {
+    let template = read("template.yaml");
+    let nested: Vec<String> = resources(&template, "AWS::CloudFormation::Stack")
+        .map(|(_, stack)| stack["TemplateURL"].as_str().unwrap().to_owned())
+        .collect();
+    let files = std::iter::once("template.yaml".to_owned()).chain(nested);
+    files.map(|file| (file.clone(), read(&file))).collect()
+}
+
+/// The resources of a type, with their properties.
+fn resources<'a>(stack: &'a Value, kind: &'a str) -> impl Iterator<Item = (&'a str, &'a Value)> {
+    let all = stack["Resources"].as_object().unwrap().iter();
+    all.filter(move |(_, resource)| resource["Type"] == kind)
+        .map(|(id, resource)| (id.as_str(), &resource["Properties"]))
+}
+
+/// The functions, by the binary that each runs.
+fn functions(template: &Value) -> BTreeMap<&str, &Value> {
+    let functions = resources(template, "AWS::Serverless::Function");
+    functions
+        .map(|(_, function)| {
+            let code = function["CodeUri"].as_str().unwrap();
+            (code.strip_prefix("target/lambda/").unwrap().strip_suffix('/').unwrap(), function)
+        })
+        .collect()
+}
+
+/// A text, or the one inside of `Fn::Sub`.
+fn text(value: &Value) -> &str {
+    value.as_str().or_else(|| value["Fn::Sub"].as_str()).unwrap_or_else(|| panic!("no text: {value}"))
+}
+
+fn list(value: &Value) -> Vec<&Value> {
+    value.as_array().map_or_else(|| vec![value], |many| many.iter().collect())
+}
+
+/// The statements of all policies of roles and managed policies, with where each stands.
+fn statements(stacks: &[(String, Value)]) -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    for (file, stack) in stacks {
+        for (id, properties) in resources(stack, "AWS::IAM::ManagedPolicy") {
+            for statement in list(&properties["PolicyDocument"]["Statement"]) {
+                found.push((format!("{file} {id}"), statement.clone()));
+            }
+        }
+        for (id, properties) in resources(stack, "AWS::IAM::Role") {
+            for policy in properties["Policies"].as_array().into_iter().flatten() {
+                for statement in list(&policy["PolicyDocument"]["Statement"]) {
+                    found.push((format!("{file} {id}"), statement.clone()));
+                }
+            }
+        }
+    }
+    assert!(found.len() > 20, "{}", found.len());
+    found
+}
+
+/// The names in aws/src/environment.rs, each with its constant.
+fn names() -> BTreeMap<String, String> {
+    let source = std::fs::read_to_string(root().join("aws/src/environment.rs")).unwrap();
+    let constants = source.lines().filter_map(|line| line.strip_prefix("pub const ")?.strip_suffix("\";"));
+    let names: BTreeMap<_, _> = constants
+        .filter_map(|line| line.split_once(": &str = \""))
+        .map(|(constant, name)| (name.to_owned(), constant.to_owned()))
+        // It is the beginning of keys in a bucket, and no variable.
+        .filter(|(_, constant)| constant != "POLICY_PREFIX")
+        .collect();
+    assert!(names.len() > 20, "{names:?}");
+    names
+}
+
+/// The code that processes of a deployed yard are made of.
+fn sources() -> String {
+    fn below(folder: &Path, all: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                below(&path, all);
+            } else if path.extension().is_some_and(|ending| ending == "rs") && !path.ends_with("environment.rs") {
+                all.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let mut all = String::new();
+    for folder in ["aws/src", "cli/src", "functions/src", "worker/src"] {
+        below(&root().join(folder), &mut all);
+    }
+    all
+}
+
+/// What a function finds in its environment.
+fn variables<'a>(template: &'a Value, function: &'a Value) -> BTreeMap<&'a str, &'a Value> {
+    let common = template["Globals"]["Function"]["Environment"]["Variables"].as_object().unwrap();
+    let own = function["Environment"]["Variables"].as_object();
+    common.iter().chain(own.into_iter().flatten()).map(|(name, value)| (name.as_str(), value)).collect()
+}
+
+/// What a task finds in its environment.
+fn of_tasks(stacks: &[(String, Value)]) -> BTreeMap<String, Value> {
+    let definitions = stacks.iter().flat_map(|(_, stack)| resources(stack, "AWS::ECS::TaskDefinition"));
+    let containers = definitions.flat_map(|(_, definition)| list(&definition["ContainerDefinitions"]));
+    containers
+        .flat_map(|container| list(&container["Environment"]))
+        .map(|variable| (variable["Name"].as_str().unwrap().to_owned(), variable["Value"].clone()))
+        .collect()
+}
+
+#[test]
+fn every_variable_that_is_set_is_read_and_every_one_that_is_read_is_set() {
+    let stacks = stacks();
+    let template = &stacks[0].1;
+    let mut set: BTreeSet<String> = of_tasks(&stacks).into_keys().collect();
+    for function in functions(template).values() {
+        set.extend(variables(template, function).into_keys().map(str::to_owned));
+    }
+    // What every program reads to know how much to log, and no part of AWS's affair.
+    assert!(set.remove("RUST_LOG"));
+    let names = names();
+    let code = sources();
+    for name in &set {
+        let constant = names.get(name).unwrap_or_else(|| panic!("{name} is no name of aws/src/environment.rs"));
+        let read = [format!("name::{constant}"), format!("environment::{constant}"), format!("\"{name}\"")];
+        assert!(read.iter().any(|reader| code.contains(reader)), "nobody reads {name}");
+    }
+    // What a launch sets, what Lambda and ECS set, what only whoever starts a worker by hand does.
+    let otherwise = [
+        "SWITCHYARD_JOB_ID",
+        "SWITCHYARD_EPOCH",
+        "FINDING_PAYLOAD",
+        "FINDING_PAYLOAD_URI",
+        "POLICY_KEY",
+        "ECS_CONTAINER_METADATA_URI_V4",
+        "AWS_REGION",
+        "AWS_ENDPOINT_URL",
+        "SWITCHYARD_POOL",
+    ];
+    let all: BTreeSet<String> = set.iter().cloned().chain(otherwise.map(str::to_owned)).collect();
+    // Those of credentials are the services' own.
+    let known: BTreeSet<String> =
+        names.into_keys().filter(|name| all.contains(name) || !name.starts_with("AWS_")).collect();
+    assert_eq!(known, all);
+}
+
+#[test]
+fn no_variable_holds_a_secret() {
+    let stacks = stacks();
+    let template = &stacks[0].1;
+    let mut set: Vec<(String, Value)> = of_tasks(&stacks).into_iter().collect();
+    for function in functions(template).values() {
+        set.extend(variables(template, function).into_iter().map(|(name, value)| (name.to_owned(), value.clone())));
+    }
+    for (name, value) in set {
+        let written = format!("{name} {value}").to_uppercase();
+        for word in ["SECRET", "TOKEN", "PASSWORD", "CREDENTIAL", "PRIVATE", "API_KEY", "ACCESS_KEY", "RESOLVE:"] {
+            assert!(!written.contains(word), "{name}: {word}");
+        }
+    }
+}
+
+#[test]
+fn every_binary_has_a_function_and_the_reverse() {
+    let template = read("template.yaml");
+    let binaries: BTreeSet<String> = std::fs::read_dir(root().join("functions/src/bin"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    let functions = functions(&template);
+    assert_eq!(functions.keys().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>(), binaries);
+    for (binary, function) in functions {
+        assert_eq!(text(&function["FunctionName"]), format!("${{Prefix}}-{binary}"));
+    }
+}
+
+#[test]
+fn every_function_has_a_role_and_a_log_of_its_own() {
+    let template = read("template.yaml");
+    let functions = functions(&template);
+    let roles: BTreeSet<String> = functions.values().map(|function| function["Role"].to_string()).collect();
+    let logs: BTreeSet<String> = functions.values().map(|function| function["LoggingConfig"].to_string()).collect();
+    assert_eq!((roles.len(), logs.len()), (functions.len(), functions.len()));
+    assert!(!roles.contains("null") && !logs.contains("null"));
+}
+
+#[test]
+fn only_what_iam_knows_nothing_narrower_for_is_allowed_on_everything() {
+    let mut found = BTreeSet::new();
+    for (place, statement) in statements(&stacks()) {
+        assert_eq!(statement["Effect"], "Allow", "{place}");
+        assert!(statement.get("NotAction").is_none() && statement.get("NotResource").is_none(), "{place}");
+        for action in list(&statement["Action"]) {
+            let action = action.as_str().unwrap();
+            assert!(!action.contains('*'), "{place}: {action}");
+            if list(&statement["Resource"]).into_iter().any(|resource| resource == "*") {
+                found.insert(action.to_owned());
+            }
+        }
+    }
+    let listed: BTreeSet<String> = ON_EVERYTHING.iter().map(|(action, _)| (*action).to_owned()).collect();
+    assert_eq!(found, listed);
+}
+
+#[test]
+fn only_functions_that_launch_may_launch() {
+    let stacks = stacks();
+    let template = &stacks[0].1;
+    // One policy allows it,
+    let allowing: BTreeSet<String> = statements(&stacks)
+        .into_iter()
+        .filter(|(_, statement)| {
+            let actions = list(&statement["Action"]);
+            actions
+                .iter()
+                .any(|action| matches!(action.as_str(), Some("ecs:RunTask" | "iam:PassRole" | "ecs:StopTask")))
+        })
+        .map(|(place, _)| place)
+        .collect();
+    assert_eq!(allowing, BTreeSet::from(["infra/cluster.yaml Launch".to_owned()]));
+    // and those that launch have it, and what to launch with.
+    let role =
+        |function: &Value| &template["Resources"][function["Role"]["Fn::GetAtt"][0].as_str().unwrap()]["Properties"];
+    for (name, function) in functions(template) {
+        let launches = LAUNCHING.contains(&name);
+        let policies = role(function)["ManagedPolicyArns"].to_string();
+        assert_eq!(policies.contains("LaunchPolicy"), launches, "{name}");
+        let set = variables(template, function);
+        for variable in ["ECS_CLUSTER", "ECS_TASK_DEFINITION", "SWITCHYARD_JOB_RUNNER"] {
+            assert_eq!(set.contains_key(variable), launches, "{name}: {variable}");
+        }
+        // Lambda itself invokes what an invocation's failure is told to; that is the one other permission to invoke.
+        let own = role(function)["Policies"].to_string();
+        assert_eq!(own.contains("lambda:InvokeFunction"), name == "job_runner", "{name}");
+    }
+    let tasks = &stacks.iter().find(|(file, _)| file == "infra/cluster.yaml").unwrap().1["Resources"]["TaskRole"];
+    assert!(!tasks.to_string().contains("Launch") && !tasks.to_string().contains("Drain"));
+}
+
+#[test]
+fn the_routes_are_those_of_the_api_and_each_role_may_call_its_own() {
+    let api = read("infra/api.yaml");
+    let mut found = BTreeMap::new();
+    for (_, route) in resources(&api, "AWS::ApiGatewayV2::Route") {
+        let open = route["AuthorizationType"] == "NONE";
+        if !open {
+            assert_eq!(route["AuthorizationType"], json!({ "Fn::If": ["Jwt", "JWT", "AWS_IAM"] }));
+        }
+        found.insert(route["RouteKey"].as_str().unwrap().to_owned(), open);
+    }
+    let table = switchyard_api::routes::table();
+    let wanted = table.iter().map(|route| (format!("{} {}", route.method, route.path), route.least.is_none()));
+    assert_eq!(found, wanted.collect::<BTreeMap<_, _>>());
+
+    for (policy, role) in [("Viewers", Role::Viewer), ("Submitters", Role::Submitter), ("Operators", Role::Operator)] {
+        let statement = &api["Resources"][policy]["Properties"]["PolicyDocument"]["Statement"][0];
+        assert_eq!(statement["Action"], "execute-api:Invoke");
+        let stage = "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:${Api}/$default/";
+        let allowed: BTreeSet<_> = list(&statement["Resource"])
+            .into_iter()
+            .map(|one| text(one).strip_prefix(stage).unwrap().to_owned())
+            .collect();
+        let its = table.iter().filter(|route| route.least.is_some_and(|least| role >= least));
+        let its: BTreeSet<_> =
+            its.map(|route| format!("{}{}", route.method, route.path.replace("{id}", "*"))).collect();
+        assert_eq!(allowed, its, "{role}");
+    }
+}
+
+#[test]
+fn the_queues_are_those_that_the_lanes_know() {
+    let queues = read("infra/queues.yaml");
+    let by_name: BTreeMap<String, &Value> = resources(&queues, "AWS::SQS::Queue")
+        .map(|(_, queue)| (text(&queue["QueueName"]).replace("${Prefix}", "yard"), queue))
+        .collect();
+    let mut known = BTreeSet::from(
+        ["yard-findings", "yard-findings-dead", "yard-undelivered-dead", "yard-failed-dead"].map(str::to_owned),
+    );
+    for pool in Limits::default().pools.iter().map(|pool| pool.name) {
+        for tier in Tier::ALL {
+            let lane = Lane { pool, tier };
+            let queue = by_name[&queue_name("yard", &lane)];
+            assert_eq!(queue["VisibilityTimeout"], VISIBILITY.as_secs());
+            assert_eq!(queue["MessageRetentionPeriod"], RETENTION.as_secs());
+            assert_eq!(queue["RedrivePolicy"]["maxReceiveCount"], RECEIVES);
+            let dead = queue["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0].as_str().unwrap();
+            assert_eq!(
+                text(&queues["Resources"][dead]["Properties"]["QueueName"]).replace("${Prefix}", "yard"),
+                dead_queue_name("yard", &lane)
+            );
+            known.extend([queue_name("yard", &lane), dead_queue_name("yard", &lane)]);
+        }
+    }
+    assert_eq!(by_name.keys().cloned().collect::<BTreeSet<_>>(), known);
+    for (name, queue) in by_name {
+        assert_eq!(queue["SqsManagedSseEnabled"], true, "{name}");
+        assert_eq!(queue["MessageRetentionPeriod"], RETENTION.as_secs(), "{name}");
+        assert_eq!(queue.get("RedrivePolicy").is_none(), name.ends_with("-dead"), "{name}");
+    }
+    let inbox = &queues["Resources"]["Inbox"]["Properties"];
+    let template = read("template.yaml");
+    let timeout = functions(&template)["finding_listener"]["Timeout"].as_u64().unwrap();
+    assert!(inbox["VisibilityTimeout"].as_u64().unwrap() >= 6 * timeout);
+}
+
+#[test]
+fn nothing_that_could_not_be_delivered_is_dropped() {
+    let stacks = stacks();
+    let mut targets = 0;
+    for (file, stack) in &stacks {
+        for (id, rule) in resources(stack, "AWS::Events::Rule") {
+            for target in list(&rule["Targets"]) {
+                assert_eq!(target["DeadLetterConfig"]["Arn"], json!({ "Ref": "UndeliveredArn" }), "{file} {id}");
+                targets += 1;
+            }
+        }
+        for (id, subscription) in resources(stack, "AWS::SNS::Subscription") {
+            assert!(subscription.get("RedrivePolicy").is_some(), "{file} {id}");
+        }
+        for (id, mapping) in resources(stack, "AWS::Lambda::EventSourceMapping") {
+            assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]), "{file} {id}");
+        }
+    }
+    assert!(targets > 8, "{targets}");
+    for (name, function) in functions(&stacks[0].1) {
+        let config = &function["EventInvokeConfig"];
+        match name {
+            // Invoked synchronously; the next minute.
+            "http_api" => assert!(config.is_null()),
+            "job_reaper" => assert_eq!(config["MaximumRetryAttempts"], 0),
+            _ => assert!(config["DestinationConfig"]["OnFailure"].is_object(), "{name}"),
+        }
+    }
+}
+
+/// What the ledger asks DynamoDB for when it makes its table: the first request of `declare`, taken by a listener.
+async fn declared() -> Value {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut settings = Settings::new("us-east-1");
+    settings.endpoint = Some(format!("http://{}", listener.local_addr().unwrap()));
+    settings.attempts = 1;
+    let taken = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut read = Vec::new();
+        let body = loop {
+            let mut some = [0; 4096];
+            let n = stream.read(&mut some).unwrap();
+            assert!(n > 0, "the request ends early");
+            read.extend_from_slice(&some[..n]);
+            let text = String::from_utf8_lossy(&read).into_owned();
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let length =
+                head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
+            if body.len() >= length.unwrap().parse().unwrap() {
+                break body.to_owned();
+            }
+        };
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}").unwrap();
+        serde_json::from_str(&body).unwrap()
+    });
+    let credentials = SharedCredentialsProvider::new(Credentials::new("nobody", "nothing", None, None, "test"));
+    let clients = Clients::new(settings, credentials);
+    let home = Home::new(&clients, Names::called("yard"), Keeping::default(), Arc::new(Memory::default()));
+    home.ledger.declare().await.unwrap_err();
+    taken.join().unwrap()
+}
+
+#[tokio::test]
+async fn the_table_is_the_one_that_the_ledger_makes() {
+    let declared = declared().await;
+    let storage = read("infra/storage.yaml");
+    let table = &storage["Resources"]["Table"]["Properties"];
+    let sorted = |value: &Value, by: &str| {
+        let mut all = value.as_array().unwrap().clone();
+        all.sort_by_key(|one| one[by].to_string());
+        all
+    };
+    assert_eq!(
+        sorted(&table["AttributeDefinitions"], "AttributeName"),
+        sorted(&declared["AttributeDefinitions"], "AttributeName")
+    );
+    assert_eq!(table["KeySchema"], declared["KeySchema"]);
+    assert_eq!(table["BillingMode"], declared["BillingMode"]);
+    assert_eq!(
+        sorted(&table["GlobalSecondaryIndexes"], "IndexName"),
+        sorted(&declared["GlobalSecondaryIndexes"], "IndexName")
+    );
+    // Declared apart from the table, and tested with it on an emulator.
+    assert_eq!(table["TimeToLiveSpecification"], json!({ "AttributeName": "gone", "Enabled": true }));
+}
