@@ -77,6 +77,7 @@ bench:
 # Long forms of what `test` runs short.
 soak:
 	SWITCHYARD_TEST_KILLS=500 SWITCHYARD_TEST_JOBS=20000 cargo test --release --package switchyard --test crash -- --nocapture
+	SWITCHYARD_TEST_KILLS=100 cargo test --release --package switchyard --test limits -- --nocapture
 	PROPTEST_CASES=1000000 cargo test --release --package switchyard-core --all-features --test findings
 	SWITCHYARD_TEST_LOGS_MIB=1024 cargo test --workspace --all-features --test tool logs_of -- --nocapture
 	PROPTEST_CASES=100000 cargo test --release --package switchyard-core --all-features --test mapping
