@@ -11,12 +11,13 @@ demo:
 	sh demo/run.sh "$${CARGO_TARGET_DIR:-target}/debug/switchyard"
 
 # nextest runs each test in a process of its own, side by side; without it cargo's own runner does. The emulators of AWS
-# are started once for all tests, from pinned packages (Python 3.11 or newer).
+# are started once for all tests, from pinned packages (Python 3.11 or newer). The examples are the benchmarks' programs:
+# `check` reads them, `bench` builds them.
 test:
 	@if cargo nextest --version >/dev/null 2>&1; then \
-	    sh infra/emulators/run.sh with cargo nextest run --workspace --all-features --no-fail-fast; \
+	    sh infra/emulators/run.sh with cargo nextest run --workspace --all-features --lib --bins --tests --no-fail-fast; \
 	else \
-	    sh infra/emulators/run.sh with cargo test --workspace --all-features --no-fail-fast; \
+	    sh infra/emulators/run.sh with cargo test --workspace --all-features --lib --bins --tests --no-fail-fast; \
 	fi
 	cargo test --workspace --all-features --doc
 
@@ -80,10 +81,12 @@ bench:
 # Long forms of what `test` runs short.
 soak:
 	SWITCHYARD_TEST_KILLS=500 SWITCHYARD_TEST_JOBS=20000 cargo test --release --package switchyard --test crash -- --nocapture
+	SWITCHYARD_TEST_KILLS=100 cargo test --release --package switchyard --test limits -- --nocapture
 	PROPTEST_CASES=1000000 cargo test --release --package switchyard-core --all-features --test findings
 	SWITCHYARD_TEST_LOGS_MIB=1024 cargo test --workspace --all-features --test tool logs_of -- --nocapture
 	PROPTEST_CASES=100000 cargo test --release --package switchyard-core --all-features --test mapping
 	SWITCHYARD_TEST_SEEDS=2000 sh infra/emulators/run.sh with \
 	    cargo test --workspace --all-features --test storms -- --nocapture --test-threads 1
+	SWITCHYARD_TEST_BOTH_SIDES=1 sh infra/emulators/run.sh with cargo test --workspace --all-features --test crash_points
 	cargo build --workspace --all-features --bin switchyard
 	sh api/conformance/run.sh "$${CARGO_TARGET_DIR:-target}/debug/switchyard" 2000

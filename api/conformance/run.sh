@@ -5,7 +5,7 @@
 # Exits with 0 when nothing was found, 1 when something was, 77 when the tools cannot be had.
 set -eu
 switchyard=$1
-examples=${2:-50}
+examples=${2:-20}
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 tools=${CARGO_TARGET_DIR:-$here/../../target}/conformance
 work=$(mktemp -d)

@@ -121,8 +121,8 @@ fn a_yard_with_nothing_to_do_does_nothing() {
 #[test]
 fn a_yard_killed_again_and_again_keeps_every_job_it_accepted() {
     let seed = Chance::seed();
-    let kills = number("SWITCHYARD_TEST_KILLS").unwrap_or(50);
-    let jobs = number("SWITCHYARD_TEST_JOBS").unwrap_or(2000);
+    let kills = number("SWITCHYARD_TEST_KILLS").unwrap_or(25);
+    let jobs = number("SWITCHYARD_TEST_JOBS").unwrap_or(1000);
     println!("SWITCHYARD_TEST_SEED={seed} SWITCHYARD_TEST_KILLS={kills} SWITCHYARD_TEST_JOBS={jobs}");
     let began = Instant::now();
     let mut yard = Yard::open(4, 4);

@@ -44,7 +44,7 @@ fn most_at_once(runs: &BTreeMap<(String, u64), Run>) -> u32 {
 #[test]
 fn a_limit_is_kept_and_reached_however_often_the_yard_is_killed() {
     let seed = Chance::seed();
-    let kills = number("SWITCHYARD_TEST_KILLS").unwrap_or(12);
+    let kills = number("SWITCHYARD_TEST_KILLS").unwrap_or(8);
     println!("SWITCHYARD_TEST_SEED={seed} SWITCHYARD_TEST_KILLS={kills}");
     let mut chance = Chance::new(seed);
     // More slots than the limit: it is the limit that holds jobs back.

@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
-    let dynamodb = &aws_sdk_dynamodb::Client::new(&config);
-    let clients = &(aws_sdk_s3::Client::new(&config), aws_sdk_sqs::Client::new(&config));
-    run(service_fn(async move |_: LambdaEvent<Value>| {
+    let dynamodb = aws_sdk_dynamodb::Client::new(&config);
+    let clients = (aws_sdk_s3::Client::new(&config), aws_sdk_sqs::Client::new(&config));
+    run(service_fn(async |_: LambdaEvent<Value>| {
         let key = AttributeValue::S("one".to_owned());
         let got = dynamodb.get_item().table_name("table").key("id", key).send().await?;
         // They are kept as a function that needs them would keep them.
-        std::hint::black_box(clients);
+        std::hint::black_box(&clients);
         Ok::<_, Error>(json!({ "found": got.item.is_some() }))
     }))
     .await
