@@ -9,7 +9,8 @@
 //! | `job_reaper` | a schedule, each minute | looks after what is overdue, and keeps the clock |
 //!
 //! A process serves one invocation at a time and is frozen between two: what an invocation began must have ended when
-//! it answers, and what it counted is written then.
+//! it answers, and what it counted is written then. A panic ends it, for cargo-lambda builds it so: Lambda starts another,
+//! the invocation is repeated as its source has it, and whatever the first had claimed is the reaper's to find.
 
 pub mod opened;
 pub mod serve;
