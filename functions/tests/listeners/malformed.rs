@@ -134,6 +134,13 @@ async fn an_object_that_holds_no_events_is_parked_by_its_place_and_one_bad_event
         assert_eq!(parked[0].body == format!("s3://drop/{key}"), by_place, "{key}");
         assert_eq!((scene.jobs().await.len(), &told["parked"]), (jobs, &json!(1)), "{key}");
     }
+    // As `cat` and log shippers put packed files together.
+    let scene = Scene::new().await;
+    let packed: Vec<Vec<u8>> = (0..3).map(|n| gzip(format!("{}\n", a_finding(&format!("i-{n}"))).as_bytes())).collect();
+    scene.buckets.put("drop/several.gz", packed.concat());
+    let told = scene.hear(s3_notification(&["several.gz"])).await.unwrap();
+    assert_eq!((&told["events"], scene.jobs().await.len()), (&json!(3), 3), "all of them are read");
+
     let scene = Scene::new().await;
     for (key, bytes) in [("empty", vec![]), ("blank", b"\n\n".to_vec()), ("none", b"[]".to_vec()), ("zip", gzip(b""))] {
         scene.buckets.put(&format!("drop/{key}"), bytes);

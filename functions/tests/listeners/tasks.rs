@@ -233,6 +233,16 @@ async fn in_whatever_order_and_number_its_events_come_a_task_ends_once() {
 }
 
 #[tokio::test]
+async fn a_task_that_is_about_to_stop_has_not_ended() {
+    let scene = Scene::claimed(Place::Fargate, TASK).await;
+    for status in ["PROVISIONING", "PENDING", "ACTIVATING", "RUNNING", "DEACTIVATING", "STOPPING", "DEPROVISIONING"] {
+        let told = scene.hear(scene.task(status, json!({ "stopCode": "SpotInterruption" }))).await;
+        assert_eq!(told["heard"], json!("nothing"), "{status}");
+    }
+    assert_eq!(reasons(&scene.job().await), ["claimed"]);
+}
+
+#[tokio::test]
 async fn a_report_that_was_under_way_counts_and_what_ecs_said_does_not() {
     for event in ["EssentialContainerExited", "SpotInterruption", "UserInitiated"] {
         let scene = Scene::claimed(Place::Fargate, TASK).await;
