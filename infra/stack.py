@@ -5,7 +5,7 @@
     outputs STACK                   the stack's outputs as NAME=VALUE, for `. FILE` of a shell
     remember STACK                  keeps the stack's template and parameters, as they are, for a rollback; nothing where
                                     there is no such stack
-    rollback STACK                  deploys what was remembered, and remembers what it replaces
+    rollback STACK                  deploys the last remembered that is another than what is there, which it remembers
     bend STACK                      what an emulator takes differently from AWS, after the deployment: see there
     users STACK                     makes users of an emulator, a key each, and prints both as NAME=VALUE
 """
@@ -77,16 +77,24 @@ def of_now(stack, found):
     return {"version": 1, "template": template if isinstance(template, str) else json.dumps(template), "parameters": chosen}
 
 
-def keep(stack, what):
-    # In the bucket of its policies, which keeps every version of everything.
-    bucket = of_stack(stack)["PoliciesBucket"]
+# A version of this object for each: the bucket of policies keeps all of them.
+def keep(bucket, what):
     boto3.client("s3").put_object(Bucket=bucket, Key=REMEMBERED, Body=json.dumps(what).encode())
+
+
+def remembered(bucket):
+    """What was kept, the latest first."""
+    client = boto3.client("s3")
+    for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=REMEMBERED):
+        for version in page.get("Versions", []):
+            got = client.get_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
+            yield json.loads(got["Body"].read())
 
 
 def remember(stack):
     found = described(stack)
     if found:
-        keep(stack, of_now(stack, found))
+        keep(of_stack(stack)["PoliciesBucket"], of_now(stack, found))
 
 
 def rollback(stack):
@@ -94,12 +102,13 @@ def rollback(stack):
     if not found:
         sys.exit(f"there is no stack {stack} that could be rolled back, or it is being changed")
     bucket = of_stack(stack)["PoliciesBucket"]
-    client = boto3.client("s3")
-    try:
-        before = json.loads(client.get_object(Bucket=bucket, Key=REMEMBERED)["Body"].read())
-    except client.exceptions.NoSuchKey:
-        sys.exit(f"stack {stack} was deployed once: there is nothing before that")
     now = of_now(stack, found)
+    # The latest may be what is there: a deployment that changed nothing, failed, or was not confirmed has kept it, too.
+    before = next((each for each in remembered(bucket) if each != now), None)
+    if not before:
+        sys.exit(f"nothing is remembered of stack {stack} that is another than what is there")
+    # First, so that the way forth is known however the way back ends.
+    keep(bucket, now)
     cloudformation = boto3.client("cloudformation")
     cloudformation.update_stack(
         StackName=stack,
@@ -108,7 +117,6 @@ def rollback(stack):
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
     cloudformation.get_waiter("stack_update_complete").wait(StackName=stack, WaiterConfig={"Delay": 2, "MaxAttempts": 900})
-    keep(stack, now)
     print(f"stack {stack} is what it was before its last deployment")
 
 

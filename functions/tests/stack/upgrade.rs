@@ -38,6 +38,9 @@ pub(crate) fn upgraded_and_rolled_back(yard: &Deployed) {
     stack("again");
     let next = code(yard);
     assert!(before.iter().zip(&next).all(|(before, next)| before != next), "all five are others: {before:?} {next:?}");
+    // A deployment that changes nothing takes nothing from the way back.
+    stack("again");
+    assert_eq!(code(yard), next);
     jobs.push(yard.submit("stack-quick", &json!({})));
     jobs.push(
         yard.submit("stack-unmeasured", &json!({ "event": { "source": "x", "detail-type": "y", "detail": {} } })),
