@@ -136,10 +136,14 @@ def bend(stack):
             for statement in document["Statement"]:
                 actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
                 batches = [f"{action}Batch" for action in actions if action in BATCHED]
-                statement["Action"] = actions + batches
+                statement["Action"] = actions + [batch for batch in batches if batch not in actions]
                 if "ecs:cluster" in json.dumps(statement.get("Condition", {})):
                     statement["Resource"] = statement.pop("Condition")["ArnEquals"]["ecs:cluster"]
             if json.dumps(document) != before:
+                # A policy has at most five versions, and each deployment makes one: those in force before are not needed.
+                for old in iam.list_policy_versions(PolicyArn=policy["Arn"])["Versions"]:
+                    if not old["IsDefaultVersion"]:
+                        iam.delete_policy_version(PolicyArn=policy["Arn"], VersionId=old["VersionId"])
                 iam.create_policy_version(
                     PolicyArn=policy["Arn"], PolicyDocument=json.dumps(document), SetAsDefault=True
                 )
