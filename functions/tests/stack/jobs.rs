@@ -110,8 +110,11 @@ pub(crate) fn task(yard: &Deployed) {
     let id = yard.submit("stack-task", &json!({}));
     let job = yard.ended(&id, 120);
     ran_at(&job, "fargate");
-    let logs = said(&yard.cli(User::Viewer, &["logs", &id]));
-    assert!(logs.contains("127.0.0.1"), "{logs}");
+    // CloudWatch Logs shows what it has taken a moment later.
+    wait(30, "what it printed", || {
+        let logs = said(&yard.cli(User::Viewer, &["logs", &id]));
+        if logs.contains("127.0.0.1") { Ok(()) } else { Err(logs) }
+    });
 }
 
 pub(crate) fn unlaunched(yard: &Deployed) {
