@@ -1,16 +1,19 @@
 //! The API over API Gateway and a load balancer: their events become requests for the one router.
 
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
+use axum::response::IntoResponse;
 use lambda_http::{Error, Request, RequestExt, service_fn};
-use switchyard_api::{Api, router};
+use switchyard_api::{Problem, router};
 use tower::ServiceExt;
 
 use crate::callers::Gateway;
-use crate::opened::Opened;
-use crate::serve::{Counted, left};
+use crate::opened::Place;
+use crate::serve::{Counted, Opening, left};
 
 /// The longest a request may take, wherever the function's own time ends: API Gateway gives up after 30 s, and its clock
 /// began before this one.
@@ -23,18 +26,22 @@ const TOKENS: &str = "tokens.json";
 /// # Errors
 ///
 /// The Runtime API cannot be reached.
-pub async fn serve(opened: Arc<Opened>, gateway: Arc<Gateway>) -> Result<(), Error> {
-    let api: Arc<Api> = opened.api(Arc::clone(&gateway) as _);
-    let router = router(api);
+pub async fn serve(place: Place, gateway: Arc<Gateway>) -> Result<(), Error> {
+    let opening = Opening::new(place, |_| OnceLock::new());
     let counted = Counted::default();
     lambda_http::run(service_fn(async |request: Request| {
         let left = request.lambda_context_ref().map_or(PATIENCE, left).min(PATIENCE);
-        opened.begin(left).await;
+        let (opened, routes) = match opening.begin(left).await {
+            Ok(begun) => begun,
+            // The next request opens it, if it can be opened then.
+            Err(failed) => return Ok::<_, Infallible>(Problem::from(failed).into_response()),
+        };
         if gateway.wants_tokens(&request) {
             gateway.take_tokens(opened.policies.object(TOKENS).await);
         }
-        let answered = router.clone().oneshot(inward(request)).await;
-        counted.write(&opened);
+        let routes: &Router = routes.get_or_init(|| router(opened.api(Arc::clone(&gateway) as _)));
+        let answered = routes.clone().oneshot(inward(request)).await;
+        counted.write(opened);
         answered
     }))
     .await

@@ -1,7 +1,7 @@
-//! The yard as a function opens it: once for each process, before its first invocation, while Lambda grants it a whole
-//! processor.
+//! The yard as a function opens it: what its environment says is read and checked when the process starts; the doors are
+//! opened, and the policies read, by its first invocation. A process that Lambda started ahead and never invokes has cost a
+//! millisecond, and one that cannot reach AWS yet is not thrown away for it.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,29 +17,35 @@ use switchyard_core::job::{Holder, Nonce};
 use switchyard_core::policies::{Reload, Shelf};
 use switchyard_core::ports::{Ambient, Desk, Executor, PortError, Yard};
 use switchyard_core::settle::YardDesk;
-use switchyard_worker::builtin;
-use switchyard_worker::executor::LocalExecutor;
+use switchyard_worker::builtin::{self, BuiltinExecutor};
 use switchyard_worker::policies::built_in;
-use switchyard_worker::scratch::Scratch;
 use switchyard_worker::system::System;
 use tokio::sync::Semaphore;
 
-/// Where a run finds a folder: the one place that a function may write to (Lambda, "Runtime environment").
-const SCRATCH: &str = "/tmp/switchyard";
 /// What an invocation keeps for its answer, its settlement and what it has counted.
 const RESERVE: Duration = Duration::from_secs(2);
 /// The longest that an answer over HTTP is held back: API Gateway gives up after 30 s (HTTP API quotas).
 const WAIT: Duration = Duration::from_secs(25);
 
-/// A yard that cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The environment is not a deployed yard's.
-    #[error(transparent)]
-    Environment(#[from] EnvironmentError),
-    /// The policies cannot be read, or are broken.
-    #[error("the yard's policies cannot be put into force")]
-    Policies(#[source] PortError),
+/// The yard that this process's environment tells of, not opened yet.
+pub struct Place {
+    deployment: Deployment,
+    clients: Clients,
+}
+
+impl Place {
+    /// Reads and checks the environment. Nothing is asked of AWS, and nothing is made that a first invocation may never
+    /// need.
+    ///
+    /// # Errors
+    ///
+    /// A variable is missing or wrong.
+    pub fn from_environment() -> Result<Self, EnvironmentError> {
+        let get = |name: &str| std::env::var(name).ok();
+        let deployment = Deployment::read(&get)?;
+        let clients = Clients::new(Settings::read(&get)?, credentials::of_function()?);
+        Ok(Self { deployment, clients })
+    }
 }
 
 /// The yard, open.
@@ -61,44 +67,41 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens the yard that this process's environment tells of.
+    /// Opens the yard: its doors, and its policies.
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; Lambda starts another process, and the invocation is repeated as its source has it.
-    pub async fn from_environment() -> Result<Self, OpenError> {
-        let get = |name: &str| std::env::var(name).ok();
-        let deployment = Deployment::read(&get)?;
-        let clients = Clients::new(Settings::read(&get)?, credentials::of_function()?);
+    /// The policies cannot be read, or are broken. The invocation is repeated as its source has it, and opens it again.
+    pub async fn open(place: &Place) -> Result<Self, PortError> {
+        let Place { deployment, clients } = place;
         let ambient: Arc<dyn Ambient> = Arc::new(System);
         let shelf = Arc::new(Shelf::default());
         let parse = deployment.parser(builtin::ALL);
         let policies = S3Policies::new(
-            &clients,
+            clients,
             &deployment.policies,
             Arc::clone(&shelf),
             parse,
             built_in(),
             Arc::clone(&ambient),
         );
-        policies.load().await.map_err(OpenError::Policies)?;
-        let (home, yard) = deployment.open(&clients, shelf, Arc::clone(&ambient));
+        policies.load().await?;
+        let (home, yard) = deployment.open(clients, shelf, Arc::clone(&ambient));
         let boot = ambient.nonce();
-        let policies = Arc::new(policies);
-        Ok(Self { deployment, clients, home, yard, policies, invocation: Invocation::default(), boot })
+        Ok(Self {
+            deployment: deployment.clone(),
+            clients: clients.clone(),
+            home,
+            yard,
+            policies: Arc::new(policies),
+            invocation: Invocation::default(),
+            boot,
+        })
     }
 
     /// What runs jobs in this process: built-ins, and no programs or images.
     pub fn executor(&self) -> Arc<dyn Executor> {
-        Arc::new(LocalExecutor {
-            shelf: Arc::clone(&self.yard.shelf),
-            scratch: Scratch::new(Path::new(SCRATCH), 0),
-            yard: self.deployment.names.table.clone(),
-            boot: self.boot,
-            engine: None,
-            task: None,
-            ambient: Arc::clone(&self.yard.ambient),
-        })
+        Arc::new(BuiltinExecutor { shelf: Arc::clone(&self.yard.shelf), ambient: Arc::clone(&self.yard.ambient) })
     }
 
     /// The desk of jobs that run in this process.

@@ -2,44 +2,78 @@
 //! is written when it ends.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use lambda_runtime::{Context, Error, LambdaEvent, service_fn};
 use serde_json::Value;
 use switchyard_aws::metrics_emf::EmfFlush;
-use switchyard_core::ports::describe;
+use switchyard_core::ports::{PortError, describe};
+use tokio::sync::OnceCell;
+use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, error, info_span, warn};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::opened::Opened;
+use crate::opened::{Opened, Place};
 
-/// Opens the yard, once for each process. Why it cannot be opened is told in one line, with all causes: Lambda logs it and
-/// starts another process.
+/// Starts a function: its log, and what its environment says of the yard. What is wrong there is told in one line, with
+/// all causes: Lambda logs it and starts another process.
 ///
 /// # Errors
 ///
-/// As [`Opened::from_environment`].
-pub async fn open() -> Result<Arc<Opened>, Error> {
+/// As [`Place::from_environment`].
+pub fn start() -> Result<Place, Error> {
     start_logging();
-    match Opened::from_environment().await {
-        Ok(opened) => Ok(Arc::new(opened)),
-        Err(failed) => {
-            let error = describe(&failed);
-            error!(error, "the yard cannot be opened");
-            Err(Error::from(error))
-        }
-    }
+    Place::from_environment().map_err(|failed| {
+        let error = describe(&failed);
+        error!(error, "the function cannot start");
+        Error::from(error)
+    })
 }
 
-/// Structured logs on standard output, where Lambda takes them for CloudWatch; RUST_LOG chooses the level, `info` without
-/// it.
+/// Structured logs on standard output, where Lambda takes them for CloudWatch; RUST_LOG chooses the level, or one for each
+/// module, `info` without it.
 fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).json();
-    // A log that cannot be written is lost, and the work goes on.
-    let subscriber = subscriber.flatten_event(true).with_current_span(false).log_internal_errors(false);
-    // A second start in one process changes nothing.
-    drop(subscriber.try_init());
+    let levels = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse::<Targets>().ok());
+    let levels = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false);
+    // A log that cannot be written is lost, and the work goes on. A second start in one process changes nothing.
+    drop(tracing_subscriber::registry().with(lines.log_internal_errors(false).with_filter(levels)).try_init());
+}
+
+/// The yard, opened by the first invocation, and with it what the function makes of it. What fails then fails that
+/// invocation alone.
+pub struct Opening<S> {
+    place: Place,
+    prepare: fn(&Opened) -> S,
+    opened: OnceCell<(Opened, S)>,
+}
+
+impl<S> Opening<S> {
+    /// Nothing is opened yet.
+    pub fn new(place: Place, prepare: fn(&Opened) -> S) -> Self {
+        Self { place, prepare, opened: OnceCell::new() }
+    }
+
+    /// An invocation begins, and may take so long: answers the yard, and what `prepare` made of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Opened::open`].
+    pub async fn begin(&self, left: Duration) -> Result<(&Opened, &S), PortError> {
+        let (opened, prepared) = self.opened.get_or_try_init(|| Box::pin(self.open())).await?;
+        opened.begin(left).await;
+        Ok((opened, prepared))
+    }
+
+    async fn open(&self) -> Result<(Opened, S), PortError> {
+        let opened = Opened::open(&self.place).await?;
+        let prepared = (self.prepare)(&opened);
+        Ok((opened, prepared))
+    }
 }
 
 /// What an invocation has left until Lambda ends it.
@@ -79,26 +113,30 @@ impl Counted {
 /// # Errors
 ///
 /// The Runtime API cannot be reached.
-pub async fn serve<E: std::error::Error>(
-    opened: Arc<Opened>,
-    handle: impl AsyncFn(&Opened, Invoked) -> Result<Value, E>,
+pub async fn serve<S, E: std::error::Error>(
+    opening: Opening<S>,
+    handle: impl AsyncFn(&Opened, &S, Invoked) -> Result<Value, E>,
 ) -> Result<(), Error> {
     let counted = Counted::default();
     let handler = service_fn(async |event: LambdaEvent<Value>| {
         let span = info_span!("invocation", request.id = %event.context.request_id);
         let invocation = async {
             let left = left(&event.context);
-            opened.begin(left).await;
+            let (opened, prepared) = opening.begin(left).await.map_err(|failed| told(&failed, "the yard cannot be opened"))?;
             let invoked = Invoked { id: event.context.request_id, event: event.payload, left };
-            let answered = handle(&opened, invoked).await;
-            counted.write(&opened);
-            answered.map_err(|failed| {
-                let error = describe(&failed);
-                error!(error, "the invocation failed");
-                Error::from(error)
-            })
+            let answered = handle(opened, prepared, invoked).await;
+            counted.write(opened);
+            answered.map_err(|failed| told(&failed, "the invocation failed"))
         };
-        invocation.instrument(span).await
+        // On the heap: what a whole invocation may wait for would else be part of every type around it.
+        Box::pin(invocation.instrument(span)).await
     });
     lambda_runtime::run(handler).await
+}
+
+/// A failure with all its causes, for the log and for whoever invoked.
+fn told(failed: &dyn std::error::Error, what: &str) -> Error {
+    let error = describe(failed);
+    error!(error, "{what}");
+    Error::from(error)
 }

@@ -1,12 +1,15 @@
 //! The functions compiled into Switchyard, by the name a catalog uses for them.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
-use switchyard_core::catalog::{Builtin, no_settings};
+use switchyard_core::catalog::{Builtin, Capability, Program, no_settings};
 use switchyard_core::finding::triage;
-use switchyard_core::job::Failure;
-use switchyard_core::policies::Policies;
-use switchyard_core::ports::describe;
+use switchyard_core::job::{Failure, StopCause};
+use switchyard_core::policies::{Policies, Shelf};
+use switchyard_core::ports::{Ambient, Assignment, Executor, LogSink, Outcome, describe};
 
 use crate::http_check;
 
@@ -26,6 +29,82 @@ pub struct Call<'a> {
     pub policies: &'a Policies,
     /// When it started.
     pub now: Timestamp,
+}
+
+/// Runs built-ins and nothing else: the executor of a function, which has no room of its own for programs and images, and
+/// carries nothing for them.
+pub struct BuiltinExecutor {
+    /// The rules in force.
+    pub shelf: Arc<Shelf>,
+    /// Time.
+    pub ambient: Arc<dyn Ambient>,
+}
+
+#[async_trait]
+impl Executor for BuiltinExecutor {
+    async fn run(&self, assignment: &Assignment, _log: &dyn LogSink) -> Outcome {
+        let policies = self.shelf.policies();
+        let (capability, payload) = match looked_up(&policies, assignment) {
+            Ok(found) => found,
+            Err(outcome) => return outcome,
+        };
+        match &capability.run {
+            Program::Builtin { name, settings } => {
+                run_assigned(name, settings, &payload, &policies, assignment, self.ambient.as_ref()).await
+            }
+            // Taken while it was a built-in: the catalog says otherwise since.
+            Program::Command { .. } | Program::Image { .. } => {
+                let message = format!("`{}` is no built-in any more, and only those run here", capability.name);
+                failed("not_a_builtin", message, false)
+            }
+        }
+    }
+}
+
+/// What an assignment runs, and on what.
+pub(crate) fn looked_up<'a>(
+    policies: &'a Policies,
+    assignment: &Assignment,
+) -> Result<(&'a Capability, Value), Outcome> {
+    let name = &assignment.job.work.capability;
+    let Some(capability) = policies.catalog.get(name) else {
+        let message = format!("the catalog has no capability `{name}` any more: put it back and retry the job");
+        return Err(failed("unknown_capability", message, false));
+    };
+    match serde_json::from_str(&assignment.payload) {
+        Ok(payload) => Ok((capability, payload)),
+        Err(error) => Err(failed("payload_not_json", error.to_string(), true)),
+    }
+}
+
+/// Runs a built-in to its end, within the assignment's deadline.
+pub(crate) async fn run_assigned(
+    name: &str,
+    settings: &Value,
+    payload: &Value,
+    policies: &Policies,
+    assignment: &Assignment,
+    ambient: &dyn Ambient,
+) -> Outcome {
+    let call = Call { payload, settings, policies, now: ambient.now() };
+    let left = assignment.deadline.duration_since(ambient.now());
+    tokio::select! {
+        biased;
+        cause = assignment.stop.raised() => match cause {
+            StopCause::Deadline => Outcome::TimedOut,
+            StopCause::Cancel | StopCause::Stale | StopCause::Drain => Outcome::Stopped(cause),
+        },
+        ran = run(name, &call) => match ran {
+            Ok(result) => Outcome::Succeeded(Some(result.to_string())),
+            Err(BuiltinFailed { failure, permanent }) => Outcome::Failed { failure, permanent },
+        },
+        () = tokio::time::sleep(left.try_into().unwrap_or_default()) => Outcome::TimedOut,
+    }
+}
+
+/// A run that came to nothing, and whether another attempt cannot help.
+pub(crate) fn failed(code: &str, message: String, permanent: bool) -> Outcome {
+    Outcome::Failed { failure: Failure::new(code, message), permanent }
 }
 
 /// How a built-in failed.

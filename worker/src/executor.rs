@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Value;
 use switchyard_core::catalog::{Capability, ImageKind, Program};
-use switchyard_core::job::{Failure, Nonce, StopCause};
+use switchyard_core::job::Nonce;
 use switchyard_core::policies::Shelf;
 use switchyard_core::ports::{Ambient, Assignment, Executor, LogSink, Outcome};
 
+use crate::builtin::{self, failed, looked_up};
 use crate::engine::Engine;
 use crate::environment::{image_variables, task_variables};
 use crate::scratch::Scratch;
-use crate::{builtin, command, container};
+use crate::{command, container};
 
 /// The longest that a program in a task has between SIGTERM and SIGKILL: ECS ends a task 30 s after it told it to leave
 /// (`stopTimeout`, its default), and the run must be given back before that.
@@ -59,29 +59,15 @@ pub struct LocalExecutor {
 #[async_trait]
 impl Executor for LocalExecutor {
     async fn run(&self, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
-        let name = &assignment.job.work.capability;
         let policies = self.shelf.policies();
-        let Some(capability) = policies.catalog.get(name) else {
-            let message = format!("the catalog has no capability `{name}` any more: put it back and retry the job");
-            return failed("unknown_capability", message, false);
+        let (capability, payload) = match looked_up(&policies, assignment) {
+            Ok(found) => found,
+            Err(outcome) => return outcome,
         };
-        let payload: Value = match serde_json::from_str(&assignment.payload) {
-            Ok(payload) => payload,
-            Err(error) => return failed("payload_not_json", error.to_string(), true),
-        };
+        let name = &capability.name;
         match &capability.run {
             Program::Builtin { name, settings } => {
-                let call = builtin::Call { payload: &payload, settings, policies: &policies, now: self.ambient.now() };
-                let left = assignment.deadline.duration_since(self.ambient.now());
-                tokio::select! {
-                    biased;
-                    cause = assignment.stop.raised() => stopped(cause),
-                    ran = builtin::run(name, &call) => match ran {
-                        Ok(result) => Outcome::Succeeded(Some(result.to_string())),
-                        Err(builtin::BuiltinFailed { failure, permanent }) => Outcome::Failed { failure, permanent },
-                    },
-                    () = tokio::time::sleep(left.try_into().unwrap_or_default()) => Outcome::TimedOut,
-                }
+                builtin::run_assigned(name, settings, &payload, &policies, assignment, self.ambient.as_ref()).await
             }
             Program::Image { kind: ImageKind::Task, reference, .. } if let Some(task) = &self.task => {
                 let args = match capability.arguments(&payload) {
@@ -155,16 +141,4 @@ impl LocalExecutor {
         };
         command::run(&run, assignment, log).await
     }
-}
-
-/// What a run is that was ended for this cause.
-fn stopped(cause: StopCause) -> Outcome {
-    match cause {
-        StopCause::Deadline => Outcome::TimedOut,
-        StopCause::Cancel | StopCause::Stale | StopCause::Drain => Outcome::Stopped(cause),
-    }
-}
-
-fn failed(code: &str, message: String, permanent: bool) -> Outcome {
-    Outcome::Failed { failure: Failure::new(code, message), permanent }
 }

@@ -9,8 +9,8 @@ use switchyard_functions::{http, serve};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let opened = serve::open().await?;
+    let place = serve::start()?;
     let list = |name: &str| std::env::var(name).unwrap_or_default();
     let roles = Roles::new(&list(environment::OPERATORS), &list(environment::SUBMITTERS));
-    http::serve(opened, Arc::new(Gateway::new(roles))).await
+    http::serve(place, Arc::new(Gateway::new(roles))).await
 }

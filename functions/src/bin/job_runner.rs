@@ -1,10 +1,11 @@
 //! Runs one job of the venue `function`: a built-in, for up to the 900 s that Lambda gives.
 
 use lambda_runtime::Error;
-use switchyard_functions::{runner, serve};
+use switchyard_functions::runner;
+use switchyard_functions::serve::{self, Opening};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let opened = serve::open().await?;
-    serve::serve(opened, runner::run).await
+    let place = serve::start()?;
+    serve::serve(Opening::new(place, |_| ()), async |opened, (), invoked| runner::run(opened, invoked).await).await
 }

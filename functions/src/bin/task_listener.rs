@@ -2,16 +2,16 @@
 
 use lambda_runtime::Error;
 use switchyard_functions::parked::Parking;
-use switchyard_functions::serve;
+use switchyard_functions::serve::{self, Opening};
 use switchyard_functions::tasks::TaskListener;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let opened = serve::open().await?;
-    let listener = TaskListener {
+    let place = serve::start()?;
+    let opening = Opening::new(place, |opened| TaskListener {
         yard: opened.yard.clone(),
         table: opened.deployment.names.table.clone(),
         parking: Parking::new(&opened.clients, &opened.deployment.names.bucket, "task_listener"),
-    };
-    serve::serve(opened, async |_, invoked| listener.listen(invoked.event).await).await
+    });
+    serve::serve(opening, async |_, listener, invoked| listener.listen(invoked.event).await).await
 }
