@@ -1,7 +1,8 @@
 #!/bin/sh
 # The deployed yard, from this tree: stack.sh COMMAND
 #
-#   build         the functions as AWS runs them, at target/lambda/NAME/bootstrap; ARCHITECTURE=arm64 for the other one
+#   build [ARG..] the functions as AWS runs them, at target/lambda/NAME/bootstrap; ARCHITECTURE=arm64 for the other one. ARGs
+#                 are cargo's, such as --bin NAME
 #   deploy ENV    deploys them by samconfig.toml's environment ENV, then the policies and the capabilities' task definitions.
 #                 WORKER_IMAGE says which image tasks have, and POLICIES from which folder the policies come
 #   rollback ENV  deploys what was deployed before: its functions, its template, its parameters. Once more, and it is undone
@@ -37,8 +38,16 @@ functions() { sed -n 's|^ *CodeUri: target/lambda/\(.*\)/$|\1|p' template.yaml; 
 build_functions() {
     sh infra/tools.sh cargo-lambda
     # It brings its own linker, which it finds by PATH.
-    PATH=$build/tools/cargo-lambda/bin:$PATH cargo lambda build --release --locked --package switchyard-functions \
-        --lambda-dir target/lambda $([ "${ARCHITECTURE:-x86_64}" = arm64 ] && echo --arm64)
+    PATH=$build/tools/cargo-lambda/bin:$PATH \
+        cargo lambda build --profile function --locked --package switchyard-functions --lambda-dir target/lambda \
+        $([ "${ARCHITECTURE:-x86_64}" = arm64 ] && echo --arm64) "$@"
+    for name in $(functions); do ship_with "$name"; done
+}
+
+# What lies beside a function's bootstrap: ship_with NAME
+ship_with() {
+    mkdir -p "target/lambda/$1"
+    cp infra/amazon-roots.pem "target/lambda/$1/"
 }
 
 # sam deploy, for AWS and for the emulator alike: deploy_stack STACK ENV [NAME=VALUE...]
@@ -143,7 +152,7 @@ emulate() {
     # As tests are built, so that it is one build.
     cargo build --locked --workspace --all-features --bins
     for name in $(functions); do
-        mkdir -p "target/lambda/$name"
+        ship_with "$name"
         strip -o "target/lambda/$name/bootstrap" "$build/debug/$name"
     done
     if docker_answers; then sh infra/image.sh "$image"; fi
@@ -268,7 +277,10 @@ leave_no_container() {
 }
 
 case ${1:-} in
-build) build_functions ;;
+build)
+    shift
+    build_functions "$@"
+    ;;
 deploy) deploy "${2:?which environment of samconfig.toml}" ;;
 rollback) rollback "${2:?which environment of samconfig.toml}" ;;
 emulate) emulate ;;
@@ -293,7 +305,7 @@ with)
     ;;
 down) down ;;
 *)
-    sed -n '2,21s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,22s/^# \{0,1\}//p' "$0" >&2
     exit 64
     ;;
 esac

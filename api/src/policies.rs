@@ -61,7 +61,7 @@ pub(crate) async fn capabilities(State(api): State<Arc<Api>>, _: Params<Nothing>
             serde_json::json!({
                 "name": capability.name,
                 "summary": capability.summary,
-                "input": capability.input,
+                "input": capability.input.written(),
                 "timeout_seconds": capability.timeout.as_secs(),
                 "expected_seconds": capability.needs.expected.map(|expected| expected.as_secs()),
                 "attempts": capability.retry.attempts,

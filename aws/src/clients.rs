@@ -2,10 +2,12 @@
 //! endpoint for each service, so that tests, emulators and private endpoints can be put in between.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
+use aws_smithy_http_client::tls::{TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, tls};
 use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -77,6 +79,10 @@ pub struct Settings {
     pub attempts: u32,
     /// The longest one try may take; a long poll's may take [`LONG_POLL`] more.
     pub attempt_timeout: Duration,
+    /// Where the certificates lie that are trusted instead of the system's.
+    pub ca_bundle: Option<PathBuf>,
+    /// Those certificates, as PEM, once they are read. None of them is broken.
+    pub trusted: Option<Vec<u8>>,
     /// The longest pause before a second try; it doubles with each further one, up to three seconds.
     pub first_backoff: Duration,
 }
@@ -91,6 +97,8 @@ impl Settings {
             endpoints: BTreeMap::new(),
             attempts: 5,
             attempt_timeout: Duration::from_secs(5),
+            ca_bundle: None,
+            trusted: None,
             first_backoff: Duration::from_millis(100),
         }
     }
@@ -106,9 +114,16 @@ pub struct Clients {
 /// The longest a long poll of SQS waits (its documented maximum), and so what a receive may take beside its answer.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
 
-/// The one way that anything here speaks HTTP: rustls with ring, and the certificates that the system trusts.
-pub(crate) fn http_client() -> SharedHttpClient {
-    Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build_https()
+/// The one way that anything here speaks HTTP: rustls with ring, and the certificates that the settings trust, or else the
+/// system.
+pub(crate) fn http_client(settings: &Settings) -> SharedHttpClient {
+    let client = Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring));
+    let store = settings.trusted.as_ref().map(|pem| TrustStore::empty().with_pem_certificate(pem.as_slice()));
+    match store.map(|store| TlsContext::builder().with_trust_store(store).build()) {
+        Some(Ok(context)) => client.tls_context(context).build_https(),
+        // The builder of a context fails for none of these.
+        Some(Err(_)) | None => client.build_https(),
+    }
 }
 
 impl Clients {
@@ -127,7 +142,7 @@ impl Clients {
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(settings.region.clone()))
             .credentials_provider(credentials)
-            .http_client(http_client())
+            .http_client(http_client(&settings))
             .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
             .timeout_config(timeouts)
             .retry_config(retries)

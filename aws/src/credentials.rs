@@ -42,7 +42,7 @@ fn from(get: &dyn Fn(&str) -> Option<String>) -> Result<Credentials, Environment
 pub fn found(settings: &Settings) -> SharedCredentialsProvider {
     let config = ProviderConfig::without_region()
         .with_region(Some(Region::new(settings.region.clone())))
-        .with_http_client(http_client())
+        .with_http_client(http_client(settings))
         .with_sleep_impl(TokioSleep::new());
     let chain = CredentialsProviderChain::first_try("environment", EnvironmentVariableCredentialsProvider::new())
         .or_else("task", EcsCredentialsProvider::builder().configure(&config).build())

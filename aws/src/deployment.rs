@@ -1,9 +1,13 @@
 //! What a process of a deployed yard is told in its environment, read whole and checked at its start.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use switchyard_core::catalog::Builtin;
 use switchyard_core::policies::{Policies, Shelf};
 use switchyard_core::ports::{Ambient, Launcher, Yard};
@@ -135,39 +139,54 @@ impl Deployment {
 }
 
 impl Deployment {
-    /// Makes rules of policy files, for a yard that has these built-ins and is deployed so.
+    /// Makes rules of policy files, for a yard that has these built-ins and is deployed so. Whoever put them into the bucket
+    /// has checked them.
     pub fn parser(&self, builtins: &'static [Builtin]) -> Parse {
         let memory_mib = self.job_runner_memory_mib.unwrap_or(u32::MAX);
         Arc::new(move |files| {
-            let mut policies = Policies::parse(files, builtins, None)?;
+            let mut policies = Policies::parse_checked(files, builtins)?;
             let limits = &mut policies.limits;
             limits.function_memory_mib = limits.function_memory_mib.min(memory_mib);
             Ok(policies)
         })
     }
 
-    /// The yard, with its doors. Nothing is asked of AWS yet.
-    pub fn open(&self, clients: &Clients, shelf: Arc<Shelf>, ambient: Arc<dyn Ambient>) -> (Home, Yard) {
-        let home = Home::new(clients, self.names.clone(), self.keeping.clone(), Arc::clone(&ambient));
-        let launcher: Arc<dyn Launcher> = match &self.tasks {
-            None => Arc::new(NoLauncher),
-            Some(settings) => {
-                let blobs = home.blobs.clone();
-                let function = self.job_runner.as_ref().map(|name| FunctionLauncher::new(clients, name));
-                let doors = Doors {
-                    ecs: clients.ecs(),
-                    ledger: Arc::new(home.ledger.clone()),
-                    blobs: Arc::new(home.blobs.clone()),
-                    locate: Arc::new(move |blob| blobs.place(blob)),
-                    ambient,
-                    functions: function.map(|function| Arc::new(function) as Arc<dyn Launcher>),
-                };
-                Arc::new(EcsLauncher::new(doors, settings.clone()))
-            }
-        };
-        let yard = home.yard(launcher, shelf);
+    /// The yard, with its doors, which launches by whatever `launching` makes. Nothing is asked of AWS yet.
+    pub fn open(
+        &self,
+        clients: &Clients,
+        shelf: Arc<Shelf>,
+        ambient: Arc<dyn Ambient>,
+        launching: Launching,
+    ) -> (Home, Yard) {
+        let home = Home::new(clients, self.names.clone(), self.keeping.clone(), ambient);
+        let yard = home.yard(launching(self, clients, &home), shelf);
         (home, yard)
     }
+}
+
+/// Makes what a process launches tasks by. A program that never launches names [`nothing`], and carries no client for it.
+pub type Launching = fn(&Deployment, &Clients, &Home) -> Arc<dyn Launcher>;
+
+/// Launches nothing: what is to be launched is left for a process that does.
+pub fn nothing(_: &Deployment, _: &Clients, _: &Home) -> Arc<dyn Launcher> {
+    Arc::new(NoLauncher)
+}
+
+/// Launches tasks and invokes the function that runs jobs, where the environment names them.
+pub fn tasks(deployment: &Deployment, clients: &Clients, home: &Home) -> Arc<dyn Launcher> {
+    let Some(settings) = &deployment.tasks else { return Arc::new(NoLauncher) };
+    let blobs = home.blobs.clone();
+    let function = deployment.job_runner.as_ref().map(|name| FunctionLauncher::new(clients, name));
+    let doors = Doors {
+        ecs: clients.ecs(),
+        ledger: Arc::new(home.ledger.clone()),
+        blobs: Arc::new(home.blobs.clone()),
+        locate: Arc::new(move |blob| blobs.place(blob)),
+        ambient: Arc::clone(home.ambient()),
+        functions: function.map(|function| Arc::new(function) as Arc<dyn Launcher>),
+    };
+    Arc::new(EcsLauncher::new(doors, settings.clone()))
 }
 
 impl Reader<'_> {
@@ -218,8 +237,36 @@ impl Settings {
                 settings.endpoints.insert(service, endpoint);
             }
         }
+        settings.ca_bundle = read.maybe(name::CA_BUNDLE).map(|path| {
+            // In a function a path may begin where its code lies.
+            PathBuf::from(read.maybe(name::TASK_ROOT).unwrap_or_default()).join(path)
+        });
         Ok(settings)
     }
+
+    /// Reads the certificates that are to be trusted instead of the system's, when there are any, before clients are made.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read, or one of them is broken.
+    pub fn trust(mut self) -> Result<Self, EnvironmentError> {
+        if let Some(path) = &self.ca_bundle {
+            let wrong = |what: String| EnvironmentError { name: name::CA_BUNDLE, what };
+            let pem = std::fs::read(path).map_err(|error| wrong(format!("the file cannot be read: {error}")))?;
+            self.trusted = Some(certificates(pem).map_err(wrong)?);
+        }
+        Ok(self)
+    }
+}
+
+/// The PEM text, when every certificate in it can be one that is trusted.
+fn certificates(pem: Vec<u8>) -> Result<Vec<u8>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| format!("the file is no PEM: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("certificate {} of the file: {error}", roots.len() + 1))?;
+    }
+    if roots.is_empty() { Err("the file has no certificate".to_owned()) } else { Ok(pem) }
 }
 
 #[cfg(test)]
@@ -276,6 +323,39 @@ mod tests {
             let error = read(&set).unwrap_err();
             assert_eq!(error.name, name);
             assert!(!error.to_string().contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn certificates_are_read_from_a_file_and_a_broken_one_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trusted.pem");
+        let amazon =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/amazon-roots.pem")).unwrap();
+        // Another length in its first bytes.
+        let broken = amazon.replacen("MIIDQTCC", "MIIDQTCA", 1);
+        assert_ne!(broken, amazon);
+        for (text, wrong) in [
+            (amazon.as_str(), None),
+            ("", Some("the file has no certificate")),
+            ("-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n", Some("the file is no PEM")),
+            (broken.as_str(), Some("certificate 1 of the file")),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let get = |asked: &str| match asked {
+                name::REGION => Some("eu-central-1".to_owned()),
+                name::CA_BUNDLE => Some("trusted.pem".to_owned()),
+                name::TASK_ROOT => Some(folder.path().display().to_string()),
+                _ => None,
+            };
+            match (Settings::read(&get).and_then(Settings::trust), wrong) {
+                (Ok(settings), None) => assert_eq!(settings.trusted.as_deref(), Some(text.as_bytes())),
+                (Err(error), Some(wrong)) => {
+                    assert_eq!(error.name, name::CA_BUNDLE);
+                    assert!(error.what.starts_with(wrong), "{}", error.what);
+                }
+                (read, _) => panic!("{:?} of {text:.60}", read.map(drop)),
+            }
         }
     }
 

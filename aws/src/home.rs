@@ -116,6 +116,11 @@ impl Home {
         &self.names.table
     }
 
+    /// Time and chance, as these doors have them.
+    pub fn ambient(&self) -> &Arc<dyn Ambient> {
+        &self.ambient
+    }
+
     /// The yard behind these doors, with this launcher and these rules.
     pub fn yard(&self, launcher: Arc<dyn Launcher>, shelf: Arc<Shelf>) -> Yard {
         Yard {

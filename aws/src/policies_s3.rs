@@ -2,8 +2,9 @@
 //! it reads one version or the other. Beside it each Cloud Custodian policy lies as an object of its own, for tasks that
 //! are told its key.
 //!
-//! A process reads them at its start, and asks again, at most once a minute, whether they have changed: one request, by
-//! the object's ETag, and no more than that while they have not.
+//! They were checked, and made into JSON, by whoever writes them ([`push`]). A process reads them when it first works, and
+//! asks again, at most once a minute, whether they have changed: one request, by the object's ETag, and no more than that
+//! while they have not.
 
 use std::collections::BTreeSet;
 use std::fmt;

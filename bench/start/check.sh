@@ -12,11 +12,7 @@ cd "$(dirname "$0")/../.."
 function=${1:-job_reaper}
 # A guard, and no aim: what it has become by the look of BENCHMARKS.md, and a fifth. Lambda itself takes 50 MB.
 zip_bytes=12000000
-build=${CARGO_TARGET_DIR:-$PWD/target}
-
-sh infra/tools.sh cargo-lambda
-PATH=$build/tools/cargo-lambda/bin:$PATH cargo lambda build --release --locked --package switchyard-functions \
-    --bin "$function" --lambda-dir target/lambda
+sh infra/stack.sh build --bin "$function"
 bootstrap=target/lambda/$function/bootstrap
 
 versions=$(readelf --version-info --wide "$bootstrap" | grep -o 'GLIBC_[0-9][0-9.]*' | sort -uV)

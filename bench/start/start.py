@@ -10,8 +10,9 @@ new process, and what is taken is that process's own:
          and whatever the process makes of it before it asks again. Ours ask for their policies, and put them into force
 
 A process that has asked AWS for nothing before it asks for an invocation is given one. The certificates trusted are the
-system's and the stand-in's, as many as a function on AWS reads. AWS answers that an object or item does not exist, which is an
-answer like any other: functions of a new yard then go by the policies that are built in.
+stand-in's, and beside it the system's, as many as a function on AWS reads that is told nothing else; for ours, those that they
+are shipped with. AWS answers ours with the policies of policies/ as a deployment writes them into the bucket, and else that an
+object or item does not exist, which is an answer like any other.
 
 Writes bench/target/start.json and start.md. Exits with 1 when something that should have run crashed; a missed target is said
 and fails nothing. Standard library only, and `openssl` for the certificate.
@@ -64,6 +65,14 @@ YARD = {
     "ECS_CLUSTER": "switchyard", "ECS_TASK_DEFINITION": "switchyard-worker", "ECS_SUBNETS": "subnet-1,subnet-2",
     "ECS_SECURITY_GROUP": "sg-1",
 }
+# What each is invoked with; the others with nothing, which is an invocation like any other to them.
+EVENTS = {"http_api": json.dumps({
+    "version": "2.0", "routeKey": "GET /v1/jobs", "rawPath": "/v1/jobs", "rawQueryString": "",
+    "headers": {"host": "a1.execute-api.eu-central-1.amazonaws.com"}, "isBase64Encoded": False,
+    "requestContext": {
+        "accountId": "123456789012", "apiId": "a1", "stage": "$default", "requestId": "r", "timeEpoch": 1,
+        "authorizer": {"iam": {"userArn": "arn:aws:iam::123456789012:role/operator"}},
+        "http": {"method": "GET", "path": "/v1/jobs", "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1"}}}).encode()}
 # What Lambda gives every function.
 LAMBDA = {
     "AWS_REGION": "eu-central-1", "AWS_DEFAULT_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
@@ -77,8 +86,9 @@ LAMBDA = {
 class Started:
     """One process, and what its two servers have seen of it."""
 
-    def __init__(self, pid, began, bare):
-        self.pid, self.began, self.bare, self.lock, self.done = pid, began, bare, threading.Lock(), threading.Event()
+    def __init__(self, pid, began, name):
+        self.pid, self.began, self.bare, self.lock, self.done = pid, began, name == "bare", threading.Lock(), threading.Event()
+        self.event = EVENTS.get(name, b"{}")
         self.next = self.sent = self.call = None
         self.answered = self.invoked = False
 
@@ -147,7 +157,7 @@ class Servers:
                 started.asks()
                 if started.asks_for_an_invocation():
                     deadline = int(time.time() * 1000) + 60000
-                    self.answer(200, b"{}", [
+                    self.answer(200, started.event, [
                         ("content-type", "application/json"), ("lambda-runtime-aws-request-id", "8476a536"),
                         ("lambda-runtime-deadline-ms", deadline), ("lambda-runtime-trace-id", "Root=1-5bef4de7-1"),
                         ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:eu-central-1:123456789012:function:start")])
@@ -164,6 +174,9 @@ class Servers:
             def any(self):
                 servers.ready.wait()
                 started = servers.started
+                if started is None:
+                    self.keep()
+                    return
                 started.asks()
                 started.asks_aws()
                 self.body()
@@ -171,11 +184,21 @@ class Servers:
                     self.answer(403, b"{}")
                     return
                 started.answered = True
-                if "x-amz-target" in self.headers:
+                if self.path.split("?")[0].endswith("/policies.json"):
+                    self.answer(200, servers.policies, [("content-type", "application/json"), ("etag", '"1"')])
+                elif "x-amz-target" in self.headers:
                     self.answer(200, b"{}", [("content-type", "application/x-amz-json-1.0"), ("x-amz-crc32", "2745614147")])
                 else:
                     self.answer(404, b"<Error><Code>NoSuchKey</Code><Message>No such key.</Message></Error>",
                                 [("content-type", "application/xml")])
+
+            def keep(self):
+                """Before the first start: policies are pushed into this bucket, which has no others."""
+                body = self.body()
+                if self.command == "PUT" and self.path.split("?")[0].endswith("/policies.json"):
+                    servers.policies = body
+                listed = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
+                self.answer(200, listed if self.command == "GET" else b"", [("content-type", "application/xml")])
 
             do_GET = do_POST = do_PUT = do_HEAD = any
 
@@ -196,6 +219,13 @@ class Servers:
         with open(self.trusted, encoding="utf-8") as trusted:
             self.certificates = trusted.read().count("BEGIN CERTIFICATE")
 
+        self.shipped = os.path.join(directory, "shipped.pem")
+        with open(self.shipped, "w", encoding="utf-8") as shipped:
+            for path in (os.path.join(ROOT, "infra", "amazon-roots.pem"), certificate):
+                with open(path, encoding="utf-8") as part:
+                    shipped.write(part.read() + "\n")
+        self.policies = None
+
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         self.runtime = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Runtime)
@@ -204,19 +234,30 @@ class Servers:
             server.daemon_threads = True
             threading.Thread(target=server.serve_forever, daemon=True).start()
 
-    def environment(self):
+    def environment(self, ours):
+        trusted = {"AWS_CA_BUNDLE": self.shipped} if ours else {"AWS_CA_BUNDLE": self.trusted, "SSL_CERT_FILE": self.trusted}
         endpoint = f"https://localhost:{self.aws.server_address[1]}"
         return {**LAMBDA, **YARD, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self.runtime.server_address[1]}",
-                "AWS_ENDPOINT_URL": endpoint, "SSL_CERT_FILE": self.trusted, "AWS_CA_BUNDLE": self.trusted}
+                "AWS_ENDPOINT_URL": endpoint, **trusted}
 
-    def start(self, command, bare, log):
+    def push(self, switchyard):
+        """Pushes policies/ as a deployment does."""
+        self.ready.set()
+        environment = {**self.environment(True), "AWS_EC2_METADATA_DISABLED": "true"}
+        subprocess.run([switchyard, "policies", "push", "--bucket", YARD["POLICY_BUCKET"], os.path.join(ROOT, "policies")],
+                       env=environment, check=True, stdout=sys.stderr)
+        if not self.policies:
+            raise RuntimeError("no policies.json was pushed")
+
+    def start(self, command, name, log):
         """Starts a process, waits until it has asked for all that is measured, and ends it."""
         self.ready.clear()
         with open(log, "wb") as output:
             actions = [(os.POSIX_SPAWN_DUP2, output.fileno(), 1), (os.POSIX_SPAWN_DUP2, output.fileno(), 2)]
             began = time.perf_counter_ns()
-            pid = os.posix_spawn(command[0], command, self.environment(), file_actions=actions)
-        started = self.started = Started(pid, began, bare)
+            pid = os.posix_spawn(command[0], command, self.environment(os.path.basename(command[0]) == "bootstrap"),
+                                 file_actions=actions)
+        started = self.started = Started(pid, began, name)
         done = started.done
         self.ready.set()
         try:
@@ -227,7 +268,7 @@ class Servers:
                     raise RuntimeError(f"{command[-1]} ended: {tail(log)}")
                 if time.monotonic() > until:
                     raise RuntimeError(f"{command[-1]} asked for too little in {PATIENCE_S} s: {tail(log)}")
-            if started.call is None and not bare:
+            if started.call is None and not started.bare:
                 raise RuntimeError(f"{command[-1]} asked nothing of AWS: {tail(log)}")
             return {**started.next, "sent_cpu_ms": started.sent, "call_cpu_ms": started.call}
         finally:
@@ -268,7 +309,8 @@ def build(crashes):
     """Builds ours as they are shipped, and each peer by itself: built together they would have one another's features."""
     peers = ["cargo", "build", "--release", "--locked", "--manifest-path", os.path.join(BENCH, "Cargo.toml"),
              "--target-dir", TARGET, "--package"]
-    for command in ([*peers, "bench-start-bare"], [*peers, "bench-start-default-sdk"], ["sh", "infra/stack.sh", "build"]):
+    ours = ["cargo", "build", "--locked", "--workspace", "--all-features", "--bin", "switchyard"]
+    for command in ([*peers, "bench-start-bare"], [*peers, "bench-start-default-sdk"], ours, ["sh", "infra/stack.sh", "build"]):
         try:
             code = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False).returncode
         except OSError as error:
@@ -291,6 +333,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=30, help="starts of each")
     parser.add_argument("--functions", default=os.path.join(ROOT, "target", "lambda"),
                         help="the folder of our functions, each a folder with its bootstrap (default: target/lambda)")
+    parser.add_argument("--switchyard", default=os.path.join(ROOT, "target", "debug", "switchyard"),
+                        help="the command line, which pushes the policies (default: target/debug/switchyard)")
     parser.add_argument("--no-build", dest="build", action="store_false", help="use what is built already")
     args = parser.parse_args()
     starts, skipped, crashes = {}, {}, []
@@ -298,6 +342,7 @@ def main():
         build(crashes)
     with tempfile.TemporaryDirectory() as directory:
         servers = Servers(directory)
+        servers.push(args.switchyard)
         log = os.path.join(directory, "log")
         for name, command in commands(args).items():
             missing = [part for part in command if not os.path.exists(part)]
@@ -310,7 +355,7 @@ def main():
         for number in range(args.rounds + 1):
             for name in list(starts):
                 try:
-                    started = servers.start(commands(args)[name], name == "bare", log)
+                    started = servers.start(commands(args)[name], name, log)
                     if number > 0:
                         starts[name].append(started)
                 except (OSError, RuntimeError, subprocess.SubprocessError) as error:

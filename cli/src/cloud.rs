@@ -17,9 +17,9 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 ///
 /// # Errors
 ///
-/// No region is set.
+/// No region is set; certificates that it names cannot be read.
 pub(crate) fn clients() -> Result<Clients, Failure> {
-    let settings = Settings::read(&variable).map_err(unset)?;
+    let settings = Settings::read(&variable).and_then(Settings::trust).map_err(unset)?;
     let credentials = credentials::found(&settings);
     Ok(Clients::new(settings, credentials))
 }

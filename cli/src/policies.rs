@@ -11,7 +11,7 @@ use switchyard_aws::policies_s3::{self, Pushed};
 use switchyard_core::job::Nonce;
 use switchyard_core::policies::{
     CATALOG_FILE, CUSTODIAN, Files, MAPPINGS_FILE, Machine, NotReloaded, PRICES_FILE, Policies, PolicyError,
-    ROUTING_FILE, Refused, Reload, Reloaded, SCHEDULES_FILE, SCHEMAS, Shelf, Violations, changes,
+    ROUTING_FILE, Refused, Reload, Reloaded, SCHEDULES_FILE, SCHEMAS, Shelf, Violations, as_json, changes,
 };
 use switchyard_core::ports::Ambient;
 use switchyard_embedded::folder::{read_policies, write_policies};
@@ -271,10 +271,13 @@ pub(crate) fn push(bucket: &str, folder: Option<&Path>, json: bool) -> Result<u8
     let broken = |wrong| Failure::Policies { wrong, exit: 2 };
     let files = folder.map_or_else(|| Ok(built_in()), read).map_err(broken)?;
     let within = |wrong: Violations| folder.map_or(wrong.clone(), |folder| wrong.within(&folder.display().to_string()));
-    let policies = Policies::parse(&files, builtin::ALL, None).map_err(|wrong| broken(within(wrong)))?;
-    for warning in warnings(&policies, folder) {
+    let checked = Policies::parse(&files, builtin::ALL, None).map_err(|wrong| broken(within(wrong)))?;
+    for warning in warnings(&checked, folder) {
         eprintln!("warning: {warning}");
     }
+    // A function reads JSON for a tenth of what YAML costs.
+    let files = as_json(&files).map_err(broken)?;
+    let policies = Policies::parse(&files, builtin::ALL, None).map_err(broken)?;
     let clients = clients()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|cause| Failure::io("start the runtime", cause))?;

@@ -3,7 +3,7 @@
 //! Here is what a capability is, and how a payload becomes its arguments; `file` reads them from the operator's text.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -29,7 +29,7 @@ pub struct Catalog {
 }
 
 /// One thing that may run.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Capability {
     /// Its name: lower-case letters, digits and `-`, at most 64.
     pub name: String,
@@ -51,33 +51,52 @@ pub struct Capability {
     pub concurrent: Option<u16>,
     /// How soon its jobs must start unless the submission says otherwise, or they expire.
     pub start_within: Option<Duration>,
-    /// The JSON Schema of the payload, as written.
-    pub input: Value,
-    validator: jsonschema::Validator,
+    /// The JSON Schema of the payload.
+    pub input: Schema,
 }
 
-impl PartialEq for Capability {
-    /// By what was written; the validator is made of `input`.
+/// A JSON Schema, and what checks values by it: made when it is first needed, for that takes longer than all the rest of
+/// a catalog.
+#[derive(Debug)]
+pub struct Schema {
+    written: Value,
+    validator: OnceLock<Result<jsonschema::Validator, String>>,
+}
+
+impl PartialEq for Schema {
+    /// By what was written.
     fn eq(&self, other: &Self) -> bool {
-        let Self {
-            name,
-            summary,
-            run,
-            needs,
-            timeout,
-            grace,
-            retry,
-            learn,
-            concurrent,
-            start_within,
-            input,
-            validator: _,
-        } = self;
-        (name, summary, run, needs, timeout, grace)
-            == (&other.name, &other.summary, &other.run, &other.needs, &other.timeout, &other.grace)
-            && (retry, learn, concurrent, start_within, input)
-                == (&other.retry, &other.learn, &other.concurrent, &other.start_within, &other.input)
+        self.written == other.written
     }
+}
+
+impl Schema {
+    pub(crate) fn new(written: Value) -> Self {
+        Self { written, validator: OnceLock::new() }
+    }
+
+    /// It, as written.
+    pub fn written(&self) -> &Value {
+        &self.written
+    }
+
+    /// What checks by it, or why it is no schema.
+    fn validator(&self) -> Result<&jsonschema::Validator, String> {
+        let make = || {
+            let made = jsonschema::validator_for(&self.written);
+            made.map_err(|error| format!("not a JSON Schema: {}", one_line(&error.to_string(), 200)))
+        };
+        self.validator.get_or_init(make).as_ref().map_err(Clone::clone)
+    }
+}
+
+/// When what is written in policies is held against itself: whether schemas are schemas, and what refers to them fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Checked {
+    /// When it is read.
+    Now,
+    /// It was, by whoever wrote it where it is read from.
+    Before,
 }
 
 /// What a capability runs.
@@ -311,7 +330,11 @@ impl Capability {
     ///
     /// [`BadPayload`] names the first place that does not fit.
     pub fn check(&self, payload: &Value) -> Result<(), BadPayload> {
-        self.validator.validate(payload).map_err(|error| BadPayload {
+        let validator = self.input.validator().map_err(|what| BadPayload {
+            path: String::new(),
+            message: format!("what the capability takes is {what}"),
+        })?;
+        validator.validate(payload).map_err(|error| BadPayload {
             path: error.instance_path().to_string(),
             // Masked: a payload may hold what must not be repeated in an error or a log.
             message: one_line(&error.masked().to_string(), 300),

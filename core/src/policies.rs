@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::brake::{Brake, Pauses, brake};
-use crate::catalog::{Builtin, Catalog};
+use crate::catalog::{Builtin, Catalog, Checked};
 use crate::job::Job;
 use crate::mapping::Mappings;
 use crate::observe::Observations;
@@ -22,7 +22,7 @@ use crate::schedule::Schedules;
 mod document;
 mod reload;
 
-pub(crate) use self::document::{Document, Stand, Wrong, check_version, fields, given, is_name, read_yaml};
+pub(crate) use self::document::{Document, Stand, Wrong, check_version, fields, given, is_name, read_value, read_yaml};
 pub use self::document::{PolicyError, VIOLATIONS_MAX, Violations};
 pub use self::reload::{NotReloaded, Reload, Reloaded, changes};
 
@@ -86,6 +86,25 @@ impl Policies {
     ///
     /// [`Violations`] names everything that is wrong in any of the files.
     pub fn parse(files: &Files, builtins: &[Builtin], machine: Option<Machine>) -> Result<Self, Violations> {
+        Self::read(files, builtins, machine, Checked::Now)
+    }
+
+    /// Reads policies that [`Self::parse`] has found good before they were put where they are read from. What they say is
+    /// read whole; payloads' schemas are made into what checks by them when that is first needed.
+    ///
+    /// # Errors
+    ///
+    /// [`Violations`], all the same: of what is seen without the schemas.
+    pub fn parse_checked(files: &Files, builtins: &[Builtin]) -> Result<Self, Violations> {
+        Self::read(files, builtins, None, Checked::Before)
+    }
+
+    fn read(
+        files: &Files,
+        builtins: &[Builtin],
+        machine: Option<Machine>,
+        checked: Checked,
+    ) -> Result<Self, Violations> {
         let mut wrong = Violations::default();
         let mut keep = |violations: Violations| wrong = std::mem::take(&mut wrong).and(violations);
         let mut schemas = BTreeMap::new();
@@ -95,7 +114,7 @@ impl Policies {
             schemas.insert(path.clone(), schema.unwrap_or(Value::Bool(true)));
         }
         let catalog = match files.get(CATALOG_FILE) {
-            Some(text) => Catalog::parse(CATALOG_FILE, text, builtins, &schemas),
+            Some(text) => Catalog::read(CATALOG_FILE, text, builtins, &schemas, checked),
             None => Err(whole(CATALOG_FILE, "there is no such file, and it says what may run").into()),
         };
         let catalog = catalog.map_err(&mut keep).ok();
@@ -104,7 +123,8 @@ impl Policies {
             None => Ok(Schedules::default()),
         };
         let schedules = schedules.map_err(&mut keep).ok();
-        if let (Some(catalog), Some(schedules)) = (&catalog, &schedules)
+        if checked == Checked::Now
+            && let (Some(catalog), Some(schedules)) = (&catalog, &schedules)
             && let Err(violations) = schedules.check(catalog)
         {
             keep(violations);
@@ -144,6 +164,22 @@ impl Policies {
         };
         wrong.or(read)
     }
+}
+
+/// The same policies, with those of their files that are YAML as the JSON that they stand for: how they are written where a
+/// machine alone reads them. Cloud Custodian's, which it reads itself, stay as they are.
+///
+/// # Errors
+///
+/// One of them is no YAML.
+pub fn as_json(files: &Files) -> Result<Files, Violations> {
+    let mut all = files.clone();
+    for name in [CATALOG_FILE, SCHEDULES_FILE, MAPPINGS_FILE, ROUTING_FILE, PRICES_FILE] {
+        if let Some(text) = all.get_mut(name) {
+            *text = read_value(name, text)?.to_string();
+        }
+    }
+    Ok(all)
 }
 
 /// What the venues can do.

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::response::IntoResponse;
 use lambda_http::{Error, Request, RequestExt, service_fn};
 use switchyard_api::{Problem, router};
+use switchyard_aws::deployment::tasks;
 use tower::ServiceExt;
 
 use crate::callers::Gateway;
@@ -27,7 +28,7 @@ const TOKENS: &str = "tokens.json";
 ///
 /// The Runtime API cannot be reached.
 pub async fn serve(place: Place, gateway: Arc<Gateway>) -> Result<(), Error> {
-    let opening = Opening::new(place, |_| OnceLock::new());
+    let opening = Opening::new(place, tasks, |_| OnceLock::new());
     let counted = Counted::default();
     lambda_http::run(service_fn(async |request: Request| {
         let left = request.lambda_context_ref().map_or(PATIENCE, left).min(PATIENCE);

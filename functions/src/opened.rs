@@ -5,12 +5,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aws_credential_types::provider::SharedCredentialsProvider;
 use switchyard_api::admit::Callers;
 use switchyard_api::edge::{Edge, EdgeLimits};
 use switchyard_api::{Api, Budget, Inline, Invocation};
 use switchyard_aws::clients::{Clients, Settings};
 use switchyard_aws::credentials;
-use switchyard_aws::deployment::{Deployment, EnvironmentError};
+use switchyard_aws::deployment::{Deployment, EnvironmentError, Launching};
 use switchyard_aws::home::Home;
 use switchyard_aws::policies_s3::S3Policies;
 use switchyard_core::job::{Holder, Nonce};
@@ -30,7 +31,8 @@ const WAIT: Duration = Duration::from_secs(25);
 /// The yard that this process's environment tells of, not opened yet.
 pub struct Place {
     deployment: Deployment,
-    clients: Clients,
+    settings: Settings,
+    credentials: SharedCredentialsProvider,
 }
 
 impl Place {
@@ -43,8 +45,7 @@ impl Place {
     pub fn from_environment() -> Result<Self, EnvironmentError> {
         let get = |name: &str| std::env::var(name).ok();
         let deployment = Deployment::read(&get)?;
-        let clients = Clients::new(Settings::read(&get)?, credentials::of_function()?);
-        Ok(Self { deployment, clients })
+        Ok(Self { deployment, settings: Settings::read(&get)?, credentials: credentials::of_function()? })
     }
 }
 
@@ -67,18 +68,21 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens the yard: its doors, and its policies.
+    /// Opens the yard: its doors, with what it launches by, and its policies.
     ///
     /// # Errors
     ///
-    /// The policies cannot be read, or are broken. The invocation is repeated as its source has it, and opens it again.
-    pub async fn open(place: &Place) -> Result<Self, PortError> {
-        let Place { deployment, clients } = place;
+    /// The certificates or the policies cannot be read, or are broken. The invocation is repeated as its source has it, and opens it again.
+    pub async fn open(place: &Place, launching: Launching) -> Result<Self, PortError> {
+        let deployment = place.deployment.clone();
+        let settings = place.settings.clone().trust();
+        let settings = settings.map_err(|error| PortError::permanent("open", "the yard", error))?;
+        let clients = Clients::new(settings, place.credentials.clone());
         let ambient: Arc<dyn Ambient> = Arc::new(System);
         let shelf = Arc::new(Shelf::default());
         let parse = deployment.parser(builtin::ALL);
         let policies = S3Policies::new(
-            clients,
+            &clients,
             &deployment.policies,
             Arc::clone(&shelf),
             parse,
@@ -86,11 +90,11 @@ impl Opened {
             Arc::clone(&ambient),
         );
         policies.load().await?;
-        let (home, yard) = deployment.open(clients, shelf, Arc::clone(&ambient));
+        let (home, yard) = deployment.open(&clients, shelf, Arc::clone(&ambient), launching);
         let boot = ambient.nonce();
         Ok(Self {
-            deployment: deployment.clone(),
-            clients: clients.clone(),
+            deployment,
+            clients,
             home,
             yard,
             policies: Arc::new(policies),

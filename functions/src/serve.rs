@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use lambda_runtime::{Context, Error, LambdaEvent, service_fn};
 use serde_json::Value;
+use switchyard_aws::deployment::Launching;
 use switchyard_aws::metrics_emf::EmfFlush;
 use switchyard_core::ports::{PortError, describe};
 use tokio::sync::OnceCell;
@@ -48,14 +49,15 @@ fn start_logging() {
 /// invocation alone.
 pub struct Opening<S> {
     place: Place,
+    launching: Launching,
     prepare: fn(&Opened) -> S,
     opened: OnceCell<(Opened, S)>,
 }
 
 impl<S> Opening<S> {
     /// Nothing is opened yet.
-    pub fn new(place: Place, prepare: fn(&Opened) -> S) -> Self {
-        Self { place, prepare, opened: OnceCell::new() }
+    pub fn new(place: Place, launching: Launching, prepare: fn(&Opened) -> S) -> Self {
+        Self { place, launching, prepare, opened: OnceCell::new() }
     }
 
     /// An invocation begins, and may take so long: answers the yard, and what `prepare` made of it.
@@ -70,7 +72,7 @@ impl<S> Opening<S> {
     }
 
     async fn open(&self) -> Result<(Opened, S), PortError> {
-        let opened = Opened::open(&self.place).await?;
+        let opened = Opened::open(&self.place, self.launching).await?;
         let prepared = (self.prepare)(&opened);
         Ok((opened, prepared))
     }
@@ -122,7 +124,8 @@ pub async fn serve<S, E: std::error::Error>(
         let span = info_span!("invocation", request.id = %event.context.request_id);
         let invocation = async {
             let left = left(&event.context);
-            let (opened, prepared) = opening.begin(left).await.map_err(|failed| told(&failed, "the yard cannot be opened"))?;
+            let (opened, prepared) =
+                opening.begin(left).await.map_err(|failed| told(&failed, "the yard cannot be opened"))?;
             let invoked = Invoked { id: event.context.request_id, event: event.payload, left };
             let answered = handle(opened, prepared, invoked).await;
             counted.write(opened);

@@ -171,6 +171,7 @@ fn every_variable_that_is_set_is_read_and_every_one_that_is_read_is_set() {
         "ECS_CONTAINER_METADATA_URI_V4",
         "AWS_REGION",
         "AWS_ENDPOINT_URL",
+        "LAMBDA_TASK_ROOT",
         "SWITCHYARD_POOL",
     ];
     let all: BTreeSet<String> = set.iter().cloned().chain(otherwise.map(str::to_owned)).collect();

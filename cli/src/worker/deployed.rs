@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchyard_aws::deployment::Deployment;
+use switchyard_aws::deployment::{Deployment, nothing};
 use switchyard_aws::home::Home;
 use switchyard_aws::metrics_emf::EmfFlush;
 use switchyard_aws::policies_s3::S3Policies;
@@ -47,9 +47,7 @@ impl Deployed {
     ///
     /// A variable is missing or wrong; the policies cannot be read, or are broken.
     pub(super) async fn open() -> Result<Self, Failure> {
-        let mut deployment = Deployment::read(&variable).map_err(unset)?;
-        // Whatever its environment says: a worker has no permission to launch.
-        deployment.tasks = None;
+        let deployment = Deployment::read(&variable).map_err(unset)?;
         let clients = clients()?;
         let ambient: Arc<dyn Ambient> = Arc::new(System);
         let shelf = Arc::new(Shelf::default());
@@ -57,7 +55,8 @@ impl Deployed {
         let bucket = &deployment.policies;
         let policies = S3Policies::new(&clients, bucket, Arc::clone(&shelf), parse, built_in(), Arc::clone(&ambient));
         policies.load().await.map_err(refused)?;
-        let (home, yard) = deployment.open(&clients, shelf, Arc::clone(&ambient));
+        // Whatever its environment says: a worker has no permission to launch.
+        let (home, yard) = deployment.open(&clients, shelf, Arc::clone(&ambient), nothing);
         Ok(Self { deployment, home, yard, boot: ambient.nonce(), policies })
     }
 

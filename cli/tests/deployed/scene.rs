@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use switchyard_aws::clients::{Clients, Settings};
-use switchyard_aws::deployment::Deployment;
+use switchyard_aws::deployment::{Deployment, nothing};
 use switchyard_aws::home::{Home, Names};
 use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{Epoch, Job, JobId, Phase};
@@ -126,7 +126,7 @@ impl Scene {
         let mut files: Files = built_in();
         files.insert(CATALOG_FILE.to_owned(), CATALOG.to_owned());
         let policies = deployment.parser(builtin::ALL)(&files).unwrap();
-        let (home, _) = deployment.open(&clients, Arc::default(), Arc::new(System));
+        let (home, _) = deployment.open(&clients, Arc::default(), Arc::new(System), nothing);
         let yard = home.yard(Arc::new(Launched), Arc::new(Shelf::new(policies)));
         home.declare(&clients, &[PoolName::STANDARD]).await.unwrap();
         switchyard_aws::policies_s3::push(&clients, &names.bucket, &files).await.unwrap();

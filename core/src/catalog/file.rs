@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    Builtin, Capability, Catalog, Container, GRACE_MAX, ImageKind, LINUX_CAPABILITIES, Learn, Network, Program,
-    RUN_TIMEOUT_MAX, Retry,
+    Builtin, Capability, Catalog, Checked, Container, GRACE_MAX, ImageKind, LINUX_CAPABILITIES, Learn, Network,
+    Program, RUN_TIMEOUT_MAX, Retry, Schema,
 };
 use crate::intake::AHEAD_MAX;
 use crate::job::one_line;
@@ -193,12 +193,23 @@ impl Catalog {
         builtins: &[Builtin],
         schemas: &BTreeMap<String, Value>,
     ) -> Result<Self, Violations> {
+        Self::read(file, text, builtins, schemas, Checked::Now)
+    }
+
+    /// Reads it with its schemas checked or not yet.
+    pub(crate) fn read(
+        file: &str,
+        text: &str,
+        builtins: &[Builtin],
+        schemas: &BTreeMap<String, Value>,
+        checked: Checked,
+    ) -> Result<Self, Violations> {
         let mut names = BTreeMap::new();
         let read = |entry: Entry, at: usize| {
             let twice = names
                 .insert(entry.name.clone(), at)
                 .map(|first| ("name".to_owned(), format!("is listed twice, also as capabilities[{first}]")));
-            match (entry.into_capability(builtins, schemas), twice) {
+            match (entry.into_capability(builtins, schemas, checked), twice) {
                 (Ok(capability), None) => Ok(capability),
                 (Ok(_), Some(twice)) => Err(vec![twice]),
                 (Err(mut wrong), twice) => {
@@ -225,6 +236,7 @@ impl Entry {
         self,
         builtins: &[Builtin],
         schemas: &BTreeMap<String, Value>,
+        checked: Checked,
     ) -> Result<Capability, Vec<Wrong>> {
         let Self { name, summary, run, input, needs, route, retry, limits } = self;
         let mut wrong = Vec::new();
@@ -239,9 +251,9 @@ impl Entry {
         expect(within(ahead, limits.start_within_seconds), "limits.start_within_seconds", what, &mut wrong);
         expect((1..=100).contains(&retry.attempts), "retry.attempts", "expected 1 to 100", &mut wrong);
         expect(retry.backoff_seconds <= 3600, "retry.backoff_seconds", "expected at most 3600", &mut wrong);
-        let input = resolve(input, schemas).map_err(|error| wrong.push(error)).ok();
+        let input = resolve(input, schemas, checked).map_err(|error| wrong.push(error)).ok();
         let run = run.into_program(builtins).map_err(|error| wrong.push(error)).ok();
-        let (Some((input, validator)), Some(run), true) = (input, run, wrong.is_empty()) else { return Err(wrong) };
+        let (Some(input), Some(run), true) = (input, run, wrong.is_empty()) else { return Err(wrong) };
         Ok(Capability {
             name,
             summary: one_line(&summary, 200),
@@ -271,7 +283,6 @@ impl Entry {
             concurrent: limits.concurrent,
             start_within: limits.start_within_seconds.map(Duration::from_secs),
             input,
-            validator,
         })
     }
 }
@@ -290,8 +301,8 @@ impl NeedsEntry {
     }
 }
 
-/// The payload's schema and what checks it.
-fn resolve(input: Option<Value>, schemas: &BTreeMap<String, Value>) -> Result<(Value, jsonschema::Validator), Wrong> {
+/// The payload's schema.
+fn resolve(input: Option<Value>, schemas: &BTreeMap<String, Value>, checked: Checked) -> Result<Schema, Wrong> {
     let input = match input {
         None => serde_json::json!({ "type": "object" }),
         Some(schema) => match schema.get("$ref").and_then(Value::as_str) {
@@ -302,9 +313,12 @@ fn resolve(input: Option<Value>, schemas: &BTreeMap<String, Value>) -> Result<(V
             })?,
         },
     };
-    let validator = jsonschema::validator_for(&input)
-        .map_err(|error| ("input".to_owned(), format!("not a JSON Schema: {}", one_line(&error.to_string(), 200))))?;
-    Ok((input, validator))
+    let schema = Schema::new(input);
+    match checked {
+        Checked::Before => {}
+        Checked::Now => drop(schema.validator().map_err(|what| ("input".to_owned(), what))?),
+    }
+    Ok(schema)
 }
 
 fn packaging(run: &Program) -> Packaging {

@@ -1,10 +1,12 @@
 //! One of an operator's YAML files: where everything in it stands, and what is wrong with it.
 //!
-//! A file is read as the JSON it stands for, as its published schema means it; beside it lies the place of every
-//! field. So a part can be judged by whoever knows it, and what is wrong is named by file, line, column and path.
+//! A file is read as the JSON it stands for, as its published schema means it, so that a part can be judged by whoever
+//! knows it. What is wrong is named by file, line, column and path: the places are looked up in the text then, and cost
+//! nothing while nothing is.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -117,6 +119,17 @@ pub(crate) fn read_yaml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T
     })
 }
 
+/// Reads an operator's file as the JSON that it stands for. One that is JSON to the letter, as pushed policies are, is read as
+/// that, for a tenth of the cost; what is wrong with it is then named by whoever reads YAML, of which JSON is a part.
+pub(crate) fn read_value(file: &str, text: &str) -> Result<Value, PolicyError> {
+    if text.starts_with('{')
+        && let Ok(Plain(value)) = serde_json::from_str(text)
+    {
+        return Ok(value);
+    }
+    read_yaml::<Plain>(file, text).map(|Plain(value)| value)
+}
+
 /// Refuses a file of a version that this Switchyard does not read.
 pub(crate) fn check_version(file: &str, version: u32) -> Result<(), PolicyError> {
     if version == 1 {
@@ -153,19 +166,17 @@ pub(crate) fn fields<T: DeserializeOwned>(value: &Value) -> Result<T, Wrong> {
 
 /// A file that was read: `version: 1` and one list of entries.
 pub(crate) struct Document {
-    file: String,
+    text: Arc<Text>,
     entries: Vec<Value>,
     list: &'static str,
-    places: BTreeMap<String, (u64, u64)>,
 }
 
 impl Document {
     /// Reads a file whose entries stand in `list`.
     pub(crate) fn read(file: &str, text: &str, list: &'static str) -> Result<Self, Violations> {
-        let node: Spanned<Node> = read_yaml(file, text)?;
-        let mut places = BTreeMap::new();
-        let value = node.value.settle("", &mut places);
-        let mut document = Self { file: file.to_owned(), entries: Vec::new(), list, places };
+        let value = read_value(file, text)?;
+        let text = Arc::new(Text { file: file.to_owned(), text: text.to_owned(), places: OnceLock::new() });
+        let mut document = Self { text, entries: Vec::new(), list };
         let Value::Object(mut fields) = value else {
             return Err(document.error("", &format!("expected `version` and `{list}`")).into());
         };
@@ -214,11 +225,7 @@ impl Document {
 
     /// Where an entry stands, for whoever finds something wrong with it later.
     pub(crate) fn place(&self, entry: usize) -> Stand {
-        let prefix = format!("{}[{entry}]", self.list);
-        let inside = |path: &&String| path.starts_with(&prefix);
-        let places = self.places.range(prefix.clone()..).map(|(path, _)| path).take_while(inside);
-        let places = places.map(|path| (path.clone(), self.places[path])).collect();
-        Stand { file: self.file.clone(), entry: prefix, places }
+        Stand { text: Arc::clone(&self.text), entry: format!("{}[{entry}]", self.list) }
     }
 
     fn within(&self, entry: usize, path: &str, what: &str) -> PolicyError {
@@ -226,22 +233,66 @@ impl Document {
     }
 
     fn error(&self, path: &str, what: &str) -> PolicyError {
-        error(&self.file, &self.places, path, what)
+        self.text.error(path, what)
     }
 }
 
 /// Where an entry and its fields stand in their file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stand {
-    file: String,
+    text: Arc<Text>,
     entry: String,
-    places: BTreeMap<String, (u64, u64)>,
 }
 
 impl Stand {
     /// What is wrong at a path in the entry.
     pub(crate) fn error(&self, path: &str, what: &str) -> PolicyError {
-        error(&self.file, &self.places, &join(&self.entry, path), what)
+        self.text.error(&join(&self.entry, path), what)
+    }
+}
+
+/// A file's text, and the place of every field in it once somebody asks.
+#[derive(Debug)]
+struct Text {
+    file: String,
+    text: String,
+    places: OnceLock<BTreeMap<String, (u64, u64)>>,
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.file, &self.text) == (&other.file, &other.text)
+    }
+}
+
+impl Eq for Text {}
+
+impl Text {
+    fn places(&self) -> &BTreeMap<String, (u64, u64)> {
+        self.places.get_or_init(|| {
+            let mut places = BTreeMap::new();
+            // It was read before: what cannot be read has no entries that could be wrong.
+            if let Ok(node) = read_yaml::<Spanned<Node>>(&self.file, &self.text) {
+                node.value.settle("", &mut places);
+            }
+            places
+        })
+    }
+
+    /// What is wrong at a path; where that is not in the file, as a field that is missing, the place of what should hold it.
+    fn error(&self, path: &str, what: &str) -> PolicyError {
+        let places = self.places();
+        let mut known = path;
+        let (line, column) = loop {
+            match (places.get(known), known.rfind(['.', '['])) {
+                (Some(place), _) => break *place,
+                (None, Some(end)) => known = &known[..end],
+                (None, None) => break places.get("").copied().unwrap_or((0, 0)),
+            }
+        };
+        let path = one_line(path, 200);
+        let message = if path.is_empty() { what.to_owned() } else { format!("{path}: {what}") };
+        PolicyError { file: self.file.clone(), line, column, message: one_line(&message, 600) }
     }
 }
 
@@ -253,52 +304,34 @@ fn join(front: &str, path: &str) -> String {
     }
 }
 
-/// What is wrong at a path; where that is not in the file, as a field that is missing, the place of what should hold it.
-fn error(file: &str, places: &BTreeMap<String, (u64, u64)>, path: &str, what: &str) -> PolicyError {
-    let mut known = path;
-    let (line, column) = loop {
-        match (places.get(known), known.rfind(['.', '['])) {
-            (Some(place), _) => break *place,
-            (None, Some(end)) => known = &known[..end],
-            (None, None) => break places.get("").copied().unwrap_or((0, 0)),
-        }
-    };
-    let path = one_line(path, 200);
-    let message = if path.is_empty() { what.to_owned() } else { format!("{path}: {what}") };
-    PolicyError { file: file.to_owned(), line, column, message: one_line(&message, 600) }
-}
-
-/// Any YAML, with places: of a field its name's, of an item its own.
+/// Any YAML's places: of a field its name's, of an item its own.
 enum Node {
-    Leaf(Value),
+    Leaf,
     List(Vec<Spanned<Node>>),
     Fields(Vec<(Spanned<String>, Node)>),
 }
 
 impl Node {
-    /// The JSON that it stands for; its places are put down by their paths.
-    fn settle(self, path: &str, places: &mut BTreeMap<String, (u64, u64)>) -> Value {
+    /// Puts the places in it down by their paths.
+    fn settle(self, path: &str, places: &mut BTreeMap<String, (u64, u64)>) {
         if path.is_empty() {
             places.insert(String::new(), (1, 0));
         }
         match self {
-            Self::Leaf(value) => value,
+            Self::Leaf => {}
             Self::List(items) => {
-                let settle = |(at, item): (usize, Spanned<Node>)| {
+                for (at, item) in items.into_iter().enumerate() {
                     let path = format!("{path}[{at}]");
                     places.insert(path.clone(), (item.defined.line(), item.defined.column()));
-                    item.value.settle(&path, places)
-                };
-                Value::Array(items.into_iter().enumerate().map(settle).collect())
+                    item.value.settle(&path, places);
+                }
             }
             Self::Fields(fields) => {
-                let settle = |(name, node): (Spanned<String>, Node)| {
+                for (name, node) in fields {
                     let path = join(path, &name.value);
                     places.insert(path.clone(), (name.defined.line(), name.defined.column()));
-                    let value = node.settle(&path, places);
-                    (name.value, value)
-                };
-                Value::Object(fields.into_iter().map(settle).collect::<Map<_, _>>())
+                    node.settle(&path, places);
+                }
             }
         }
     }
@@ -319,33 +352,32 @@ impl<'de> Visitor<'de> for AnyNode {
         f.write_str("what JSON can say")
     }
 
-    fn visit_bool<E>(self, flag: bool) -> Result<Node, E> {
-        Ok(Node::Leaf(flag.into()))
+    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
+        Ok(Node::Leaf)
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Node, E> {
-        Ok(Node::Leaf(number.into()))
+    fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
+        Ok(Node::Leaf)
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Node, E> {
-        Ok(Node::Leaf(number.into()))
+    fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
+        Ok(Node::Leaf)
     }
 
-    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Node, E> {
-        let number = Number::from_f64(number).ok_or_else(|| E::custom("expected a finite number"))?;
-        Ok(Node::Leaf(number.into()))
+    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
+        Ok(Node::Leaf)
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
-        Ok(Node::Leaf(text.into()))
+    fn visit_str<E>(self, _: &str) -> Result<Node, E> {
+        Ok(Node::Leaf)
     }
 
     fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Leaf(Value::Null))
+        Ok(Node::Leaf)
     }
 
     fn visit_none<E>(self) -> Result<Node, E> {
-        Ok(Node::Leaf(Value::Null))
+        Ok(Node::Leaf)
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
@@ -366,5 +398,77 @@ impl<'de> Visitor<'de> for AnyNode {
             fields.push((name, entries.next_value()?));
         }
         Ok(Node::Fields(fields))
+    }
+}
+
+/// The JSON that a YAML or JSON text stands for.
+struct Plain(Value);
+
+impl<'de> Deserialize<'de> for Plain {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyValue).map(Self)
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what JSON can say")
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
+        Ok(flag.into())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Value, E> {
+        Number::from_f64(number).map(Value::from).ok_or_else(|| E::custom("expected a finite number"))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Plain(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some(name) = entries.next_key::<String>()? {
+            let Plain(value) = entries.next_value()?;
+            // What reads YAML says so itself, and where; what reads JSON would take the last.
+            if let Some(twice) = fields.insert(name, value) {
+                drop(twice);
+                return Err(serde::de::Error::custom("a field is there twice"));
+            }
+        }
+        Ok(Value::Object(fields))
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lambda_runtime::Error;
+use switchyard_aws::deployment::tasks;
 use switchyard_functions::callers::{Gateway, Roles};
 use switchyard_functions::findings::Listener;
 use switchyard_functions::parked::Parking;
@@ -11,7 +12,7 @@ use switchyard_functions::serve::{self, Opening};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let place = serve::start()?;
-    let opening = Opening::new(place, |opened| Listener {
+    let opening = Opening::new(place, tasks, |opened| Listener {
         // No request comes in here, and so nobody calls.
         api: opened.api(Arc::new(Gateway::new(Roles::default()))),
         objects: opened.clients.s3(),
