@@ -32,6 +32,8 @@ pub const OPERATORS: &str = "SWITCHYARD_OPERATORS";
 pub const SUBMITTERS: &str = "SWITCHYARD_SUBMITTERS";
 /// The pool that a worker serves.
 pub const POOL: &str = "SWITCHYARD_POOL";
+/// The Auto Scaling group that a worker's instance is of. Not set: it is of none, and leaves by ending.
+pub const GROUP: &str = "SWITCHYARD_GROUP";
 
 /// The cluster that tasks are launched in. Not set: this process launches none.
 pub const ECS_CLUSTER: &str = "ECS_CLUSTER";
@@ -61,6 +63,10 @@ pub const POLICY_KEY: &str = "POLICY_KEY";
 
 /// Where a task asks who it is, as ECS sets it (Amazon ECS, "Task metadata endpoint version 4"). It is nobody else's.
 pub const ECS_METADATA: &str = "ECS_CONTAINER_METADATA_URI_V4";
+
+/// Where the metadata service of an EC2 instance answers instead of at its link-local address (AWS SDKs and Tools Reference
+/// Guide, "IMDS credential provider").
+pub const IMDS_ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
 
 /// The region, as Lambda and ECS set it.
 pub const REGION: &str = "AWS_REGION";

@@ -85,6 +85,7 @@ fn worker(yard: &Yard, slots: u32, executor: Arc<Nothing>) -> (StopSignal, tokio
         pool: PoolName::STANDARD,
         room: Room { slots, milli_vcpu: slots * 1000, memory_mib: slots * 1024 },
         idle: None,
+        finish: StopSignal::default(),
     };
     (leave.clone(), tokio::spawn(fleet::work(Arc::new(fleet), leave)))
 }

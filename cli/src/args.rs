@@ -514,7 +514,8 @@ pub(crate) struct Worker {
     /// Jobs at once [default: the number of processors].
     #[arg(long, value_name = "N", env = "SWITCHYARD_SLOTS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) slots: Option<u16>,
-    /// Go home after so long without a job; without it, it stays until it is told to leave.
+    /// Go home after so long without a job [default: on an instance of a group, as routing.yaml says of the pool; else it
+    /// stays until it is told to leave].
     #[arg(long, value_name = "SECONDS", env = "SWITCHYARD_IDLE_SECONDS")]
     pub(crate) idle_seconds: Option<u64>,
     #[command(flatten)]
@@ -535,8 +536,13 @@ At SIGTERM or SIGINT it takes nothing new and gives back what runs, which spends
 last 20 s, in which a receive that is under way may still bring something to give back. Once a minute, and at its \
 end, it writes what it counted to standard output, in CloudWatch's embedded metric format; its log goes to standard error.
 
+On an EC2 instance SWITCHYARD_GROUP names its Auto Scaling group. Then it claims in the instance's name, heeds what the metadata \
+service says of its end (an interruption, a risk of one, a decision of the group), takes nothing new once the container engine or \
+the disk is no good, and when it is idle it ends the instance and makes the group one smaller.
+
 Exit codes: 0 it went home, or the job of --once was settled or was not to be run; 2 the environment is not a yard's; 7 AWS did \
-not answer, trying again can help; 8 what it stands on is not there, or refuses it";
+not answer, trying again can help; 8 what it stands on is not there, or refuses it; \
+9 it went home, and its machine cannot leave its group";
 
 /// What the yard on this machine tells a child: all of it, or nothing.
 #[derive(Debug, clap::Args)]

@@ -19,7 +19,12 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   5  no yard answers
   6  the yard does not accept the token or the signature
   7  the yard, AWS or this machine failed; trying again can help
-  8  the yard cannot be opened";
+  8  the yard cannot be opened
+  9  a worker's machine cannot leave its group: shut it down";
+
+/// The exit code of a worker that went home, and whose machine is still of its group after all that can be tried. The unit
+/// that started it shuts the machine down.
+pub(crate) const CANNOT_LEAVE: u8 = 9;
 
 /// Why the program did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

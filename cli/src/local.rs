@@ -162,6 +162,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         pool: PoolName::STANDARD,
         room,
         idle: None,
+        finish: StopSignal::default(),
     };
     let worker = tokio::spawn(work(Arc::new(fleet), leave.clone()));
     let api = Api {

@@ -3,6 +3,7 @@
 mod child;
 mod deployed;
 mod fleet;
+mod instance;
 mod task;
 
 use crate::args::Worker;

@@ -29,6 +29,7 @@ pub mod settle;
 mod tell;
 pub mod reap;
 pub mod shift;
+pub mod notice;
 pub mod schedule;
 
 pub mod cost;

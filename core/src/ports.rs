@@ -9,7 +9,7 @@ mod unmapped;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -780,12 +780,12 @@ pub trait Executor: Send + Sync {
 
 /// Tells one run to end. Cloned handles are the same signal; the first cause stays.
 #[derive(Clone, Default)]
-pub struct StopSignal(Arc<(AtomicU8, Event)>);
+pub struct StopSignal(Arc<(AtomicU8, AtomicBool, Event)>);
 
 impl StopSignal {
     /// Asks the run to end.
     pub fn raise(&self, cause: StopCause) {
-        let (state, event) = &*self.0;
+        let (state, _, event) = &*self.0;
         let code = match cause {
             StopCause::Cancel => 1,
             StopCause::Deadline => 2,
@@ -811,9 +811,33 @@ impl StopSignal {
     /// Waits until the run must end.
     pub async fn raised(&self) -> StopCause {
         loop {
-            let listener = self.0.1.listen();
+            let listener = self.0.2.listen();
             if let Some(cause) = self.cause() {
                 return cause;
+            }
+            listener.await;
+        }
+    }
+}
+
+impl StopSignal {
+    /// There is no time left: whoever was asked to end, or is asked from now on, has no grace.
+    pub fn hurry(&self) {
+        self.0.1.store(true, Ordering::Release);
+        self.0.2.notify(usize::MAX);
+    }
+
+    /// Whether there is no time left.
+    pub fn is_hurried(&self) -> bool {
+        self.0.1.load(Ordering::Acquire)
+    }
+
+    /// Waits until there is no time left.
+    pub async fn hurried(&self) {
+        loop {
+            let listener = self.0.2.listen();
+            if self.is_hurried() {
+                return;
             }
             listener.await;
         }

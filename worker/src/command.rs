@@ -226,6 +226,7 @@ async fn watch(
                     biased;
                     status = child.wait() => { ended = Some(status); }
                     () = &mut grace => {}
+                    () = assignment.stop.hurried() => {}
                     () = &mut pump, if !pumped => { pumped = true; continue; }
                 }
                 break;

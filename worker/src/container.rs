@@ -95,6 +95,10 @@ impl Halt<'_> {
             () = tokio::time::sleep_until(self.deadline) => StopCause::Deadline,
         }
     }
+
+    async fn hurried(&self) {
+        self.assignment.stop.hurried().await;
+    }
 }
 
 /// Why a container did not come to its own end.
@@ -476,6 +480,7 @@ impl Watched<'_> {
                     biased;
                     over = &mut ended => { over?; break true; }
                     () = &mut grace => break false,
+                    () = halt.hurried() => break false,
                     () = &mut pump, if !pumped => pumped = true,
                 }
             };

@@ -48,10 +48,12 @@ pub struct Fleet {
     pub room: Room,
     /// How long it waits idle before it goes home; `None`: it stays until it is told to leave.
     pub idle: Option<Duration>,
+    /// Raised when it is to take nothing new, and to go home when what runs has ended.
+    pub finish: StopSignal,
 }
 
 /// Works until `leave` is raised or it goes home, and returns when every run has ended and is reported. What still
-/// runs when it is told to leave is told to stop, and goes back.
+/// runs when it is told to leave is told to stop, and goes back; once that is hurried, it is killed first.
 pub async fn work(fleet: Arc<Fleet>, leave: StopSignal) {
     let _vital = Vital("the worker");
     let shift = Mutex::new(Shift::new(fleet.room));
@@ -65,8 +67,10 @@ pub async fn work(fleet: Arc<Fleet>, leave: StopSignal) {
     });
     let duty = Arc::new(Duty { fleet, shift, changed: Notify::new(), runs: Runs::default(), leave });
     let heart = tokio::spawn(heart(Arc::clone(&duty)));
+    let last_call = tokio::spawn(last_call(Arc::clone(&duty)));
     day(&duty).await;
     heart.abort();
+    last_call.abort();
     duty.fleet.roster.leave(&duty.fleet.holder);
 }
 
@@ -127,10 +131,16 @@ impl Duty {
     }
 }
 
+async fn last_call(duty: Arc<Duty>) {
+    duty.leave.hurried().await;
+    duty.runs.hurry_all();
+}
+
 async fn day(duty: &Arc<Duty>) {
     let mut running = JoinSet::new();
     let mut failures: u32 = 0;
     let mut told = false;
+    let mut finishes = false;
     // Since the loop first found it idle after the last message or run.
     let mut idle_since = None;
     let mut renews_at = None;
@@ -139,6 +149,9 @@ async fn day(duty: &Arc<Duty>) {
         if !told && let Some(cause) = duty.leave.cause() {
             told = true;
             duty.runs.stop_all(cause);
+        }
+        if !finishes && (told || duty.fleet.finish.cause().is_some()) {
+            finishes = true;
             if let Some(in_hand) = duty.tell(Shift::leave) {
                 give_back(&duty.fleet, &in_hand).await;
             }
@@ -151,6 +164,7 @@ async fn day(duty: &Arc<Duty>) {
                 idle_since = None;
                 tokio::select! {
                     _ = duty.leave.raised(), if !told => {}
+                    _ = duty.fleet.finish.raised(), if !finishes => {}
                     () = duty.changed.notified() => {}
                     () = until(renews_at) => {}
                 }
@@ -168,6 +182,7 @@ async fn day(duty: &Arc<Duty>) {
                 let patience = duty.fleet.idle.zip(idle_since).map(|(idle, since)| since + idle);
                 tokio::select! {
                     _ = duty.leave.raised() => continue,
+                    _ = duty.fleet.finish.raised() => continue,
                     () = duty.changed.notified() => continue,
                     () = until(renews_at) => continue,
                     () = until(patience) => {
@@ -203,6 +218,7 @@ async fn day(duty: &Arc<Duty>) {
                 let pause = backoff(execute::BEAT / 15, failures, duty.fleet.ambient.chance());
                 tokio::select! {
                     _ = duty.leave.raised(), if !told => {}
+                    _ = duty.fleet.finish.raised(), if !finishes => {}
                     () = duty.fleet.ambient.pause(pause) => {}
                 }
             }
@@ -307,6 +323,9 @@ async fn answer(duty: Arc<Duty>, start: Start) {
             // Told to leave between its doorbell and its claim.
             if let Some(cause) = duty.leave.cause() {
                 duty.runs.stop(message, cause);
+                if duty.leave.is_hurried() {
+                    duty.runs.hurry_all();
+                }
             }
             ready.run().await
         }
@@ -446,6 +465,7 @@ capabilities:
             pool: PoolName::STANDARD,
             room: ROOM,
             idle,
+            finish: StopSignal::default(),
         };
         Scene { yard, fleet: Arc::new(fleet), gate, leave: StopSignal::default() }
     }

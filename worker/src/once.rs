@@ -4,7 +4,7 @@ use switchyard_core::execute::{self, Holding, Ran, Runs};
 use switchyard_core::job::StopCause;
 use switchyard_core::ports::{Message, PortError, StopSignal};
 
-/// Claims and runs the one job, beating for it meanwhile. `leave` gives it back.
+/// Claims and runs the one job, beating for it meanwhile. `leave` gives it back; hurried, without its grace.
 ///
 /// # Errors
 ///
@@ -23,6 +23,8 @@ pub async fn run(holding: Holding<'_>, message: Message, leave: StopSignal, runs
         runs.stop_all(match cause {
             StopCause::Cancel | StopCause::Deadline | StopCause::Stale | StopCause::Drain => cause,
         });
+        leave.hurried().await;
+        runs.hurry_all();
         std::future::pending::<()>().await;
     };
     tokio::select! {

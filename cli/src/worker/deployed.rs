@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use switchyard_aws::clients::Clients;
 use switchyard_aws::deployment::{Deployment, nothing};
 use switchyard_aws::home::Home;
 use switchyard_aws::metrics_emf::EmfFlush;
@@ -31,6 +32,8 @@ const EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Deployed {
     /// What the environment says of it.
     pub(super) deployment: Deployment,
+    /// How AWS is reached.
+    pub(super) clients: Clients,
     /// Its doors.
     pub(super) home: Home,
     /// Its control side. It launches nothing: what a report leads to, the reaper launches.
@@ -57,7 +60,7 @@ impl Deployed {
         policies.load().await.map_err(refused)?;
         // Whatever its environment says: a worker has no permission to launch.
         let (home, yard) = deployment.open(&clients, shelf, Arc::clone(&ambient), nothing);
-        Ok(Self { deployment, home, yard, boot: ambient.nonce(), policies })
+        Ok(Self { deployment, clients, home, yard, boot: ambient.nonce(), policies })
     }
 
     /// In whose name this process claims: its machine's, and this start's.
@@ -120,31 +123,28 @@ impl Deployed {
     }
 }
 
-/// What this process is told by signals.
-#[derive(Clone, Default)]
-pub(super) struct Told {
-    /// Raised at the first: what runs is given back.
-    pub(super) leave: StopSignal,
-    /// Raised at the second: nothing is waited for that comes back by itself.
-    pub(super) hurry: StopSignal,
-}
-
-/// Hears SIGTERM and SIGINT. ECS sends SIGTERM 30 s before it ends a task (`stopTimeout`), also for a spot interruption.
+/// Hears SIGTERM and SIGINT: at the first what runs is given back, at the second it has no grace, and nothing is waited for
+/// that comes back by itself. ECS sends SIGTERM 30 s before it ends a task (`stopTimeout`), also for a spot interruption.
 ///
 /// # Errors
 ///
 /// Signals cannot be heard.
-pub(super) fn hear_signals() -> Result<Told, Failure> {
+pub(super) fn hear_signals() -> Result<StopSignal, Failure> {
     let hear = |kind| signal(kind).map_err(|cause| Failure::io("hear signals", cause));
     let (mut interrupt, mut terminate) = (hear(SignalKind::interrupt())?, hear(SignalKind::terminate())?);
-    let told = Told::default();
-    let Told { leave, hurry } = told.clone();
+    let leave = StopSignal::default();
+    let told = leave.clone();
     tokio::spawn(async move {
-        for signal in [leave, hurry] {
+        for again in [false, true] {
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            info!("told to leave: what runs is given back");
-            signal.raise(StopCause::Drain);
+            if again {
+                info!("told again to leave: at once");
+                told.hurry();
+            } else {
+                info!("told to leave: what runs is given back");
+                told.raise(StopCause::Drain);
+            }
         }
     });
-    Ok(told)
+    Ok(leave)
 }

@@ -16,11 +16,12 @@ use switchyard_worker::roster::Roster;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::deployed::{Deployed, Told, hear_signals};
+use super::deployed::{Deployed, hear_signals};
+use super::instance::{Instance, stay_fit};
 use crate::args::Worker;
 use crate::cloud::refused;
 use crate::containers;
-use crate::exit::Failure;
+use crate::exit::{CANNOT_LEAVE, Failure};
 use crate::local::{processors, raise_file_limit, room, start_logging};
 
 /// A worker whose room does not change says so again after this. It is listed for twice as long.
@@ -38,14 +39,19 @@ pub(super) fn run(worker: &Worker) -> Result<u8, Failure> {
 }
 
 async fn serve(worker: &Worker) -> Result<u8, Failure> {
-    let Told { leave, hurry } = hear_signals()?;
+    let leave = hear_signals()?;
     let engine = containers::engine(&worker.containers)?;
     let deployed = Deployed::open().await?;
     let pool = pool(worker, &deployed)?;
     let room = room(processors(), worker.slots);
-    let holder = deployed.holder();
     let roster = Arc::new(Roster::default());
     let ambient = Arc::clone(&deployed.yard.ambient);
+    let instance = match &deployed.deployment.group {
+        Some(group) => Some(Instance::here(&deployed.clients, group, Arc::clone(&ambient)).await?),
+        None => None,
+    };
+    // By its id, by which AWS tells of its end.
+    let holder = instance.as_ref().map_or_else(|| deployed.holder(), |instance| deployed.holder_named(instance.id()));
     for tier in Tier::ALL {
         // A queue that is not there is told now, and not again and again in the log.
         deployed.home.lanes.depth(&Lane { pool, tier }).await.map_err(refused)?;
@@ -54,44 +60,96 @@ async fn serve(worker: &Worker) -> Result<u8, Failure> {
     let listed = Listed { holder: holder.clone(), pool, capacity: room, free: room, since, leaving: false };
     ledger.enter(&listed).await.map_err(refused)?;
     containers::answers(engine.as_ref()).await;
-    let fleet = Fleet {
+    let finish = StopSignal::default();
+    let fleet = Arc::new(Fleet {
         lanes: Arc::clone(&deployed.yard.lanes),
         desk: Arc::new(YardDesk(deployed.yard.clone())),
-        executor: Arc::new(deployed.executor(engine, None, usize::try_from(room.slots).unwrap_or(usize::MAX))),
+        executor: Arc::new(deployed.executor(engine.clone(), None, usize::try_from(room.slots).unwrap_or(usize::MAX))),
         blobs: Arc::clone(&deployed.yard.blobs),
         ambient: Arc::clone(&ambient),
         roster: Arc::clone(&roster),
         holder: holder.clone(),
         pool,
         room,
-        idle: worker.idle_seconds.map(Duration::from_secs),
-    };
+        idle: idle(worker, &deployed, pool, instance.is_some()),
+        finish: finish.clone(),
+    });
     info!(%holder, %pool, slots = room.slots, "works");
     let mut emf = EmfFlush::new();
-    let working = tokio::spawn(work(Arc::new(fleet), leave.clone()));
-    tokio::select! {
-        ended = working => {
-            if ended.is_err() {
-                warn!("the worker had panicked");
-            }
+    let watch = async {
+        match &instance {
+            Some(instance) => tokio::select! {
+                never = instance.watch(&finish, &leave) => never,
+                never = stay_fit(engine, deployed.scratch(), &finish) => never,
+            },
+            None => std::future::pending().await,
         }
+    };
+    tokio::select! {
+        () = days(&fleet, instance.as_ref(), &leave) => {}
         never = deployed.keep_up(&mut emf) => match never {},
         never = keep_listed(ledger, &roster, &leave, listed) => match never {},
+        never = watch => match never {},
     }
     if let Err(error) = ledger.leave(&holder).await {
         warn!(%error, "this worker stays listed until its time is over");
     }
     // A poll that nobody waits for any more may have received something yet, which goes back then; else it is hidden for
     // its visibility timeout, and comes back by itself.
-    let in_a_hurry = async { if leave.cause().is_none() { leave.raised().await } else { hurry.raised().await } };
+    let goes_by_itself = leave.cause().is_none();
+    let in_a_hurry = async {
+        if goes_by_itself {
+            leave.raised().await;
+        } else {
+            leave.hurried().await;
+        }
+    };
     tokio::select! {
         () = deployed.home.lanes.hush() => {}
-        _ = in_a_hurry => {}
+        () = in_a_hurry => {}
     }
     deployed.count(&mut emf);
     deployed.tidy();
+    // Whoever is told to leave, by its machine, its group or a person, is ended by them: a decrement of its own would be a
+    // second one.
+    if let Some(instance) = instance.filter(|_| goes_by_itself)
+        && instance.terminate().await.is_err()
+    {
+        return Ok(CANNOT_LEAVE);
+    }
     info!(%holder, "went home");
     Ok(0)
+}
+
+/// Works day after day until it is told to leave, or is idle and may go: an instance that its group must have stays, and asks
+/// again when it was idle for as long once more.
+async fn days(fleet: &Arc<Fleet>, instance: Option<&Instance>, leave: &StopSignal) {
+    loop {
+        if tokio::spawn(work(Arc::clone(fleet), leave.clone())).await.is_err() {
+            warn!("the worker had panicked");
+            return;
+        }
+        // One that finishes goes whatever its group must have: another comes in its place.
+        let goes = leave.cause().is_some() || fleet.finish.cause().is_some();
+        match instance {
+            Some(instance) if !goes && !instance.may_leave().await => {
+                info!(instance = instance.id(), "idle, and its group must have it: it stays");
+            }
+            Some(_) | None => return,
+        }
+    }
+}
+
+/// How long it waits idle before it goes home: as it is told, else as routing.yaml says of its pool where it is an instance
+/// of a group, else for ever.
+fn idle(worker: &Worker, deployed: &Deployed, pool: PoolName, is_instance: bool) -> Option<Duration> {
+    let policies = deployed.yard.shelf.policies();
+    let of_pool = || policies.limits.pools.iter().find(|known| known.name == pool).map(|known| known.idle);
+    match worker.idle_seconds {
+        Some(seconds) => Some(Duration::from_secs(seconds)),
+        None if is_instance => of_pool(),
+        None => None,
+    }
 }
 
 /// The pool that is asked for, else the environment's; one that routing.yaml has.

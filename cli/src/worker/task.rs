@@ -31,7 +31,7 @@ pub(super) fn run(worker: &Worker) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|cause| Failure::io("start the runtime", cause))?;
     runtime.block_on(async {
-        let leave = hear_signals()?.leave;
+        let leave = hear_signals()?;
         let deployed = Deployed::open().await?;
         if leave.cause().is_some() {
             // Nothing was claimed: whoever looks after the job launches it again.

@@ -1,5 +1,7 @@
 //! The program on AWS: workers and tasks of a yard on MiniStack, and what an operator publishes there.
 
+mod ec2;
+mod instance;
 mod scene;
 
 use std::time::{Duration, Instant};
@@ -223,7 +225,7 @@ fn policies_are_pushed_whole_and_broken_ones_not_at_all() {
         };
         let ended = Ended::of(&mut push()).await;
         assert_eq!(ended.code, Some(0), "{ended:?}");
-        assert!(ended.stdout.starts_with("4 capabilities in force within a minute: 1 objects written"), "{ended:?}");
+        assert!(ended.stdout.starts_with("5 capabilities in force within a minute: 1 objects written"), "{ended:?}");
         // The yard's next process knows the new name and the old one no more.
         let job = scene.submit("sh", "true", "standard").await;
         let child = worker(&scene, "60").spawn().unwrap();

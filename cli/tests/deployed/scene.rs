@@ -33,6 +33,12 @@ capabilities:
     needs: { timeout_seconds: 60, grace_seconds: 1, memory_mib: 16 }
     route: { only: [fleet] }
     retry: { attempts: 1 }
+  - name: stubborn
+    summary: runs a script on the fleet, and gives it long to end
+    run: { command: [sh, -c, "{{script}}"] }
+    needs: { timeout_seconds: 120, grace_seconds: 30, memory_mib: 16 }
+    route: { only: [fleet] }
+    retry: { attempts: 1 }
   - name: task
     summary: runs a script as a task
     run: { command: [sh, -c, "{{script}}"] }
@@ -55,27 +61,47 @@ capabilities:
 
 /// MiniStack, as `make test` says, as another test left it, or started now.
 pub(crate) fn endpoint() -> &'static str {
-    static ENDPOINT: OnceLock<String> = OnceLock::new();
-    ENDPOINT.get_or_init(|| std::env::var("SWITCHYARD_TEST_MINISTACK").ok().or_else(running).unwrap_or_else(started))
+    &endpoints().0
+}
+
+/// moto, in the same way.
+pub(crate) fn moto() -> &'static str {
+    &endpoints().1
+}
+
+fn endpoints() -> &'static (String, String) {
+    static ENDPOINTS: OnceLock<(String, String)> = OnceLock::new();
+    ENDPOINTS.get_or_init(|| from_environment().or_else(running).unwrap_or_else(started))
+}
+
+fn from_environment() -> Option<(String, String)> {
+    Some((std::env::var("SWITCHYARD_TEST_MINISTACK").ok()?, std::env::var("SWITCHYARD_TEST_MOTO").ok()?))
 }
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn running() -> Option<String> {
+fn running() -> Option<(String, String)> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let port = std::fs::read_to_string(target.join("emulators/ministack.port")).ok()?;
-    let port: u16 = port.trim().parse().ok()?;
-    std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
-    Some(format!("http://127.0.0.1:{port}"))
+    let endpoint = |name: &str| {
+        let port = std::fs::read_to_string(target.join("emulators").join(format!("{name}.port"))).ok()?;
+        let port: u16 = port.trim().parse().ok()?;
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+        Some(format!("http://127.0.0.1:{port}"))
+    };
+    Some((endpoint("ministack")?, endpoint("moto")?))
 }
 
-fn started() -> String {
+fn started() -> (String, String) {
     let output = Command::new("sh").arg(root().join("infra/emulators/run.sh")).arg("start").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "the emulators do not start: {}", String::from_utf8_lossy(&output.stderr));
-    said.lines().find_map(|line| line.strip_prefix("SWITCHYARD_TEST_MINISTACK=")).expect("an endpoint").to_owned()
+    let endpoint = |name: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(name)).expect("an endpoint");
+        line.trim_start_matches('=').to_owned()
+    };
+    (endpoint("SWITCHYARD_TEST_MINISTACK"), endpoint("SWITCHYARD_TEST_MOTO"))
 }
 
 /// A name that no other test uses, of this run or another.
