@@ -42,6 +42,8 @@ pub struct Deployment {
     pub job_runner_memory_mib: Option<u32>,
     /// The pool that a worker serves.
     pub pool: PoolName,
+    /// The Auto Scaling group that a worker's instance is of; `None`: it is of none.
+    pub group: Option<String>,
 }
 
 /// A variable that is missing or not what it should be.
@@ -134,6 +136,7 @@ impl Deployment {
             job_runner: read.maybe(name::JOB_RUNNER),
             job_runner_memory_mib: memory.transpose()?,
             pool,
+            group: read.maybe(name::GROUP),
         })
     }
 }

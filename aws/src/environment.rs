@@ -32,6 +32,8 @@ pub const OPERATORS: &str = "SWITCHYARD_OPERATORS";
 pub const SUBMITTERS: &str = "SWITCHYARD_SUBMITTERS";
 /// The pool that a worker serves.
 pub const POOL: &str = "SWITCHYARD_POOL";
+/// The Auto Scaling group that a worker's instance is of. Not set: it is of none, and leaves by ending.
+pub const GROUP: &str = "SWITCHYARD_GROUP";
 
 /// The cluster that tasks are launched in. Not set: this process launches none.
 pub const ECS_CLUSTER: &str = "ECS_CLUSTER";
