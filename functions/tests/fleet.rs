@@ -198,7 +198,8 @@ fn the_user_data_can_be_read_by_the_shell_and_fits() {
 #[test]
 fn the_worker_is_started_from_the_image_of_tasks_by_its_digest() {
     let script = user_data();
-    let refused = "case $image in *@sha256:*) ;; *) echo \"the image $image is not named by its digest\"; exit 78 ;; esac";
+    let refused =
+        "case $image in *@sha256:*) ;; *) echo \"the image $image is not named by its digest\"; exit 78 ;; esac";
     let (before, after) = script.split_once(refused).unwrap();
     assert!(!before.contains("docker pull") && after.contains("docker pull --quiet \"$image\""));
     let unit = written(&script, "/etc/systemd/system/switchyard-worker.service");
@@ -255,7 +256,8 @@ fn however_a_worker_ends_for_good_its_machine_ends_and_the_group_gets_smaller_on
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
     let left = |status: &str| {
         std::fs::write(&calls, "").unwrap();
-        let done = Command::new("sh").args(["-c", &leave]).env("PATH", &path).env("MONITOR_EXIT_STATUS", status).status();
+        let done =
+            Command::new("sh").args(["-c", &leave]).env("PATH", &path).env("MONITOR_EXIT_STATUS", status).status();
         assert!(done.unwrap().success());
         std::fs::read_to_string(&calls).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
     };
@@ -278,7 +280,8 @@ fn systemd_understands_the_units() {
         let unit = written(&script, &format!("/etc/systemd/system/{name}"));
         // The programs that it starts are not on this machine.
         let unit = unit.replace("/usr/local/sbin/switchyard-leave", "/bin/true");
-        let unit = unit.replace("/usr/local/sbin/switchyard-guard", "/bin/true").replace("/usr/bin/docker", "/bin/true");
+        let unit =
+            unit.replace("/usr/local/sbin/switchyard-guard", "/bin/true").replace("/usr/bin/docker", "/bin/true");
         std::fs::write(folder.path().join(name), unit).unwrap();
     }
     std::fs::write(folder.path().join("docker.service"), "[Service]\nExecStart=/bin/true\n").unwrap();

@@ -1,6 +1,7 @@
 //! The sweep, both ways, on emulators behind the proxy: the table and the tasks on MiniStack, the groups on moto. Each test is a
 //! reaper that killed live work, or left something running for ever.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +10,16 @@ use switchyard_aws::clients::Clients;
 use switchyard_aws::home::Home;
 use switchyard_aws::inventory::{AwsInventory, Doors, TASKS_MOST, group_name};
 use switchyard_aws::launcher_ecs::{self, EcsLauncher, started_by};
-use switchyard_core::job::{Epoch, Holder, Job, JobId, Nonce, Phase};
+use switchyard_core::catalog::Catalog;
+use switchyard_core::execute::LEASE;
+use switchyard_core::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, Phase};
 use switchyard_core::memory::Memory;
 use switchyard_core::policies::{Policies, Shelf};
 use switchyard_core::ports::{
-    Ambient, Body, Inventory, Ledger, Message, NewJob, Room, Stage, Worker, Workers, Yard,
+    Ambient, Body, Claim, Claimed, Inventory, Ledger, Message, NewJob, Room, Stage, Worker, Workers, Yard,
 };
 use switchyard_core::reap;
-use switchyard_core::route::{Limits, Place, PoolName, Venue};
+use switchyard_core::route::{Limits, Place, PoolName};
 use switchyard_core::sweep::{self, SILENT, Swept, Tally};
 use switchyard_faults::{Action, Proxy, Service, When};
 
@@ -26,6 +29,13 @@ use crate::group::{LOOK, TERMINATE, failing};
 use crate::world::{ARN, a_job, at, listed, settings};
 
 const MINUTE: Duration = Duration::from_secs(60);
+const CAPABILITIES: &str = r#"
+version: 1
+capabilities:
+  - name: custodian
+    summary: A test's
+    run: { command: ["true"] }
+"#;
 const SUSPEND: &str = "SuspendProcesses";
 
 /// A yard whose reaper sweeps.
@@ -49,7 +59,8 @@ impl SweptYard {
         let (records, groups) = (clients(&table.endpoint(), "REAPER"), clients(&fleet.endpoint(), "REAPER"));
         let home = home(&records, names("sweep"), Arc::clone(&ambient));
         home.ledger.declare().await.unwrap();
-        let shelf = Arc::new(Shelf::new(Policies { limits: Limits::default(), ..Policies::default() }));
+        let catalog = Catalog::parse("test", CAPABILITIES, &[], &BTreeMap::new()).expect("the test's own catalog");
+        let shelf = Arc::new(Shelf::new(Policies { catalog, limits: Limits::default(), ..Policies::default() }));
         let launcher = EcsLauncher::new(
             launcher_ecs::Doors {
                 ecs: records.ecs(),
@@ -84,7 +95,13 @@ impl SweptYard {
         let swept = Self { table, fleet, clock, home, yard, inventory, direct, group };
         test(&swept).await;
         let client = swept.direct.autoscaling();
-        client.delete_auto_scaling_group().auto_scaling_group_name(&swept.group).force_delete(true).send().await.unwrap();
+        client
+            .delete_auto_scaling_group()
+            .auto_scaling_group_name(&swept.group)
+            .force_delete(true)
+            .send()
+            .await
+            .unwrap();
         client.delete_launch_configuration().launch_configuration_name(&swept.group).send().await.unwrap();
     }
 
@@ -390,7 +407,7 @@ async fn a_sweep_over_nothing_is_four_requests_and_a_list_of_tasks_has_an_end() 
 }
 
 #[tokio::test]
-async fn a_job_without_a_task_is_launched_again_under_the_same_token_or_lost_at_its_beat_s_second_look() {
+async fn a_job_without_a_task_is_launched_again_as_the_same_launch() {
     SweptYard::of(0, 0, async |yard| {
         let job = a_job(Place::Fargate);
         yard.keep(&job).await;
@@ -401,14 +418,42 @@ async fn a_job_without_a_task_is_launched_again_under_the_same_token_or_lost_at_
         yard.table.script().play(When::call(Service::Ecs, "RunTask").once(), launched.to_string());
         let told = json!({ "tasks": [{ "taskArn": ARN, "lastStatus": "RUNNING" }], "failures": [] });
         yard.table.script().play(When::call(Service::Ecs, "DescribeTasks").once(), told.to_string());
-        reap::round(&yard.yard).await.unwrap();
+        let counts = reap::round(&yard.yard).await.unwrap();
+        assert_eq!((counts.found, counts.done), (1, 1), "{:?}", operations(&yard.table));
         let asked = yard.table.records().requests("RunTask");
-        assert_eq!((asked.len(), &asked[0]["startedBy"]), (1, &json!(started_by(job.id, job.epoch, yard.home.table()))));
+        assert_eq!(asked.len(), 1, "{:?}", operations(&yard.table));
+        assert_eq!(asked[0]["startedBy"], started_by(job.id, job.epoch, yard.home.table()));
         let now = yard.yard.ledger.load(job.id).await.unwrap().unwrap();
         assert_eq!((now.epoch, now.phase()), (job.epoch, Phase::Dispatched), "no new epoch, and no attempt");
-        assert_eq!(yard.yard.launcher.find(job.id, job.epoch, Venue::Fargate).await.unwrap(), {
-            switchyard_core::ports::TaskState::Alive
-        });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_whose_task_is_gone_while_it_runs_is_given_up_at_its_beat_s_second_look() {
+    SweptYard::of(0, 0, async |yard| {
+        let job = a_job(Place::Fargate);
+        yard.keep(&job).await;
+        let claim = Claim {
+            id: job.id,
+            epoch: job.epoch,
+            holder: Holder::new("task", Nonce(1)),
+            token: ClaimToken::new([7; 32]).hash(),
+            at_most: None,
+            room: None,
+        };
+        let claimed =
+            yard.yard.ledger.claim(&claim, &yard.yard.situation().await, yard.yard.ambient.now()).await.unwrap();
+        assert!(matches!(claimed, Claimed::Won(..)), "{claimed:?}");
+        let mut phases = Vec::new();
+        for _ in 0..2 {
+            yard.clock.advance(LEASE + MINUTE);
+            assert_eq!(reap::round(&yard.yard).await.unwrap().found, 1);
+            let now = yard.yard.ledger.load(job.id).await.unwrap().unwrap();
+            phases.push((now.phase(), now.epoch.0, now.losses, now.attempts_spent));
+        }
+        let given_up = (Phase::Dispatched, job.epoch.0 + 1, 1, 0);
+        assert_eq!(phases, [(Phase::Running, job.epoch.0, 0, 0), given_up], "one look never acts");
     })
     .await;
 }

@@ -68,10 +68,9 @@ pub fn decode_marks(text: &str) -> Result<Vec<Mark>, WireError> {
             SuspectWire::Machine { pool, id } => {
                 Suspect::Machine { pool: pool.parse().map_err(|_| WireCause::Field("pool"))?, id }
             }
-            SuspectWire::Task { job, epoch } => Suspect::Task(Message {
-                id: job.parse().map_err(|_| WireCause::Field("job"))?,
-                epoch: Epoch(epoch),
-            }),
+            SuspectWire::Task { job, epoch } => {
+                Suspect::Task(Message { id: job.parse().map_err(|_| WireCause::Field("job"))?, epoch: Epoch(epoch) })
+            }
         };
         Ok(Mark { suspect, since: from_ms(since)?, told: from_ms_opt(told)? })
     };
@@ -97,7 +96,8 @@ mod tests {
         let text = encode_marks(&marks);
         assert_eq!(decode_marks(&text).unwrap(), marks);
         assert!(decode_marks(&text.replace("\"v\":1", "\"v\":2")).unwrap_err().is_newer());
-        let stored = r#"{"v":1,"marks":[{"machine":{"pool":"standard","id":"i-0b"},"since":1000001000,"told":1000002000}]}"#;
+        let stored =
+            r#"{"v":1,"marks":[{"machine":{"pool":"standard","id":"i-0b"},"since":1000001000,"told":1000002000}]}"#;
         assert_eq!(decode_marks(stored).unwrap(), marks[1..2]);
         assert!(decode_marks(&stored.replace("standard", "No Pool")).is_err());
     }
