@@ -64,13 +64,13 @@ impl AwsInventory {
     }
 
     /// Has a group leave its zones as they are. Nothing rests on it at once: it is tried again in the next round.
-    async fn leave_zones_alone(&self, name: &str) {
+    async fn leave_zones_alone(&self, pool: PoolName, name: &str) {
         let call = self.0.autoscaling.suspend_processes().auto_scaling_group_name(name).scaling_processes(REBALANCE);
         match call.send().await {
-            Ok(_) => info!(pool = name, "its group does not end instances any more to balance its zones"),
+            Ok(_) => info!(%pool, "its group does not end instances any more to balance its zones"),
             Err(error) => {
                 let error = failure::failed("suspend the balance between zones of group", name, &error);
-                warn!(pool = name, error = %describe(&error), "its group may end instances to balance its zones");
+                warn!(%pool, error = %describe(&error), "its group may end instances to balance its zones");
             }
         }
     }
@@ -116,7 +116,7 @@ impl Inventory for AwsInventory {
             // A pool without a group is one whose workers somebody starts by hand, or nobody.
             let Some(group) = group else { continue };
             if !group.suspended_processes().iter().any(|one| one.process_name() == Some(REBALANCE)) {
-                self.leave_zones_alone(&name).await;
+                self.leave_zones_alone(pool, &name).await;
             }
             let machine = |one: crate::fleet_autoscaling::Instance| {
                 let stage = stage(one.lifecycle);
