@@ -16,6 +16,7 @@ use switchyard_core::route::PoolName;
 use crate::clients::{Clients, Service, Settings};
 use crate::environment as name;
 use crate::home::{Home, Keeping, Names};
+use crate::inventory::{self, AwsInventory};
 use crate::launcher_ecs::{self, Definitions, Doors, EcsLauncher, Network, PolicyStore};
 use crate::launcher_function::FunctionLauncher;
 use crate::launcher_none::NoLauncher;
@@ -42,6 +43,8 @@ pub struct Deployment {
     pub job_runner_memory_mib: Option<u32>,
     /// The pool that a worker serves.
     pub pool: PoolName,
+    /// What the names of the pools' groups begin with; `None`: this process knows of none.
+    pub groups: Option<String>,
     /// The Auto Scaling group that a worker's instance is of; `None`: it is of none.
     pub group: Option<String>,
 }
@@ -136,6 +139,7 @@ impl Deployment {
             job_runner: read.maybe(name::JOB_RUNNER),
             job_runner_memory_mib: memory.transpose()?,
             pool,
+            groups: read.maybe(name::GROUPS),
             group: read.maybe(name::GROUP),
         })
     }
@@ -190,6 +194,22 @@ pub fn tasks(deployment: &Deployment, clients: &Clients, home: &Home) -> Arc<dyn
         functions: function.map(|function| Arc::new(function) as Arc<dyn Launcher>),
     };
     Arc::new(EcsLauncher::new(doors, settings.clone()))
+}
+
+impl Deployment {
+    /// What runs for this yard, as AWS has it.
+    pub fn inventory(&self, clients: &Clients, home: &Home, yard: &Yard) -> AwsInventory {
+        AwsInventory::new(inventory::Doors {
+            autoscaling: clients.autoscaling(),
+            groups: self.groups.clone(),
+            ecs: clients.ecs(),
+            cluster: self.tasks.as_ref().map(|tasks| tasks.cluster.clone()),
+            ledger: home.ledger.clone(),
+            table: self.names.table.clone(),
+            shelf: Arc::clone(&yard.shelf),
+            ambient: Arc::clone(&yard.ambient),
+        })
+    }
 }
 
 impl Reader<'_> {

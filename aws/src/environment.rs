@@ -32,6 +32,8 @@ pub const OPERATORS: &str = "SWITCHYARD_OPERATORS";
 pub const SUBMITTERS: &str = "SWITCHYARD_SUBMITTERS";
 /// The pool that a worker serves.
 pub const POOL: &str = "SWITCHYARD_POOL";
+/// What the names of the pools' Auto Scaling groups begin with: `PREFIX-POOL`. Not set: this process knows of no group.
+pub const GROUPS: &str = "SWITCHYARD_GROUPS";
 /// The Auto Scaling group that a worker's instance is of. Not set: it is of none, and leaves by ending.
 pub const GROUP: &str = "SWITCHYARD_GROUP";
 

@@ -85,6 +85,23 @@ impl Lifecycle {
 }
 
 impl GroupState {
+    /// A group as AWS tells of it.
+    pub(crate) fn of(group: &aws_sdk_autoscaling::types::AutoScalingGroup) -> Self {
+        let count = |n: Option<i32>| u32::try_from(n.unwrap_or_default()).unwrap_or_default();
+        let instance = |instance: &aws_sdk_autoscaling::types::Instance| Instance {
+            id: instance.instance_id().unwrap_or_default().to_owned(),
+            lifecycle: Lifecycle::of(instance.lifecycle_state()),
+            healthy: instance.health_status() == Some("Healthy"),
+            protected: instance.protected_from_scale_in().unwrap_or_default(),
+        };
+        Self {
+            min: count(group.min_size()),
+            desired: count(group.desired_capacity()),
+            max: count(group.max_size()),
+            instances: group.instances().iter().map(instance).collect(),
+        }
+    }
+
     /// Whether a worker that ends itself makes the group smaller; at its minimum the group would replace it, and whoever
     /// is idle had better stay.
     pub fn can_shrink(&self) -> bool {
@@ -188,19 +205,7 @@ impl Group {
         else {
             return Err(PortError::permanent("describe group", &self.name, "there is no such group"));
         };
-        let count = |n: Option<i32>| u32::try_from(n.unwrap_or_default()).unwrap_or_default();
-        let instance = |instance: &aws_sdk_autoscaling::types::Instance| Instance {
-            id: instance.instance_id().unwrap_or_default().to_owned(),
-            lifecycle: Lifecycle::of(instance.lifecycle_state()),
-            healthy: instance.health_status() == Some("Healthy"),
-            protected: instance.protected_from_scale_in().unwrap_or_default(),
-        };
-        Ok(GroupState {
-            min: count(group.min_size()),
-            desired: count(group.desired_capacity()),
-            max: count(group.max_size()),
-            instances: group.instances().iter().map(instance).collect(),
-        })
+        Ok(GroupState::of(group))
     }
 
     /// Makes the group as large as `wanted`, or as large as it may be, in one call; never smaller. Cooldowns are not

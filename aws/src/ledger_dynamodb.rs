@@ -13,6 +13,7 @@ mod brakes;
 mod item;
 mod lists;
 mod live;
+mod marks;
 mod table;
 mod unmapped;
 mod write;

@@ -8,6 +8,7 @@
 //! 4. [`execute`]: claim -> run -> report, the same for every venue.
 //! 5. [`settle`]: a report becomes a final state or the next dispatch; a stale epoch is refused; debts are paid.
 //! 6. [`reap`]: the night watch. Whatever is overdue goes through the same rooms again.
+//!    [`sweep`] beside it: what runs and is nobody's any more, and what is believed in and is not there.
 //! 7. [`shift`]: a worker's day. Which tier it asks next, what it has room for, when it goes home.
 //!
 //! Between rooms 3 and 4 a job may have to wait: [`brake`] says what holds it, and when it may go on.
@@ -28,6 +29,7 @@ pub mod execute;
 pub mod settle;
 mod tell;
 pub mod reap;
+pub mod sweep;
 pub mod shift;
 pub mod notice;
 pub mod schedule;

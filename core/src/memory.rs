@@ -3,6 +3,8 @@
 //! It keeps what it is given and forgets everything with itself. Its faults are chosen by the test: [`Memory::lose`]
 //! lets the next writes take effect and loses their answers, as a network does.
 
+mod inventory;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,6 +71,7 @@ struct Kept {
     unmapped: BTreeMap<UnmappedId, Unmapped>,
     unmapped_dropped: u64,
     unmapped_room: UnmappedRoom,
+    inventory: inventory::Kept,
 }
 
 impl Kept {

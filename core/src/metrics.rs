@@ -18,6 +18,7 @@ use crate::ports::{Depths, Worker};
 use crate::reap::Counts;
 use crate::route::Venue;
 use crate::schedule::TickCounts;
+use crate::sweep::{Swept, Tally};
 
 /// The media type of [`text`]'s format.
 pub const TEXT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -43,6 +44,7 @@ pub struct Meters {
     losses: IntCounterVec,
     launch_failures: IntCounterVec,
     reaped: IntCounterVec,
+    swept: IntCounterVec,
     events: IntCounterVec,
     findings: IntCounter,
     ticks: IntCounterVec,
@@ -115,6 +117,11 @@ impl Default for Meters {
                 "switchyard_reaper_jobs_total",
                 "Jobs that the night watch looked at, by what it did.",
                 &["did"],
+            ),
+            swept: make.counters(
+                "switchyard_swept_total",
+                "Workers, machines and tasks that the sweep looked at and found wrong, by what it did.",
+                &["what", "did"],
             ),
             events: make.counters("switchyard_events_total", "Events delivered, by how they were read.", &["reading"]),
             findings: make.counter("switchyard_findings_total", "Jobs that findings led to, new or known."),
@@ -232,6 +239,22 @@ impl Meters {
             ("admitted", admitted),
         ] {
             self.reaped.with_label_values(&[did]).inc_by(n);
+        }
+    }
+
+    /// A round of the sweep.
+    pub(crate) fn swept(&self, swept: &Swept) {
+        for (what, tally) in swept.kinds() {
+            let Tally { found: _, marked, unmarked, done, already_done, errors } = tally;
+            for (did, n) in [
+                ("marked", marked),
+                ("unmarked", unmarked),
+                ("ended", done),
+                ("gone", already_done),
+                ("failed", errors),
+            ] {
+                self.swept.with_label_values(&[what, did]).inc_by(n);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! an [`Executor`] only, in whatever process and on whatever machine it runs.
 
 mod call;
+mod inventory;
 mod unmapped;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::call::persist;
 pub use self::call::{PortError, backoff, describe};
+pub use self::inventory::{Ended, Inventory, Listed, Machine, Machines, Marks, Stage};
 pub use self::unmapped::{NotAnUnmappedId, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary};
 use crate::brake::{Pause, Pauses, Scope, Turnstile};
 use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, StopCause, Tier, TokenHash};

@@ -22,7 +22,8 @@ use switchyard_core::route::Limits;
 const LAUNCHING: [&str; 4] = ["finding_listener", "http_api", "job_reaper", "task_listener"];
 
 /// What is allowed on everything, because IAM knows nothing narrower.
-const ON_EVERYTHING: [(&str, &str); 2] = [
+const ON_EVERYTHING: [(&str, &str); 3] = [
+    ("autoscaling:DescribeAutoScalingGroups", "IAM knows no resource for a description of groups"),
     ("ecr:GetAuthorizationToken", "a token is for an account's registry; there is no resource to name"),
     ("ecs:ListTasks", "IAM knows it by container instances, which Fargate has none of; a condition names the cluster"),
 ];
@@ -36,14 +37,19 @@ fn read(path: &str) -> Value {
     serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The stacks: the root, and those below it by the file that they are in.
+/// The stacks: the root, and those below it by the file that they are in, which names others beside itself.
 fn stacks() -> Vec<(String, Value)> {
-    let template = read("template.yaml");
-    let nested: Vec<String> = resources(&template, "AWS::CloudFormation::Stack")
-        .map(|(_, stack)| stack["TemplateURL"].as_str().unwrap().to_owned())
-        .collect();
-    let files = std::iter::once("template.yaml".to_owned()).chain(nested);
-    files.map(|file| (file.clone(), read(&file))).collect()
+    let mut found = vec![("template.yaml".to_owned(), read("template.yaml"))];
+    let mut looked = 0;
+    while let Some((file, stack)) = found.get(looked) {
+        let folder = Path::new(file).parent().unwrap();
+        let nested: BTreeSet<String> = resources(stack, "AWS::CloudFormation::Stack")
+            .map(|(_, stack)| folder.join(stack["TemplateURL"].as_str().unwrap()).to_str().unwrap().to_owned())
+            .collect();
+        found.extend(nested.into_iter().map(|file| (file.clone(), read(&file))));
+        looked += 1;
+    }
+    found
 }
 
 /// The resources of a type, with their properties.
@@ -134,6 +140,15 @@ fn variables<'a>(template: &'a Value, function: &'a Value) -> BTreeMap<&'a str, 
     common.iter().chain(own.into_iter().flatten()).map(|(name, value)| (name.as_str(), value)).collect()
 }
 
+/// What a worker of the fleet finds in its environment: the lines that user data writes into a file for it.
+fn of_machines(stacks: &[(String, Value)]) -> BTreeMap<String, Value> {
+    let templates = stacks.iter().flat_map(|(_, stack)| resources(stack, "AWS::EC2::LaunchTemplate"));
+    let scripts = templates.map(|(_, template)| text(&template["LaunchTemplateData"]["UserData"]["Fn::Base64"]));
+    let files = scripts.map(|script| script.split_once("/worker.env <<'END'\n").unwrap().1);
+    let lines = files.flat_map(|file| file.split_once("\nEND\n").unwrap().0.lines());
+    lines.map(|line| line.split_once('=').unwrap()).map(|(name, value)| (name.to_owned(), json!(value))).collect()
+}
+
 /// What a task finds in its environment.
 fn of_tasks(stacks: &[(String, Value)]) -> BTreeMap<String, Value> {
     let definitions = stacks.iter().flat_map(|(_, stack)| resources(stack, "AWS::ECS::TaskDefinition"));
@@ -149,6 +164,12 @@ fn every_variable_that_is_set_is_read_and_every_one_that_is_read_is_set() {
     let stacks = stacks();
     let template = &stacks[0].1;
     let mut set: BTreeSet<String> = of_tasks(&stacks).into_keys().collect();
+    // A worker of the fleet finds what a task does, and which pool it is of.
+    let machines: BTreeSet<String> = of_machines(&stacks).into_keys().collect();
+    let own: BTreeSet<&str> = machines.difference(&set).map(String::as_str).collect();
+    assert!(set.is_subset(&machines), "{set:?} {machines:?}");
+    assert_eq!(own, BTreeSet::from(["SWITCHYARD_GROUP", "SWITCHYARD_POOL"]));
+    set.extend(machines);
     for function in functions(template).values() {
         set.extend(variables(template, function).into_keys().map(str::to_owned));
     }
@@ -172,7 +193,6 @@ fn every_variable_that_is_set_is_read_and_every_one_that_is_read_is_set() {
         "AWS_REGION",
         "AWS_ENDPOINT_URL",
         "LAMBDA_TASK_ROOT",
-        "SWITCHYARD_POOL",
     ];
     let all: BTreeSet<String> = set.iter().cloned().chain(otherwise.map(str::to_owned)).collect();
     // Those of credentials are the services' own.
@@ -185,7 +205,7 @@ fn every_variable_that_is_set_is_read_and_every_one_that_is_read_is_set() {
 fn no_variable_holds_a_secret() {
     let stacks = stacks();
     let template = &stacks[0].1;
-    let mut set: Vec<(String, Value)> = of_tasks(&stacks).into_iter().collect();
+    let mut set: Vec<(String, Value)> = of_tasks(&stacks).into_iter().chain(of_machines(&stacks)).collect();
     for function in functions(template).values() {
         set.extend(variables(template, function).into_iter().map(|(name, value)| (name.to_owned(), value.clone())));
     }

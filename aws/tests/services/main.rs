@@ -8,3 +8,4 @@ mod tasks_answered;
 mod group;
 mod leaving;
 mod groups;
+mod sweeping;

@@ -146,6 +146,7 @@ fn moved() -> Vec<MetricFamily> {
     meters.launch_failed(Venue::Fargate);
     meters.settled(HOSTILE, Phase::Failed);
     meters.reaped(&Counts { found: 3, done: 2, already_done: 1, ..Counts::default() });
+    meters.swept(&crate::sweep::Swept::default());
     meters.ticked(&TickCounts { submitted: 1, ..TickCounts::default() });
     let now = Timestamp::from_second(1_800_000_000).unwrap();
     let oldest = now - Duration::from_secs(42);

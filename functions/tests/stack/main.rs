@@ -6,6 +6,7 @@ mod deployed;
 mod events;
 mod jobs;
 mod refused;
+mod swept;
 mod upgrade;
 
 use std::panic::AssertUnwindSafe;
@@ -16,7 +17,7 @@ use deployed::Deployed;
 type Case = (&'static str, fn(&Deployed));
 
 /// Every case; those that need containers last, for they take longest.
-const CASES: [Case; 17] = [
+const CASES: [Case; 18] = [
     ("a built-in runs inline in the call that asked for it", jobs::inline),
     ("a built-in that nobody has measured runs in the function that runs jobs", jobs::function),
     ("a network tool runs on the worker of the fleet and prints what it found", jobs::fleet),
@@ -31,6 +32,7 @@ const CASES: [Case; 17] = [
     ("an invocation that asks for no run ends where failures are heard", events::destination),
     ("nobody comes in unsigned, and each role as far as it reaches", refused::roles),
     ("an event of another function's kind is answered with an error", refused::kinds),
+    ("a worker whose machine is not there is struck out at a second look", swept::worker),
     ("a task runs in a container of its own, and its log and result come back", jobs::task),
     ("a launch that fails leads to the fleet", jobs::unlaunched),
     ("a task that is killed has failed a minute after ECS says so", jobs::killed),
