@@ -9,6 +9,7 @@
 //! 5. [`settle`]: a report becomes a final state or the next dispatch; a stale epoch is refused; debts are paid.
 //! 6. [`reap`]: the night watch. Whatever is overdue goes through the same rooms again.
 //! 7. [`shift`]: a worker's day. Which tier it asks next, what it has room for, when it goes home.
+//! 8. [`scale`]: how many workers there should be.
 //!
 //! Between rooms 3 and 4 a job may have to wait: [`brake`] says what holds it, and when it may go on.
 //!
@@ -29,6 +30,7 @@ pub mod settle;
 mod tell;
 pub mod reap;
 pub mod shift;
+pub mod scale;
 pub mod schedule;
 
 pub mod cost;
