@@ -12,6 +12,7 @@ use switchyard_core::route::PoolName;
 use crate::clients::{Clients, Service, Settings};
 use crate::environment as name;
 use crate::home::{Home, Keeping, Names};
+use crate::kicks_lambda::LambdaKicks;
 use crate::launcher_ecs::{self, Definitions, Doors, EcsLauncher, Network, PolicyStore};
 use crate::launcher_function::FunctionLauncher;
 use crate::launcher_none::NoLauncher;
@@ -36,6 +37,10 @@ pub struct Deployment {
     pub job_runner: Option<String>,
     /// The memory that function has, in MiB; `None`: as routing.yaml says.
     pub job_runner_memory_mib: Option<u32>,
+    /// The function that is kicked where a bell rings and nobody works; `None`: this process kicks nobody.
+    pub fleet_scaler: Option<String>,
+    /// What the names of the pools' groups begin with, for whoever sizes them.
+    pub groups: Option<String>,
     /// The pool that a worker serves.
     pub pool: PoolName,
 }
@@ -129,6 +134,8 @@ impl Deployment {
             tasks,
             job_runner: read.maybe(name::JOB_RUNNER),
             job_runner_memory_mib: memory.transpose()?,
+            fleet_scaler: read.maybe(name::FLEET_SCALER),
+            groups: read.maybe(name::GROUPS),
             pool,
         })
     }
@@ -165,7 +172,10 @@ impl Deployment {
                 Arc::new(EcsLauncher::new(doors, settings.clone()))
             }
         };
-        let yard = home.yard(launcher, shelf);
+        let mut yard = home.yard(launcher, shelf);
+        if let Some(function) = &self.fleet_scaler {
+            yard.fleet = Arc::new(LambdaKicks::new(clients, function, home.ledger.clone()));
+        }
         (home, yard)
     }
 }

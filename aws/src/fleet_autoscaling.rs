@@ -1,6 +1,7 @@
 //! A pool's workers as an Auto Scaling group. It grows from outside, in one call, and only upward; it shrinks only by
 //! workers that end themselves, each its own instance.
 
+mod groups;
 mod ladder;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use aws_smithy_types::retry::RetryConfig;
 use switchyard_core::ports::{Ambient, PortError, backoff, describe};
 use tracing::{info, warn};
 
+pub use self::groups::Groups;
 pub use self::ladder::{Answer, Next, Rung, Sight, TRIES, after};
 use crate::failure::{self, AwsError};
 
@@ -85,6 +87,22 @@ impl Lifecycle {
 }
 
 impl GroupState {
+    fn of(group: &aws_sdk_autoscaling::types::AutoScalingGroup) -> Self {
+        let count = |n: Option<i32>| u32::try_from(n.unwrap_or_default()).unwrap_or_default();
+        let instance = |instance: &aws_sdk_autoscaling::types::Instance| Instance {
+            id: instance.instance_id().unwrap_or_default().to_owned(),
+            lifecycle: Lifecycle::of(instance.lifecycle_state()),
+            healthy: instance.health_status() == Some("Healthy"),
+            protected: instance.protected_from_scale_in().unwrap_or_default(),
+        };
+        Self {
+            min: count(group.min_size()),
+            desired: count(group.desired_capacity()),
+            max: count(group.max_size()),
+            instances: group.instances().iter().map(instance).collect(),
+        }
+    }
+
     /// Whether a worker that ends itself makes the group smaller; at its minimum the group would replace it, and whoever
     /// is idle had better stay.
     pub fn can_shrink(&self) -> bool {
@@ -188,19 +206,7 @@ impl Group {
         else {
             return Err(PortError::permanent("describe group", &self.name, "there is no such group"));
         };
-        let count = |n: Option<i32>| u32::try_from(n.unwrap_or_default()).unwrap_or_default();
-        let instance = |instance: &aws_sdk_autoscaling::types::Instance| Instance {
-            id: instance.instance_id().unwrap_or_default().to_owned(),
-            lifecycle: Lifecycle::of(instance.lifecycle_state()),
-            healthy: instance.health_status() == Some("Healthy"),
-            protected: instance.protected_from_scale_in().unwrap_or_default(),
-        };
-        Ok(GroupState {
-            min: count(group.min_size()),
-            desired: count(group.desired_capacity()),
-            max: count(group.max_size()),
-            instances: group.instances().iter().map(instance).collect(),
-        })
+        Ok(GroupState::of(group))
     }
 
     /// Makes the group as large as `wanted`, or as large as it may be, in one call; never smaller. Cooldowns are not
@@ -215,10 +221,7 @@ impl Group {
     pub async fn grow_to(&self, wanted: u32) -> Result<Growth, PortError> {
         let state = self.describe().await?;
         let Some(to) = state.growth(wanted) else { return Ok(Growth::AsItWas(state.desired)) };
-        let capacity = i32::try_from(to).unwrap_or(i32::MAX);
-        let call = self.client.set_desired_capacity().auto_scaling_group_name(&self.name);
-        let call = call.desired_capacity(capacity).honor_cooldown(false);
-        call.send().await.map_err(|error| failure::failed("grow group", &self.name, &error))?;
+        groups::set(&self.client, &self.name, to).await?;
         Ok(Growth::Grown { from: state.desired, to })
     }
 

@@ -14,6 +14,8 @@ pub mod launcher_ecs;
 pub mod launcher_function;
 pub mod launcher_none;
 pub mod fleet_autoscaling;
+pub mod fleet_scaler;
+pub mod kicks_lambda;
 pub mod blobs_s3;
 pub mod logs_cloudwatch;
 pub mod herald_eventbridge;
