@@ -17,6 +17,7 @@ use crate::clients::{Clients, Service, Settings};
 use crate::environment as name;
 use crate::home::{Home, Keeping, Names};
 use crate::inventory::{self, AwsInventory};
+use crate::kicks_lambda::LambdaKicks;
 use crate::launcher_ecs::{self, Definitions, Doors, EcsLauncher, Network, PolicyStore};
 use crate::launcher_function::FunctionLauncher;
 use crate::launcher_none::NoLauncher;
@@ -41,6 +42,8 @@ pub struct Deployment {
     pub job_runner: Option<String>,
     /// The memory that function has, in MiB; `None`: as routing.yaml says.
     pub job_runner_memory_mib: Option<u32>,
+    /// The function that is kicked where a bell rings and nobody works; `None`: this process kicks nobody.
+    pub fleet_scaler: Option<String>,
     /// The pool that a worker serves.
     pub pool: PoolName,
     /// What the names of the pools' groups begin with; `None`: this process knows of none.
@@ -138,6 +141,7 @@ impl Deployment {
             tasks,
             job_runner: read.maybe(name::JOB_RUNNER),
             job_runner_memory_mib: memory.transpose()?,
+            fleet_scaler: read.maybe(name::FLEET_SCALER),
             pool,
             groups: read.maybe(name::GROUPS),
             group: read.maybe(name::GROUP),
@@ -167,7 +171,10 @@ impl Deployment {
         launching: Launching,
     ) -> (Home, Yard) {
         let home = Home::new(clients, self.names.clone(), self.keeping.clone(), ambient);
-        let yard = home.yard(launching(self, clients, &home), shelf);
+        let mut yard = home.yard(launching(self, clients, &home), shelf);
+        if let Some(function) = &self.fleet_scaler {
+            yard.fleet = Arc::new(LambdaKicks::new(clients, function, home.ledger.clone()));
+        }
         (home, yard)
     }
 }

@@ -1,6 +1,7 @@
 //! A pool's workers as an Auto Scaling group. It grows from outside, in one call, and only upward; it shrinks only by
 //! workers that end themselves, each its own instance.
 
+mod groups;
 mod ladder;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use aws_smithy_types::retry::RetryConfig;
 use switchyard_core::ports::{Ambient, PortError, backoff, describe};
 use tracing::{info, warn};
 
+pub use self::groups::Groups;
 pub use self::ladder::{Answer, Next, Rung, Sight, TRIES, after};
 use crate::failure::{self, AwsError};
 
@@ -220,10 +222,7 @@ impl Group {
     pub async fn grow_to(&self, wanted: u32) -> Result<Growth, PortError> {
         let state = self.describe().await?;
         let Some(to) = state.growth(wanted) else { return Ok(Growth::AsItWas(state.desired)) };
-        let capacity = i32::try_from(to).unwrap_or(i32::MAX);
-        let call = self.client.set_desired_capacity().auto_scaling_group_name(&self.name);
-        let call = call.desired_capacity(capacity).honor_cooldown(false);
-        call.send().await.map_err(|error| failure::failed("grow group", &self.name, &error))?;
+        groups::set(&self.client, &self.name, to).await?;
         Ok(Growth::Grown { from: state.desired, to })
     }
 

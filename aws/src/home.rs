@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchyard_core::policies::Shelf;
-use switchyard_core::ports::{Ambient, Launcher, PortError, UnmappedRoom, Yard};
+use switchyard_core::ports::{Ambient, FixedFleet, Launcher, PortError, UnmappedRoom, Yard};
 use switchyard_core::route::PoolName;
 
 use crate::blobs_s3::S3Blobs;
@@ -121,7 +121,7 @@ impl Home {
         &self.ambient
     }
 
-    /// The yard behind these doors, with this launcher and these rules.
+    /// The yard behind these doors, with this launcher and these rules, that kicks nobody.
     pub fn yard(&self, launcher: Arc<dyn Launcher>, shelf: Arc<Shelf>) -> Yard {
         Yard {
             ledger: Arc::new(self.ledger.clone()),
@@ -132,6 +132,7 @@ impl Home {
             herald: Arc::<EventBridgeHerald>::clone(&self.herald),
             ambient: Arc::clone(&self.ambient),
             workers: Arc::new(self.ledger.clone()),
+            fleet: Arc::new(FixedFleet),
             shelf,
             turnstile: Arc::default(),
             meters: Arc::default(),

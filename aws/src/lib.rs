@@ -15,6 +15,8 @@ pub mod launcher_function;
 pub mod launcher_none;
 pub mod fleet_autoscaling;
 pub mod inventory;
+pub mod fleet_scaler;
+pub mod kicks_lambda;
 pub mod blobs_s3;
 pub mod logs_cloudwatch;
 pub mod herald_eventbridge;

@@ -13,9 +13,10 @@ use crate::brake::{self, Brake};
 use crate::job::{Ending, Failure, Job, JobId, Owed, ResultRef, Settlement, State, Step, Tier, TokenHash};
 use crate::policies::Situation;
 use crate::ports::{
-    Bell, Body, Lane, LaunchFailed, LaunchFailure, Message, PortError, Saved, Yard, backoff, describe, persist,
+    Bell, Body, Kicked, Lane, LaunchFailed, LaunchFailure, Message, PortError, Saved, Yard, backoff, describe, persist,
 };
-use crate::route::{Conditions, Refused, Rule, Venue, route};
+use crate::route::{Conditions, PoolName, Refused, Rule, Venue, route};
+use crate::scale;
 use crate::tell::{self, Was};
 
 /// How long a dispatched job waits before the reaper looks for the first time. A minute: a Fargate task takes 50 to
@@ -348,7 +349,7 @@ pub(crate) async fn act_all(yard: &Yard, decided: Vec<(Job, Vec<Act>)>) -> Vec<B
     freed
 }
 
-/// Rings every doorbell among these acts in one call.
+/// Rings every doorbell among these acts in one call, and makes somebody come where nobody hears them.
 async fn ring(yard: &Yard, round: &[(usize, Job, Vec<Act>)]) {
     let bells = round.iter().flat_map(|(_, job, acts)| {
         acts.iter().filter_map(move |act| match act {
@@ -361,12 +362,36 @@ async fn ring(yard: &Yard, round: &[(usize, Job, Vec<Act>)]) {
     if bells.is_empty() {
         return;
     }
-    for (message, error) in yard.lanes.ring(&bells).await {
+    let unrung = yard.lanes.ring(&bells).await;
+    let rang = |bell: &&Bell<'_>| !unrung.iter().any(|(message, _)| *message == bell.message());
+    let pools: BTreeSet<PoolName> = bells.iter().filter(rang).map(|bell| bell.lane.pool).collect();
+    for (message, error) in unrung {
         if let Some(Bell { job, .. }) = bells.iter().find(|bell| bell.message() == message) {
             warn!(
                 job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), error = %describe(&error),
                 "doorbell not rung; the reaper rings it"
             );
+        }
+    }
+    kick(yard, pools).await;
+}
+
+/// Makes workers come to those of the pools in which a bell rang and nobody hears it.
+async fn kick(yard: &Yard, pools: BTreeSet<PoolName>) {
+    if pools.is_empty() || yard.fleet.is_fixed() {
+        return;
+    }
+    // Where nobody can tell who works somebody may have to come: a kick too many costs a look.
+    let workers = yard.workers.list().await.unwrap_or_default();
+    for pool in pools.into_iter().filter(|pool| scale::is_deserted(*pool, &workers)) {
+        let kicked = yard.fleet.kick(pool).await;
+        yard.meters.kicked(kicked.as_ref().ok().copied());
+        match kicked {
+            Ok(Kicked::Sent) => debug!(pool = %pool, "kicked: a bell rang where nobody works"),
+            Ok(Kicked::Lately) => {}
+            Err(error) => {
+                warn!(pool = %pool, error = %describe(&error), "not kicked; the pool is looked at within a minute");
+            }
         }
     }
 }

@@ -10,6 +10,7 @@
 //! 6. [`reap`]: the night watch. Whatever is overdue goes through the same rooms again.
 //!    [`sweep`] beside it: what runs and is nobody's any more, and what is believed in and is not there.
 //! 7. [`shift`]: a worker's day. Which tier it asks next, what it has room for, when it goes home.
+//! 8. [`scale`]: how many workers there should be.
 //!
 //! Between rooms 3 and 4 a job may have to wait: [`brake`] says what holds it, and when it may go on.
 //!
@@ -32,6 +33,7 @@ pub mod reap;
 pub mod sweep;
 pub mod shift;
 pub mod notice;
+pub mod scale;
 pub mod schedule;
 
 pub mod cost;

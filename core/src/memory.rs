@@ -21,10 +21,10 @@ use crate::execute;
 use crate::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
 use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
-    Acceptance, Ambient, Beat, Bell, BlobRef, Blobs, Body, Claim, Claimed, Depths, Herald, Lane, Lanes, LaunchFailed,
-    Launcher, Ledger, LogLine, LogPage, Logs, Message, NewJob, Permits, PortError, Query, Received, Refusal, Saved,
-    Spend, TaskState, TierDepth, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary, Worker, Workers,
-    Yard,
+    Acceptance, Ambient, Beat, Bell, BlobRef, Blobs, Body, Claim, Claimed, Depths, FixedFleet, Herald, Lane, Lanes,
+    LaunchFailed, Launcher, Ledger, LogLine, LogPage, Logs, Message, NewJob, Permits, PortError, Query, Received,
+    Refusal, Saved, Spend, TaskState, TierDepth, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary,
+    Worker, Workers, Yard,
 };
 use crate::quota::{Buckets, Drawn, Rate};
 use crate::route::{Limits, Venue};
@@ -112,6 +112,7 @@ impl Memory {
             herald: Arc::new(self.clone()),
             ambient: Arc::new(self.clone()),
             workers: Arc::new(self.clone()),
+            fleet: Arc::new(FixedFleet),
             shelf: Arc::new(Shelf::new(Policies { catalog, limits, ..Policies::default() })),
             turnstile: Arc::default(),
             meters: Arc::default(),
@@ -149,6 +150,11 @@ impl Memory {
     /// The jobs whose settlement was announced, once an announcement.
     pub fn announced(&self) -> Vec<JobId> {
         self.kept().announced.clone()
+    }
+
+    /// Who works, from now on.
+    pub fn set_workers(&self, workers: Vec<Worker>) {
+        self.kept().workers = workers;
     }
 
     /// Loses every message of every lane.

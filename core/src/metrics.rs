@@ -14,9 +14,10 @@ use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVe
 
 pub use self::emf::{DIMENSIONS_MOST, METRICS_MOST, NAMESPACE, emf};
 use crate::job::{Phase, Tier};
-use crate::ports::{Depths, Worker};
+use crate::ports::{Depths, Kicked, Worker};
 use crate::reap::Counts;
-use crate::route::Venue;
+use crate::route::{PoolName, Venue};
+use crate::scale::Verdict;
 use crate::schedule::TickCounts;
 use crate::sweep::{Swept, Tally};
 
@@ -49,6 +50,9 @@ pub struct Meters {
     findings: IntCounter,
     ticks: IntCounterVec,
     output_dropped: IntCounter,
+    scaled: IntCounterVec,
+    instances: IntCounterVec,
+    kicks: IntCounterVec,
     requests: IntCounterVec,
     waited: HistogramVec,
     ran: HistogramVec,
@@ -129,6 +133,21 @@ impl Default for Meters {
             output_dropped: make.counter(
                 "switchyard_output_dropped_bytes_total",
                 "Output of runs that was over its limit and not kept.",
+            ),
+            scaled: make.counters(
+                "switchyard_scaling_rounds_total",
+                "Looks at the size of a pool, by what they came to.",
+                &["pool", "reason"],
+            ),
+            instances: make.counters(
+                "switchyard_instances_asked_total",
+                "Instances that pools were asked to grow by.",
+                &["pool"],
+            ),
+            kicks: make.counters(
+                "switchyard_kicks_total",
+                "Doorbells that rang where nobody works, by what was done about it.",
+                &["became"],
             ),
             requests: make.counters(
                 "switchyard_http_requests_total",
@@ -226,6 +245,25 @@ impl Meters {
     /// A job ended.
     pub(crate) fn settled(&self, capability: &str, state: Phase) {
         self.settled.with_label_values(&[capability, state.as_str()]).inc();
+    }
+
+    /// A bell rang where nobody works; `None`: whoever sizes the pool could not be told.
+    pub(crate) fn kicked(&self, kicked: Option<Kicked>) {
+        let became = match kicked {
+            Some(Kicked::Sent) => "sent",
+            Some(Kicked::Lately) => "lately",
+            None => "failed",
+        };
+        self.kicks.with_label_values(&[became]).inc();
+    }
+
+    /// The size of a pool was looked at. What was asked for was granted.
+    pub fn scaled(&self, pool: PoolName, verdict: &Verdict) {
+        self.scaled.with_label_values(&[pool.as_str(), verdict.reason.as_str()]).inc();
+        if let Some(to) = verdict.grow_to {
+            let more = to.saturating_sub(verdict.desired);
+            self.instances.with_label_values(&[pool.as_str()]).inc_by(u64::from(more));
+        }
     }
 
     /// A round of the night watch.

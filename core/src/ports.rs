@@ -50,6 +50,8 @@ pub struct Yard {
     pub ambient: Arc<dyn Ambient>,
     /// Who works for it.
     pub workers: Arc<dyn Workers>,
+    /// Who makes them come.
+    pub fleet: Arc<dyn Fleet>,
     /// The rules in force.
     pub shelf: Arc<Shelf>,
     /// Who admits held jobs of which capability just now.
@@ -524,6 +526,42 @@ impl Worker {
 pub trait Workers: Send + Sync {
     /// Every worker that is known, as it last said of itself.
     async fn list(&self) -> Result<Vec<Worker>, PortError>;
+}
+
+/// What became of a kick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kicked {
+    /// Whoever sizes the pool looks at it now.
+    Sent,
+    /// Somebody kicked a moment ago, and what that led to is still under way.
+    Lately,
+}
+
+/// Who makes workers come.
+#[async_trait]
+pub trait Fleet: Send + Sync {
+    /// Whether there is nobody to kick: then nobody need be asked who works, either.
+    fn is_fixed(&self) -> bool {
+        false
+    }
+    /// Has the size of a pool looked at now, because a doorbell rang where nobody works. Many kicks within a moment are
+    /// one. One that fails loses nothing: each pool is looked at every minute.
+    async fn kick(&self, pool: PoolName) -> Result<Kicked, PortError>;
+}
+
+/// Workers that are there or not, whoever kicks: those of one machine, and those of a process that may not ask for any.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FixedFleet;
+
+#[async_trait]
+impl Fleet for FixedFleet {
+    fn is_fixed(&self) -> bool {
+        true
+    }
+
+    async fn kick(&self, _pool: PoolName) -> Result<Kicked, PortError> {
+        Ok(Kicked::Lately)
+    }
 }
 
 /// A launch that did not happen.

@@ -12,14 +12,15 @@ use switchyard_core::brake::{self, Pause, Scope};
 use switchyard_core::catalog::Catalog;
 use switchyard_core::dispatch;
 use switchyard_core::intake::{self, Prepared, Sender, Taking};
-use switchyard_core::job::Epoch;
+use switchyard_core::job::{Epoch, Holder};
 use switchyard_core::memory::Memory;
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
-    Bell, Lane, Lanes, LaunchFailed, LaunchFailure, Message, PortError, Query, Received, Yard,
+    Bell, Fleet, Kicked, Lane, Lanes, LaunchFailed, LaunchFailure, Message, PortError, Query, Received, Room, Worker,
+    Yard,
 };
 use switchyard_core::reap;
-use switchyard_core::route::{Limits, Place};
+use switchyard_core::route::{Limits, Place, PoolName};
 use switchyard_core::settle;
 
 /// The lanes of a home, with a count of the calls that ring, and bells that do not.
@@ -146,4 +147,82 @@ fn launches_that_fail_for_good_ring_for_the_fleet_in_one_call() {
         let jobs = yard.ledger.list(&Query { limit: 20, ..Query::default() }).await.unwrap();
         assert!(jobs.iter().all(|job| matches!(job.route.place, Place::Fleet(_))));
     });
+}
+
+/// A fleet that notes who was kicked, and fails when it is told to.
+#[derive(Default)]
+struct Noted {
+    kicks: Mutex<Vec<PoolName>>,
+    fails: Mutex<bool>,
+}
+
+#[async_trait]
+impl Fleet for Noted {
+    async fn kick(&self, pool: PoolName) -> Result<Kicked, PortError> {
+        self.kicks.lock().unwrap().push(pool);
+        match *self.fails.lock().unwrap() {
+            true => Err(PortError::retryable("kick pool", pool, "it sleeps")),
+            false => Ok(Kicked::Sent),
+        }
+    }
+}
+
+fn with_fleet(yard: Yard) -> (Arc<Noted>, Yard) {
+    let fleet = Arc::new(Noted::default());
+    (Arc::clone(&fleet), Yard { fleet, ..yard })
+}
+
+#[test]
+fn a_batch_that_rings_where_nobody_works_kicks_once() {
+    let (_, _, yard) = home();
+    let (fleet, yard) = with_fleet(yard);
+    block_on(async {
+        intake::accept(&yard, prepared(&yard, false, 1000)).await.unwrap();
+        assert_eq!(*fleet.kicks.lock().unwrap(), [PoolName::STANDARD]);
+    });
+}
+
+#[test]
+fn a_worker_that_takes_work_needs_no_kick_and_one_that_leaves_does() {
+    let (home, _, yard) = home();
+    let (fleet, yard) = with_fleet(yard);
+    let room = Room { slots: 2, milli_vcpu: 2000, memory_mib: 1024 };
+    let worker = |pool: &str, leaving| Worker {
+        holder: Holder("i-1/0".to_owned()),
+        pool: pool.parse().unwrap(),
+        capacity: room,
+        free: Room::default(),
+        since: yard.ambient.now(),
+        leaving,
+    };
+    block_on(async {
+        for (workers, kicks) in [
+            (vec![worker("standard", false)], 0),
+            (vec![worker("standard", true)], 1),
+            (vec![worker("standard", true), worker("steady", false)], 1),
+            (vec![worker("standard", true), worker("standard", false)], 0),
+        ] {
+            home.set_workers(workers.clone());
+            fleet.kicks.lock().unwrap().clear();
+            intake::accept(&yard, prepared(&yard, false, 1)).await.unwrap();
+            assert_eq!(fleet.kicks.lock().unwrap().len(), kicks, "{workers:?}");
+        }
+    });
+}
+
+#[test]
+fn a_kick_that_fails_loses_nothing_and_a_bell_that_did_not_ring_kicks_nobody() {
+    let (_, lanes, yard) = home();
+    let (fleet, yard) = with_fleet(yard);
+    block_on(async {
+        *fleet.fails.lock().unwrap() = true;
+        let taken = intake::accept(&yard, prepared(&yard, false, 1)).await.unwrap();
+        assert!(taken.iter().all(Result::is_ok));
+        assert_eq!(fleet.kicks.lock().unwrap().len(), 1);
+        *lanes.mute.lock().unwrap() = 1;
+        intake::accept(&yard, prepared(&yard, false, 1)).await.unwrap();
+        assert_eq!(fleet.kicks.lock().unwrap().len(), 1, "there is nothing to hear yet");
+    });
+    let text = switchyard_core::metrics::text(&yard.meters.gather(&Default::default(), &[], yard.ambient.now()));
+    assert!(text.contains("switchyard_kicks_total{became=\"failed\"} 1"), "{text}");
 }

@@ -59,7 +59,7 @@ fn with(file: &str, from: &str, to: &str) -> String {
 }
 
 /// Files that the schema refuses as the parser does: (file, what stands there, what is put there).
-const BROKEN: [(&str, &str, &str); 42] = [
+const BROKEN: [(&str, &str, &str); 48] = [
     ("routing.yaml", "version: 1", "version: 2"),
     ("routing.yaml", "version: 1\n", ""),
     ("routing.yaml", "unknown_seconds: 30", "unknown: 30"),
@@ -84,6 +84,12 @@ const BROKEN: [(&str, &str, &str); 42] = [
     ("routing.yaml", "    vcpu: 2", "    vcpu: 0.01"),
     ("routing.yaml", "    vcpu: 2", "    vcpu: 2\n    gpus: 1"),
     ("routing.yaml", "    boot_seconds: 75", "    boot_seconds: 90000"),
+    ("routing.yaml", "policy: backlog", "policy: hope"),
+    ("routing.yaml", "policy: backlog", "cooldown_seconds: 300"),
+    ("routing.yaml", "backlog_seconds: 600", "backlog_seconds: 0"),
+    ("routing.yaml", "run_seconds: 60", "run_seconds: 86401"),
+    ("routing.yaml", "slots: 2 ", "slots: 0 "),
+    ("routing.yaml", "slots: 2 }", "slots: 1001 }"),
     ("routing.yaml", "# ageing_seconds: 1800", "ageing_seconds: 0"),
     ("routing.yaml", "# ageing_seconds: 1800", "quotas: { every: { burst: 5 } }"),
     ("routing.yaml", "# ageing_seconds: 1800", "quotas: { callers: { ci: { jobs_per_minute: 0 } } }"),
@@ -165,6 +171,11 @@ fn the_published_schemas_agree_with_the_parser() {
         ("routing.yaml", "unknown_seconds: 30", "unknown_seconds: 86400"),
         ("routing.yaml", "  reserve_seconds: 5 ", "  reserve_seconds: 0 "),
         ("routing.yaml", "    vcpu: 2", "    vcpu: 0.1"),
+        ("routing.yaml", "policy: backlog", "policy: steps"),
+        ("routing.yaml", "run_seconds: 60 ", "run_seconds: 86400 "),
+        ("routing.yaml", "slots: 2 ", "slots: 1000 "),
+        ("routing.yaml", "    scaling: { policy: backlog, backlog_seconds: 600, run_seconds: 60, slots: 2 }\n", ""),
+        ("routing.yaml", "policy: backlog, backlog_seconds: 600, run_seconds: 60, slots: 2", ""),
         ("prices.yaml", "on_demand_hour: 0.096", "on_demand_hour: 1000"),
         ("prices.yaml", "request: 0.0000002", "request: 0"),
     ];

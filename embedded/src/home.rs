@@ -9,7 +9,7 @@ use switchyard_core::brake;
 use switchyard_core::job::Nonce;
 use switchyard_core::observe::Observed;
 use switchyard_core::policies::{Files, Shelf};
-use switchyard_core::ports::{Ambient, Desk, PortError, Workers, Yard};
+use switchyard_core::ports::{Ambient, Desk, FixedFleet, PortError, Workers, Yard};
 use switchyard_core::reap::{self, Counts};
 use switchyard_core::schedule;
 use switchyard_core::settle::YardDesk;
@@ -149,6 +149,8 @@ impl Home {
             herald: Arc::new(FileHerald::new(&folder)),
             ambient,
             workers: Arc::clone(&roster) as Arc<dyn Workers>,
+            // Its workers are in this process.
+            fleet: Arc::new(FixedFleet),
             shelf: setup.shelf,
             turnstile: Arc::default(),
             meters: Arc::default(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use switchyard_core::contract::{Case, UNMAPPED_ROOM};
 use switchyard_core::contract_suite;
-use switchyard_core::ports::{Ambient, Yard};
+use switchyard_core::ports::{Ambient, FixedFleet, Yard};
 use switchyard_embedded::blobs_folder::FolderBlobs;
 use switchyard_embedded::folder::Folder;
 use switchyard_embedded::herald_file::FileHerald;
@@ -38,6 +38,7 @@ fn on_sqlite(case: Case) {
             herald: Arc::new(FileHerald::new(&folder)),
             ambient,
             workers: Arc::new(Roster::default()),
+            fleet: Arc::new(FixedFleet),
             shelf: Arc::default(),
             turnstile: Arc::default(),
             meters: Arc::default(),

@@ -7,6 +7,7 @@
 //! | `task_listener` | ECS, EC2, `job_runner`'s failures | hears how tasks ended that did not say so themselves |
 //! | `job_runner` | the yard, asynchronously | runs one built-in job |
 //! | `job_reaper` | a schedule, each minute | looks after what is overdue, and keeps the clock |
+//! | `fleet_scaler` | a schedule, each minute; a kick | sizes the pools of workers |
 //!
 //! A process serves one invocation at a time and is frozen between two: what an invocation began must have ended when
 //! it answers, and what it counted is written then. A panic ends it, for cargo-lambda builds it so: Lambda starts another,
@@ -23,3 +24,4 @@ pub mod tasks;
 pub mod parked;
 pub mod runner;
 pub mod reaper;
+pub mod scaler;

@@ -283,7 +283,8 @@ fn only_functions_that_launch_may_launch() {
         let policies = role(function)["ManagedPolicyArns"].to_string();
         assert_eq!(policies.contains("LaunchPolicy"), launches, "{name}");
         let set = variables(template, function);
-        for variable in ["ECS_CLUSTER", "ECS_TASK_DEFINITION", "SWITCHYARD_JOB_RUNNER"] {
+        // Whoever launches kicks, too.
+        for variable in ["ECS_CLUSTER", "ECS_TASK_DEFINITION", "SWITCHYARD_JOB_RUNNER", "SWITCHYARD_FLEET_SCALER"] {
             assert_eq!(set.contains_key(variable), launches, "{name}: {variable}");
         }
         // Lambda itself invokes what an invocation's failure is told to; that is the one other permission to invoke.
@@ -292,6 +293,52 @@ fn only_functions_that_launch_may_launch() {
     }
     let tasks = &stacks.iter().find(|(file, _)| file == "infra/cluster.yaml").unwrap().1["Resources"]["TaskRole"];
     assert!(!tasks.to_string().contains("Launch") && !tasks.to_string().contains("Drain"));
+}
+
+#[test]
+fn one_function_sizes_the_pools_and_sees_no_more_than_it_must() {
+    let stacks = stacks();
+    let template = &stacks[0].1;
+    let sizing: Vec<(String, Value)> = statements(&stacks)
+        .into_iter()
+        .filter(|(_, statement)| statement["Action"].to_string().contains("SetDesiredCapacity"))
+        .collect();
+    let [(place, grow)] = &sizing[..] else { panic!("one owner of a group's size: {sizing:?}") };
+    assert_eq!(place, "template.yaml FleetScalerRole");
+    assert!(text(&grow["Resource"]).ends_with(":autoScalingGroupName/${Prefix}-*"), "{grow}");
+    let own = &template["Resources"]["FleetScalerRole"]["Properties"];
+    assert_eq!(own["ManagedPolicyArns"].as_array().unwrap().len(), 1, "the policies of the yard");
+    let actions: BTreeSet<&str> = own["Policies"][0]["PolicyDocument"]["Statement"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|statement| list(&statement["Action"]))
+        .map(|action| action.as_str().unwrap())
+        .collect();
+    let wanted = [
+        "autoscaling:DescribeAutoScalingGroups",
+        "autoscaling:SetDesiredCapacity",
+        "dynamodb:Query",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+        "sqs:GetQueueAttributes",
+        "sqs:GetQueueUrl",
+    ];
+    assert_eq!(actions, BTreeSet::from(wanted), "it writes no record and rings no bell");
+    for (name, function) in functions(template) {
+        let set = variables(template, function);
+        assert_eq!(set.contains_key("SWITCHYARD_GROUPS"), name == "fleet_scaler", "{name}");
+    }
+    // It is kicked by its name, and looks each minute.
+    let launch = statements(&stacks).into_iter().filter(|(place, _)| place == "infra/cluster.yaml Launch");
+    let kicks = launch.filter(|(_, statement)| statement["Resource"].to_string().contains("${Prefix}-fleet_scaler"));
+    assert_eq!(kicks.map(|(_, statement)| statement["Action"].clone()).collect::<Vec<_>>(), ["lambda:InvokeFunction"]);
+    let events = &stacks.iter().find(|(file, _)| file == "infra/events.yaml").unwrap().1;
+    let minute = &events["Resources"]["ScalerMinute"]["Properties"];
+    assert_eq!(
+        (&minute["ScheduleExpression"], &minute["Target"]["Arn"]["Ref"]),
+        (&json!("rate(1 minute)"), &json!("ScalerArn"))
+    );
 }
 
 #[test]
@@ -384,7 +431,7 @@ fn nothing_that_could_not_be_delivered_is_dropped() {
         match name {
             // Invoked synchronously; the next minute.
             "http_api" => assert!(config.is_null()),
-            "job_reaper" => assert_eq!(config["MaximumRetryAttempts"], 0),
+            "fleet_scaler" | "job_reaper" => assert_eq!(config["MaximumRetryAttempts"], 0),
             _ => assert!(config["DestinationConfig"]["OnFailure"].is_object(), "{name}"),
         }
     }

@@ -1,23 +1,29 @@
-//! What the yard knows about itself, under one partition key: pauses, who works, schedules' ticks, and which
-//! capabilities may hold jobs.
+//! What the yard knows about itself, under one partition key: pauses, who works, who was kicked a moment ago, schedules'
+//! ticks, and which capabilities may hold jobs.
 //!
 //! Pauses and workers are needed at every decision. They are read together, and what was read holds for a few seconds
 //! of this process's own clock. Whoever pauses waits as long before it answers: from then on nobody acts on what was
 //! read before, and no two machines' clocks are compared. A worker's own row is the exception: how long it is listed goes
-//! by its clock, and is only a hint for routing.
+//! by its clock, and is only a hint for routing. So is a kick's: clocks that differ make a kick too many, or leave one to
+//! the next minute.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
+use jiff::Timestamp;
 use switchyard_core::brake::{Pause, Pauses, Scope};
 use switchyard_core::job::Holder;
 use switchyard_core::ports::{PortError, Worker};
+use switchyard_core::route::PoolName;
+use switchyard_core::scale::KICK_WINDOW;
 use switchyard_core::schedule::Ticked;
 use switchyard_core::wire;
 
 use super::DynamoLedger;
-use super::item::{GONE, Item, PK, SK, key, n, number, s, text};
+use super::item::{Expression, GONE, Item, PK, SK, key, n, number, s, text};
 use super::lists::Part;
 use crate::failure::failed;
 
@@ -30,6 +36,12 @@ const PAUSE: &str = "live#pause#";
 /// and of workers: both are read by their common beginning.
 const WORKER: &str = "live#worker#";
 const LIVE: &str = "live#";
+/// Those of pools that were kicked, read with them.
+const KICK: &str = "live#kick#";
+/// Until when a kick keeps others from kicking, in milliseconds since 1970,
+const UNTIL: &str = "ut";
+/// and whose write it was.
+const NONCE: &str = "nce";
 /// Those of what is remembered of schedules.
 const TICK: &str = "tick#";
 /// Where a row's value lies.
@@ -43,6 +55,14 @@ const WORKER_LISTED_SECONDS: i64 = 120;
 pub(super) struct Live {
     pub(super) pauses: Arc<Pauses>,
     pub(super) workers: Vec<Worker>,
+    /// Until when which pools need no other kick.
+    pub(super) kicked: Vec<(PoolName, Timestamp)>,
+}
+
+/// Whether a kick that holds until then keeps others from kicking now. One that holds for longer than any kick does was
+/// written by a clock that is wrong.
+fn holds(until: Timestamp, now: Timestamp) -> bool {
+    until > now && until <= now + KICK_WINDOW
 }
 
 /// What follows a prefix in a row's sort key.
@@ -102,7 +122,7 @@ impl DynamoLedger {
         let rows = self.yard_rows(LIVE, operation).await?;
         let now = self.0.ambient.now().as_second();
         let mut pauses = Pauses::default();
-        let mut workers = Vec::new();
+        let (mut workers, mut kicked) = (Vec::new(), Vec::new());
         for row in &rows {
             let value = text(row, VALUE).unwrap_or_default();
             let unreadable =
@@ -110,6 +130,9 @@ impl DynamoLedger {
             if name(row, PAUSE).is_some() {
                 // Better no decision than one that starts what somebody stopped.
                 pauses.set(wire::decode_pause(value).map_err(unreadable)?);
+            } else if let Some(pool) = name(row, KICK) {
+                let until = number(row, UNTIL).and_then(|until| Timestamp::from_millisecond(until).ok());
+                kicked.extend(pool.parse().ok().zip(until));
             } else if number(row, GONE).is_none_or(|gone| gone > now) {
                 match wire::decode_worker(value) {
                     Ok(worker) => workers.push(worker),
@@ -117,7 +140,7 @@ impl DynamoLedger {
                 }
             }
         }
-        let live = Arc::new(Live { pauses: Arc::new(pauses), workers });
+        let live = Arc::new(Live { pauses: Arc::new(pauses), workers, kicked });
         *kept = Some((asked, Arc::clone(&live)));
         Ok(live)
     }
@@ -136,6 +159,62 @@ impl DynamoLedger {
             *self.0.live.lock().await = None;
         }
         Ok(())
+    }
+
+    /// Who works, as the table has it now: for whoever decides how many there should be.
+    ///
+    /// # Errors
+    ///
+    /// The table could not be read.
+    pub async fn workers_now(&self) -> Result<Vec<Worker>, PortError> {
+        *self.0.live.lock().await = None;
+        Ok(self.live().await?.workers.clone())
+    }
+
+    /// Whether somebody kicked the pool a moment ago, as far as is known without asking.
+    ///
+    /// # Errors
+    ///
+    /// What is known is too old, and the table could not be read.
+    pub async fn was_kicked(&self, pool: PoolName) -> Result<bool, PortError> {
+        let (live, now) = (self.live().await?, self.0.ambient.now());
+        Ok(live.kicked.iter().any(|(kicked, until)| *kicked == pool && holds(*until, now)))
+    }
+
+    /// Takes it upon this process to kick the pool: of all who ask within [`KICK_WINDOW`] one is told to.
+    ///
+    /// # Errors
+    ///
+    /// The table could not be written.
+    pub async fn take_kick(&self, pool: PoolName) -> Result<bool, PortError> {
+        let (now, nonce) = (self.0.ambient.now(), self.0.ambient.nonce().to_string());
+        let until = now + KICK_WINDOW;
+        let subject = self.subject(format!("pool {pool}"));
+        let mut item = key(YARD, format!("{KICK}{pool}"));
+        item.insert(UNTIL.to_owned(), n(until.as_millisecond()));
+        item.insert(NONCE.to_owned(), s(nonce.clone()));
+        item.insert(GONE.to_owned(), n(until.as_second() + 1));
+        let mut of = Expression::default();
+        let (ut, soon) = (of.name(UNTIL), of.value("until", n(until.as_millisecond())));
+        let condition = format!(
+            "attribute_not_exists({}) OR {ut} <= {} OR {ut} > {soon}",
+            of.name(PK),
+            of.value("now", n(now.as_millisecond())),
+        );
+        let put = self.0.client.put_item().table_name(&self.0.table).set_item(Some(item));
+        let put = put.condition_expression(condition).set_expression_attribute_names(Some(of.names));
+        let put = put.set_expression_attribute_values(Some(of.values));
+        let put = put.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match put.send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.as_service_error() {
+                // Our own nonce: the write took effect, its answer was lost on the way.
+                Some(PutItemError::ConditionalCheckFailedException(refused)) => {
+                    Ok(refused.item.as_ref().and_then(|item| text(item, NONCE)) == Some(&*nonce))
+                }
+                _ => Err(failed("take the kick of", subject, &error)),
+            },
+        }
     }
 
     /// A worker says what room it has; it is listed for two minutes unless it says so again.
@@ -183,5 +262,18 @@ impl DynamoLedger {
             Some(ticked) => self.put_row(row, wire::encode_ticked(ticked), None, "remember schedule").await,
             None => self.delete_row(row, "forget schedule").await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kick_holds_for_its_window_and_one_from_the_future_does_not() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        assert!(holds(at(10), at(0)) && holds(at(10), at(9)));
+        assert!(!holds(at(10), at(10)));
+        assert!(!holds(at(11), at(0)), "no kick holds for so long: its writer's clock is wrong");
     }
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::Memory;
 use crate::job::Holder;
-use crate::ports::{Ended, Inventory, Listed, Machines, Marks, Message, PortError, Worker};
+use crate::ports::{Ended, Inventory, Listed, Machines, Marks, Message, PortError};
 use crate::route::PoolName;
 use crate::sweep::Mark;
 
@@ -24,11 +24,6 @@ impl Memory {
     /// From now on the fleet is this.
     pub fn set_machines(&self, machines: Machines) {
         self.kept().inventory.machines = machines;
-    }
-
-    /// From now on these workers are listed.
-    pub fn set_workers(&self, workers: Vec<Worker>) {
-        self.kept().workers = workers;
     }
 
     /// From now on machines and tasks cannot be listed, or can again.

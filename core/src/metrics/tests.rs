@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::ports::{Room, TierDepth};
-use crate::route::PoolName;
+use crate::route::{Limits, PoolName};
 
 /// A series: the labels with their values, in order.
 type Labels = BTreeMap<String, String>;
@@ -147,6 +147,16 @@ fn moved() -> Vec<MetricFamily> {
     meters.settled(HOSTILE, Phase::Failed);
     meters.reaped(&Counts { found: 3, done: 2, already_done: 1, ..Counts::default() });
     meters.swept(&crate::sweep::Swept::default());
+    let grows = crate::scale::decide(
+        &crate::scale::Seen {
+            backlog: Some(crate::scale::Backlog { visible: [0, 0, 100], ..Default::default() }),
+            group: Some(crate::scale::GroupSeen { max: 9, ..Default::default() }),
+            ..Default::default()
+        },
+        &crate::scale::Rules::of(&Limits::default(), &Limits::default().pools[0]),
+    );
+    meters.scaled(PoolName::STANDARD, &grows);
+    meters.kicked(Some(Kicked::Sent));
     meters.ticked(&TickCounts { submitted: 1, ..TickCounts::default() });
     let now = Timestamp::from_second(1_800_000_000).unwrap();
     let oldest = now - Duration::from_secs(42);
@@ -195,6 +205,9 @@ fn the_text_is_what_an_independent_reader_takes_for_the_numbers() {
     exactly(value("switchyard_jobs_accepted_total", &[("tier", "standard"), ("venue", "fleet")]), 2.0);
     exactly(value("switchyard_jobs_repeated_total", &[]), 1.0);
     exactly(value("switchyard_jobs_settled_total", &[("capability", HOSTILE), ("state", "failed")]), 1.0);
+    exactly(value("switchyard_scaling_rounds_total", &[("pool", "standard"), ("reason", "first")]), 1.0);
+    exactly(value("switchyard_instances_asked_total", &[("pool", "standard")]), 5.0);
+    exactly(value("switchyard_kicks_total", &[("became", "sent")]), 1.0);
     exactly(value("switchyard_losses_total", &[("venue", "fleet")]), 1.0);
     exactly(value("switchyard_oldest_wait_seconds", &[("tier", "standard")]), 42.0);
     exactly(value("switchyard_oldest_wait_seconds", &[("tier", "priority")]), 0.0);

@@ -14,11 +14,14 @@ use crate::intake::RESERVED_CALLERS;
 use crate::job::one_line;
 use crate::policies::{PolicyError, check_version, read_yaml};
 use crate::quota::{Quota, Quotas, Rate};
+use crate::scale::{Policy, Scaling};
 
 /// The longest a start target, an estimate or an idle time may be: a day. Whatever takes longer is a mistake of units.
 const SECONDS_MAX: u64 = 24 * 3600;
 /// The most memory that is believed, in MiB: 24 TiB, the largest instance there is.
 const MEMORY_MAX_MIB: u64 = 24 * 1024 * 1024;
+/// The most jobs that one instance is believed to run at once: more than the largest has processors.
+const SLOTS_MAX: u64 = 1000;
 /// The most dollars that a price may be. The dearest instance costs about a tenth of it an hour.
 const DOLLARS_MAX: u64 = 1000;
 
@@ -105,6 +108,18 @@ struct PoolEntry {
     boot_seconds: u64,
     billed_boot_seconds: u64,
     idle_seconds: u64,
+    /// As it comes where it is left out.
+    #[serde(default)]
+    scaling: ScalingEntry,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct ScalingEntry {
+    policy: Option<String>,
+    backlog_seconds: Option<u64>,
+    run_seconds: Option<u64>,
+    slots: Option<u64>,
 }
 
 /// policies/prices.yaml.
@@ -364,8 +379,34 @@ impl PoolEntry {
             hour_nanodollars: 0,
             vcpu_hour_nanodollars: 0,
             gib_hour_nanodollars: 0,
+            scaling: self.scaling.into_scaling().map_err(|what| format!("scaling.{what}"))?,
         };
         Ok(pool.priced((hourly.on_demand * percent + hourly.spot * (100 - percent)) / 100))
+    }
+}
+
+impl ScalingEntry {
+    fn into_scaling(self) -> Result<Scaling, String> {
+        let Scaling { policy, backlog, run, slots } = Scaling::default();
+        let policy = match self.policy.as_deref() {
+            None => policy,
+            Some("backlog") => Policy::Backlog,
+            Some("steps") => Policy::Steps,
+            Some(_) => return Err("policy: expected backlog or steps".to_owned()),
+        };
+        let seconds = |field: &str, value: Option<u64>, otherwise: Duration| match value {
+            None => Ok(otherwise),
+            Some(value) => within(field, value, 1..=SECONDS_MAX).map(Duration::from_secs),
+        };
+        Ok(Scaling {
+            policy,
+            backlog: seconds("backlog_seconds", self.backlog_seconds, backlog)?,
+            run: seconds("run_seconds", self.run_seconds, run)?,
+            slots: match self.slots {
+                None => slots,
+                Some(value) => u32::try_from(within("slots", value, 1..=SLOTS_MAX)?).unwrap_or(slots),
+            },
+        })
     }
 }
 

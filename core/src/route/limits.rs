@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Conditions, PoolName};
 use crate::cost::{self, Prices};
 use crate::job::Tier;
+use crate::scale::Scaling;
 
 /// Pools a fleet has at most: a verdict on each is kept with every job.
 pub const POOLS: usize = 8;
@@ -91,6 +92,8 @@ pub struct Pool {
     pub vcpu_hour_nanodollars: u64,
     /// What a GiB of it costs, in nano-dollars an hour: its price by the memory that jobs can have.
     pub gib_hour_nanodollars: u64,
+    /// How many workers it has. Where nothing boots, nobody asks.
+    pub scaling: Scaling,
 }
 
 impl Pool {
@@ -136,6 +139,7 @@ impl Limits {
             hour_nanodollars: hour,
             vcpu_hour_nanodollars: vcpu_hour,
             gib_hour_nanodollars: gib_hour,
+            scaling: Scaling::default(),
         };
         Self {
             images: if containers { Images::Containers } else { Images::None },
@@ -186,6 +190,7 @@ impl Default for Limits {
                 hour_nanodollars: 0,
                 vcpu_hour_nanodollars: 0,
                 gib_hour_nanodollars: 0,
+                scaling: Scaling::default(),
             };
             pool.priced(hour_nanodollars)
         };

@@ -6,7 +6,8 @@ use serde_json::json;
 
 use crate::deployed::{Deployed, block, env, root, said};
 
-const FUNCTIONS: [&str; 5] = ["HTTP_API", "FINDING_LISTENER", "TASK_LISTENER", "JOB_RUNNER", "JOB_REAPER"];
+const FUNCTIONS: [&str; 6] =
+    ["HTTP_API", "FINDING_LISTENER", "TASK_LISTENER", "JOB_RUNNER", "JOB_REAPER", "FLEET_SCALER"];
 
 /// The hashes of the functions' code, as Lambda has them.
 fn code(yard: &Deployed) -> Vec<String> {
@@ -27,7 +28,7 @@ pub(crate) fn upgraded_and_rolled_back(yard: &Deployed) {
     let before = code(yard);
     let mut jobs = vec![yard.submit("stack-quick", &json!({})), yard.submit("stack-long", &json!({}))];
     // Other bytes that do the same: what is shown is that they come, and go again.
-    for name in ["http_api", "finding_listener", "task_listener", "job_runner", "job_reaper"] {
+    for name in ["http_api", "finding_listener", "task_listener", "job_runner", "job_reaper", "fleet_scaler"] {
         let bootstrap = root().join(format!("target/lambda/{name}/bootstrap"));
         let note = root().join("Cargo.toml");
         let section = format!(".note.next={}", note.display());
@@ -37,7 +38,7 @@ pub(crate) fn upgraded_and_rolled_back(yard: &Deployed) {
     }
     stack("again");
     let next = code(yard);
-    assert!(before.iter().zip(&next).all(|(before, next)| before != next), "all five are others: {before:?} {next:?}");
+    assert!(before.iter().zip(&next).all(|(before, next)| before != next), "all are others: {before:?} {next:?}");
     // A deployment that changes nothing takes nothing from the way back.
     stack("again");
     assert_eq!(code(yard), next);
@@ -46,11 +47,11 @@ pub(crate) fn upgraded_and_rolled_back(yard: &Deployed) {
         yard.submit("stack-unmeasured", &json!({ "event": { "source": "x", "detail-type": "y", "detail": {} } })),
     );
     stack("back");
-    assert_eq!(code(yard), before, "all five are what they were");
+    assert_eq!(code(yard), before, "all are what they were");
     jobs.push(yard.submit("stack-quick", &json!({})));
     for id in jobs {
         let job = yard.ended(&id, 120);
         assert_eq!(job["state"], "succeeded", "{job:#}");
     }
-    eprintln!("ok: five functions were upgraded and rolled back under jobs, and all of these ended well");
+    eprintln!("ok: six functions were upgraded and rolled back under jobs, and all of these ended well");
 }
