@@ -38,16 +38,25 @@ pub struct Scaler {
     without: Mutex<BTreeSet<PoolName>>,
 }
 
+/// What a look came to.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// Pool by pool.
+    pub pools: Vec<Looked>,
+    /// What all of them needed and could not be read.
+    pub failures: Vec<PortError>,
+}
+
 /// What a look at one pool came to.
 #[derive(Debug)]
 pub struct Looked {
     /// The pool.
     pub pool: PoolName,
-    /// What was decided; `None`: the pool has no group, and nobody sizes it.
+    /// What was decided, and where it is to grow, done; `None`: the pool has no group, and nobody sizes it.
     pub verdict: Option<Verdict>,
     /// Whether this is the first time that this process finds the pool without a group.
     pub first_without: bool,
-    /// What could not be read or done. The size is as it was then, and the next look tries again.
+    /// What could not be read or done for it. The size is as it was then, and the next look tries again.
     pub failures: Vec<PortError>,
 }
 
@@ -65,9 +74,12 @@ impl Scaler {
 
     /// Looks at all pools, or at one of them, and grows those that are too small. `ambient` says how long what waits has
     /// waited.
-    pub async fn round(&self, limits: &Limits, only: Option<PoolName>, ambient: &dyn Ambient) -> Vec<Looked> {
+    pub async fn round(&self, limits: &Limits, only: Option<PoolName>, ambient: &dyn Ambient) -> Round {
         let pools: Vec<&Pool> = limits.pools.iter().filter(|pool| only.is_none_or(|only| pool.name == only)).collect();
         let names: Vec<PoolName> = pools.iter().map(|pool| pool.name).collect();
+        if names.is_empty() {
+            return Round::default();
+        }
         let began = Instant::now();
         let backlogs = join_all(names.iter().map(|pool| self.backlog(*pool)));
         let (groups, workers, backlogs) = join3(self.groups.look(&names), self.ledger.workers_now(), backlogs).await;
@@ -107,7 +119,7 @@ impl Scaler {
         }
         let asks = reads.iter().any(|(_, rules, read)| wants_count(&read.seen, rules));
         let count = if asks { Some(self.count(ambient).await) } else { None };
-        let mut common = [unseen, workers.err()].into_iter().flatten().collect::<Vec<_>>();
+        let mut failures: Vec<PortError> = [unseen, workers.err()].into_iter().flatten().collect();
         let acts = reads.into_iter().map(|(pool, rules, read)| {
             let Read { mut seen, mut failures } = read;
             if wants_count(&seen, &rules) {
@@ -120,23 +132,20 @@ impl Scaler {
                 }
             }
             seen.age = began.elapsed();
-            let verdict = decide(&seen, &rules);
+            let mut verdict = decide(&seen, &rules);
             async move {
                 if let Some(to) = verdict.grow_to
                     && let Err(error) = self.groups.set(pool.name, to).await
                 {
+                    verdict.grow_to = None;
                     failures.push(error);
                 }
                 Looked { pool: pool.name, verdict: Some(verdict), first_without: false, failures }
             }
         });
         looked.extend(join_all(acts).await);
-        common.extend(count.and_then(Result::err));
-        // What all pools needed is told once.
-        if let Some(first) = looked.first_mut() {
-            first.failures.extend(common);
-        }
-        looked
+        failures.extend(count.and_then(Result::err));
+        Round { pools: looked, failures }
     }
 
     /// What the queues of a pool hold.

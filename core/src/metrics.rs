@@ -257,7 +257,7 @@ impl Meters {
         self.kicks.with_label_values(&[became]).inc();
     }
 
-    /// The size of a pool was looked at. What was asked for was granted.
+    /// The size of a pool was looked at, and where it is to grow, it was asked to.
     pub fn scaled(&self, pool: PoolName, verdict: &Verdict) {
         self.scaled.with_label_values(&[pool.as_str(), verdict.reason.as_str()]).inc();
         if let Some(to) = verdict.grow_to {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use switchyard_aws::deployment::EnvironmentError;
 use switchyard_aws::environment::GROUPS;
 use switchyard_aws::fleet_autoscaling::Groups;
-use switchyard_aws::fleet_scaler::{Looked, Scaler};
+use switchyard_aws::fleet_scaler::{Looked, Round, Scaler};
 use switchyard_aws::kicks_lambda;
 use switchyard_core::ports::{Yard, describe};
 use switchyard_core::route::PoolName;
@@ -50,12 +50,15 @@ pub fn open(opened: &Opened) -> Result<Scaler, EnvironmentError> {
 pub async fn round(yard: &Yard, scaler: &Scaler, event: &Value) -> Result<Value, ScalerError> {
     let only = kicks_lambda::decode(event).map_err(ScalerError::NoKick)?;
     let policies = yard.policies();
-    let looked = scaler.round(&policies.limits, only, &*yard.ambient).await;
-    if let (Some(pool), true) = (only, looked.is_empty()) {
+    let Round { pools, failures } = scaler.round(&policies.limits, only, &*yard.ambient).await;
+    if let (Some(pool), true) = (only, pools.is_empty()) {
         return Err(ScalerError::NoPool(pool));
     }
-    let (mut told, mut failed) = (Map::new(), 0);
-    for Looked { pool, verdict, first_without, failures } in looked {
+    for failure in &failures {
+        error!(error = %describe(failure), "no pool is looked at in full");
+    }
+    let (mut told, mut failed) = (Map::new(), failures.len());
+    for Looked { pool, verdict, first_without, failures } in pools {
         for failure in &failures {
             error!(pool = %pool, error = %describe(failure), "a pool is not looked at in full, or not grown");
         }
@@ -63,9 +66,7 @@ pub async fn round(yard: &Yard, scaler: &Scaler, event: &Value) -> Result<Value,
         match verdict {
             Some(verdict) => {
                 say(pool, &verdict);
-                if failures.is_empty() {
-                    yard.meters.scaled(pool, &verdict);
-                }
+                yard.meters.scaled(pool, &verdict);
                 told.insert(pool.to_string(), json!(verdict));
             }
             None if first_without => {
@@ -93,4 +94,66 @@ fn say(pool: PoolName, verdict: &Verdict) {
         pool = %pool, reason = reason_code, grow_to, wanted, present, booting, leaving, silent, desired, maximum, waiting,
         in_flight, "the size of a pool"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use aws_credential_types::Credentials;
+    use aws_credential_types::provider::SharedCredentialsProvider;
+    use switchyard_aws::clients::{Clients, Settings};
+    use switchyard_aws::home::{Home, Keeping, Names};
+    use switchyard_core::catalog::Catalog;
+    use switchyard_core::memory::Memory;
+    use switchyard_core::metrics;
+    use switchyard_core::route::Limits;
+
+    use super::*;
+
+    /// A yard, and a scaler of it whose AWS nobody can reach.
+    fn cut_off() -> (Yard, Scaler) {
+        let settings = Settings {
+            // Nothing listens on the port of TCP's multiplexer.
+            endpoint: Some("http://127.0.0.1:1".to_owned()),
+            attempt_timeout: Duration::from_secs(1),
+            attempts: 1,
+            ..Settings::new("us-east-1")
+        };
+        let credentials = SharedCredentialsProvider::new(Credentials::new("nobody", "nothing", None, None, "test"));
+        let clients = Clients::new(settings, credentials);
+        let memory = Memory::default();
+        let home = Home::new(&clients, Names::called("yard"), Keeping::default(), Arc::new(memory.clone()));
+        let scaler = Scaler::new(Groups::new(&clients, "yard"), home.lanes, home.ledger);
+        (memory.yard(Catalog::default(), Limits::default()), scaler)
+    }
+
+    #[tokio::test]
+    async fn what_is_no_kick_or_for_no_pool_of_ours_is_an_error_and_asks_nobody() {
+        let (yard, scaler) = cut_off();
+        let told = round(&yard, &scaler, &json!({ "pool": 7 })).await.unwrap_err();
+        assert!(matches!(told, ScalerError::NoKick(_)), "{told}");
+        let told = round(&yard, &scaler, &json!({ "pool": "nowhere" })).await.unwrap_err();
+        assert_eq!(told.to_string(), "there is no pool nowhere to look at");
+    }
+
+    #[tokio::test]
+    async fn a_look_that_sees_nothing_fails_and_is_counted_for_each_pool() {
+        let (yard, scaler) = cut_off();
+        let told = round(&yard, &scaler, &json!({ "tick": "2026-11-27T10:00:00Z" })).await.unwrap_err();
+        assert_eq!(
+            told.to_string(),
+            "5 calls failed while the pools were looked at",
+            "groups, workers, three backlogs"
+        );
+        let told = round(&yard, &scaler, &json!({ "pool": "static" })).await.unwrap_err();
+        assert_eq!(told.to_string(), "3 calls failed while the pools were looked at");
+        let text = metrics::text(&yard.meters.gather(&Default::default(), &[], yard.ambient.now()));
+        for (pool, count) in [("standard", 1), ("static", 2), ("steady", 1)] {
+            let line =
+                format!("switchyard_scaling_rounds_total{{pool=\"{pool}\",reason=\"backlog_unknown\"}} {count}\n");
+            assert!(text.contains(&line), "{text}");
+        }
+    }
 }
