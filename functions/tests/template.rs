@@ -327,7 +327,7 @@ fn one_function_sizes_the_pools_and_sees_no_more_than_it_must() {
     assert_eq!(actions, BTreeSet::from(wanted), "it writes no record and rings no bell");
     for (name, function) in functions(template) {
         let set = variables(template, function);
-        let sees_them = ["fleet_scaler", "job_reaper"].contains(&name.as_str());
+        let sees_them = ["fleet_scaler", "job_reaper"].contains(&name);
         assert_eq!(set.contains_key("SWITCHYARD_GROUPS"), sees_them, "{name}");
     }
     // It is kicked by its name, and looks each minute.

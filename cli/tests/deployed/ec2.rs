@@ -161,6 +161,15 @@ impl OfMoto {
         Group::new(self.clients.autoscaling(), &self.name, Arc::new(System)).describe().await.unwrap()
     }
 
+    /// One of its instances has gone without asking: the group starts another, for its size is what it was.
+    pub(crate) async fn lose(&self, instance: &str) {
+        let client = self.clients.autoscaling();
+        let ended = client.terminate_instance_in_auto_scaling_group().instance_id(instance);
+        let ended = ended.should_decrement_desired_capacity(false).send().await;
+        // It may have left by itself a moment ago.
+        drop(ended);
+    }
+
     /// The ids of its instances.
     pub(crate) async fn instances(&self) -> Vec<String> {
         self.now().await.instances.into_iter().map(|instance| instance.id).collect()

@@ -1,6 +1,8 @@
 //! The program on AWS: workers and tasks of a yard on MiniStack, and what an operator publishes there.
 
 mod ec2;
+mod fleet;
+mod host;
 mod instance;
 mod scene;
 

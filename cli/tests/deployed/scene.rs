@@ -134,49 +134,70 @@ pub(crate) struct Scene {
     pub(crate) clients: Clients,
     pub(crate) home: Home,
     pub(crate) yard: Yard,
+    endpoint: String,
 }
 
 impl Scene {
     /// The yard, with the tests' catalog in its bucket.
     pub(crate) async fn open(what: &str) -> Self {
+        Self::open_at(what, endpoint(), CATALOG, &[PoolName::STANDARD]).await
+    }
+
+    /// The yard, reached there, with this catalog and queues for these pools.
+    pub(crate) async fn open_at(what: &str, endpoint: &str, catalog: &str, pools: &[PoolName]) -> Self {
         let names = Names::called(&unique(what));
-        let settings = Settings { endpoint: Some(endpoint().to_owned()), ..Settings::new(REGION) };
+        let settings = Settings { endpoint: Some(endpoint.to_owned()), attempts: 8, ..Settings::new(REGION) };
         let credentials = Credentials::new("tests", SECRET, None, None, "tests");
         let clients = Clients::new(settings, SharedCredentialsProvider::new(credentials));
-        let set = environment(&names);
+        let set = environment(&names, endpoint);
         let deployment =
             Deployment::read(&|asked| set.iter().find(|(name, _)| *name == asked).map(|(_, value)| value.clone()));
         let mut deployment = deployment.unwrap();
         // The tests look at who works all the time.
         deployment.keeping.live_for = Duration::from_millis(20);
         let mut files: Files = built_in();
-        files.insert(CATALOG_FILE.to_owned(), CATALOG.to_owned());
+        files.insert(CATALOG_FILE.to_owned(), catalog.to_owned());
         let policies = deployment.parser(builtin::ALL)(&files).unwrap();
         let (home, _) = deployment.open(&clients, Arc::default(), Arc::new(System), nothing);
         let yard = home.yard(Arc::new(Launched), Arc::new(Shelf::new(policies)));
-        home.declare(&clients, &[PoolName::STANDARD]).await.unwrap();
+        home.declare(&clients, pools).await.unwrap();
         switchyard_aws::policies_s3::push(&clients, &names.bucket, &files).await.unwrap();
-        Self { names, clients, home, yard }
+        Self { names, clients, home, yard, endpoint: endpoint.to_owned() }
     }
 
     /// The program, in the environment of a process of this yard and with nothing else of the tests' own.
     pub(crate) fn switchyard(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
-        command.env_clear().envs(environment(&self.names)).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+            .env_clear()
+            .envs(environment(&self.names, &self.endpoint))
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
     /// Submits a script.
     pub(crate) async fn submit(&self, capability: &str, script: &str, tier: &str) -> Job {
+        let prepared = self.prepared(capability, script, tier).await;
+        intake::accept(&self.yard, vec![prepared]).await.unwrap().remove(0).unwrap().job
+    }
+
+    /// Submits a script so many times at once, to this yard by these doors.
+    pub(crate) async fn submit_many(&self, yard: &Yard, capability: &str, script: &str, jobs: usize) -> Vec<Job> {
+        let mut batch = Vec::with_capacity(jobs);
+        for _ in 0..jobs {
+            batch.push(self.prepared(capability, script, "standard").await);
+        }
+        intake::accept(yard, batch).await.unwrap().into_iter().map(|taken| taken.unwrap().job).collect()
+    }
+
+    async fn prepared(&self, capability: &str, script: &str, tier: &str) -> intake::Prepared {
         let payload = serde_json::json!({ "script": script });
         let body = serde_json::json!({ "capability": capability, "payload": payload, "tier": tier }).to_string();
         let (submission, digest) = intake::read(body.as_bytes()).unwrap();
         let (sender, now) = (Sender { caller: "tests", key: None }, System.now());
         let situation = self.yard.situation().await;
-        let prepared =
-            intake::prepare(&submission, digest, sender, &situation, Taking::default(), now, System.random()).unwrap();
-        intake::accept(&self.yard, vec![prepared]).await.unwrap().remove(0).unwrap().job
+        intake::prepare(&submission, digest, sender, &situation, Taking::default(), now, System.random()).unwrap()
     }
 
     pub(crate) async fn job(&self, job: &Job) -> Job {
@@ -202,7 +223,7 @@ impl Scene {
     }
 }
 
-fn environment(names: &Names) -> Vec<(&'static str, String)> {
+fn environment(names: &Names, endpoint: &str) -> Vec<(&'static str, String)> {
     let Names { table, queues, bucket, log_group, bus } = names.clone();
     vec![
         ("SWITCHYARD_TABLE", table),
@@ -212,7 +233,7 @@ fn environment(names: &Names) -> Vec<(&'static str, String)> {
         ("SWITCHYARD_BUS", bus),
         ("POLICY_BUCKET", bucket),
         ("AWS_REGION", REGION.to_owned()),
-        ("AWS_ENDPOINT_URL", endpoint().to_owned()),
+        ("AWS_ENDPOINT_URL", endpoint.to_owned()),
         ("AWS_ACCESS_KEY_ID", "tests".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
         ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
