@@ -185,11 +185,17 @@ fn look_at_running(mut job: Job, mut run: Run, fact: &Fact, situation: &Situatio
             return decided;
         }
     }
+    let beats = has_beat(&job);
+    let shows_life = beats.then(|| watch(&mut run, &job, fact));
     if let Some(stop) = &run.stop {
         if now >= stop.at + FORCE_AFTER {
+            // A holder that has died meanwhile has not overrun: nobody was there to end it.
+            if stop.cause == StopCause::Deadline && shows_life == Some(false) {
+                return lost(job, &run, situation, now);
+            }
             return force(job, &run, stop.cause, situation, now);
         }
-    } else if now >= run.deadline + FORCE_AFTER && !has_beat(&job) {
+    } else if now >= run.deadline + FORCE_AFTER && !beats {
         // An invocation cannot be asked: it ended by itself, or what runs there ends with it.
         return settle::lost(job, situation, now, "its invocation ended without a report");
     } else if now >= run.deadline {
@@ -199,30 +205,35 @@ fn look_at_running(mut job: Job, mut run: Run, fact: &Fact, situation: &Situatio
         job.note(None, now, "stop_requested", "its time is over");
         return Decided { job, acts: vec![] };
     }
-    let mut wait = LEASE;
-    if has_beat(&job) {
-        let beat = match fact {
-            Fact::Beat(beat) => beat.as_ref(),
-            Fact::Nothing | Fact::Visible(_) | Fact::Task(_) => None,
-        };
-        let run_id = Message { id: job.id, epoch: job.epoch };
-        let moved = beat.is_some_and(|beat| beat.counter > run.watch.counter && beat.running.contains(&run_id));
-        if let Some(beat) = beat {
-            run.watch.counter = run.watch.counter.max(beat.counter);
-        }
-        run.watch.misses = if moved { 0 } else { run.watch.misses + 1 };
-        if run.watch.misses >= MISSES {
-            let holder = run.holder.to_string();
-            return settle::lost(job, situation, now, &format!("{holder} shows no life"));
-        }
-    } else {
-        wait = wait.max(FORCE_AFTER);
+    if shows_life == Some(false) {
+        return lost(job, &run, situation, now);
     }
+    let wait = if beats { LEASE } else { LEASE.max(FORCE_AFTER) };
     let end = run.stop.as_ref().map_or(run.deadline, |stop| stop.at + FORCE_AFTER);
     job.due = Some((now + wait).min(end.max(now)));
     job.state = State::Running(run);
     let acts = job.owed.iter().cloned().map(Act::Pay).collect();
     Decided { job, acts }
+}
+
+/// Whether the holder shows life with this run in it, seen from the looks so far and this one.
+fn watch(run: &mut Run, job: &Job, fact: &Fact) -> bool {
+    let beat = match fact {
+        Fact::Beat(beat) => beat.as_ref(),
+        Fact::Nothing | Fact::Visible(_) | Fact::Task(_) => None,
+    };
+    let run_id = Message { id: job.id, epoch: job.epoch };
+    let moved = beat.is_some_and(|beat| beat.counter > run.watch.counter && beat.running.contains(&run_id));
+    if let Some(beat) = beat {
+        run.watch.counter = run.watch.counter.max(beat.counter);
+    }
+    run.watch.misses = if moved { 0 } else { run.watch.misses + 1 };
+    run.watch.misses < MISSES
+}
+
+fn lost(job: Job, run: &Run, situation: &Situation, now: Timestamp) -> Decided {
+    let holder = run.holder.to_string();
+    settle::lost(job, situation, now, &format!("{holder} shows no life"))
 }
 
 fn has_beat(job: &Job) -> bool {
@@ -500,6 +511,23 @@ mod tests {
         let forced = look(asked.clone(), &beat(&asked, 12, true), &here(), deadline + FORCE_AFTER).unwrap();
         assert_eq!((forced.job.phase(), forced.job.attempts_spent), (Phase::TimedOut, 1));
         assert_eq!(forced.acts, [Act::Pay(Owed::StopTask { venue: Venue::Fargate, epoch: Epoch(1) })]);
+    }
+
+    #[test]
+    fn a_holder_that_died_before_its_run_s_time_was_over_has_lost_it_and_the_job_pays_nothing() {
+        for (last, phase, losses, spent) in [(4, Phase::Dispatched, 1, 0), (5, Phase::TimedOut, 0, 1)] {
+            let mut job = a_running_job(Venue::Fleet, 1);
+            let State::Running(run) = &job.state else { panic!() };
+            let deadline = run.deadline;
+            job.due = Some(at(60));
+            // Its last sign of life, before its time is over.
+            let mut job = look(job.clone(), &beat(&job, 4, true), &here(), at(60)).unwrap().job;
+            job.due = Some(deadline);
+            let asked = look(job.clone(), &beat(&job, 4, true), &here(), deadline).unwrap().job;
+            assert_eq!(asked.phase(), Phase::Running);
+            let ended = look(asked.clone(), &beat(&asked, last, true), &here(), deadline + FORCE_AFTER).unwrap().job;
+            assert_eq!((ended.phase(), ended.losses, ended.attempts_spent), (phase, losses, spent));
+        }
     }
 
     #[test]
