@@ -32,8 +32,7 @@ pub struct Scaler {
     groups: Groups,
     lanes: SqsLanes,
     ledger: DynamoLedger,
-    /// Instances without a worker, and since when this process has seen them so.
-    silent: Mutex<HashMap<String, (PoolName, Instant)>>,
+    silence: Silence,
     /// Pools of which it was said that they have no group.
     without: Mutex<BTreeSet<PoolName>>,
 }
@@ -69,7 +68,7 @@ struct Read {
 impl Scaler {
     /// Looks at the pools of these groups, lanes and this ledger.
     pub fn new(groups: Groups, lanes: SqsLanes, ledger: DynamoLedger) -> Self {
-        Self { groups, lanes, ledger, silent: Mutex::default(), without: Mutex::default() }
+        Self { groups, lanes, ledger, silence: Silence::default(), without: Mutex::default() }
     }
 
     /// Looks at all pools, or at one of them, and grows those that are too small. `ambient` says how long what waits has
@@ -104,7 +103,7 @@ impl Scaler {
             };
             let listed = workers.as_ref().ok().map(|workers| of_pool(workers, name));
             let silent = match (state, &listed) {
-                (Some(state), Some(listed)) => self.silent(pool, state, listed, began),
+                (Some(state), Some(listed)) => self.silence.count(pool, state, listed, began),
                 (None, _) | (_, None) => 0,
             };
             let mut failures = Vec::new();
@@ -166,10 +165,17 @@ impl Scaler {
         let depths = self.ledger.depths(now).await?;
         Ok(Counted::of(&depths, now))
     }
+}
 
+/// Instances without a worker, and since when this process has seen them so. A process that starts has seen nothing: it
+/// takes them for booting, and knows better after [`SILENT_BOOTS`].
+#[derive(Default)]
+struct Silence(Mutex<HashMap<String, (PoolName, Instant)>>);
+
+impl Silence {
     /// How many running instances have had no worker for so long.
-    fn silent(&self, pool: &Pool, state: &GroupState, listed: &[&Worker], now: Instant) -> u32 {
-        let (mut since, patience) = (lock(&self.silent), pool.boot * SILENT_BOOTS);
+    fn count(&self, pool: &Pool, state: &GroupState, listed: &[&Worker], now: Instant) -> u32 {
+        let (mut since, patience) = (lock(&self.0), pool.boot * SILENT_BOOTS);
         let there: BTreeSet<&str> = state.instances.iter().map(|instance| &*instance.id).collect();
         since.retain(|instance, (of, _)| *of != pool.name || there.contains(&**instance));
         let with_worker: BTreeSet<&str> = listed.iter().map(|worker| worker.holder.instance()).collect();
@@ -220,4 +226,66 @@ fn seen_of(listed: &[&Worker], state: Option<&GroupState>) -> Vec<WorkerSeen> {
         Some(Lifecycle::Aside | Lifecycle::Leaving) | None => false,
     };
     listed.iter().map(|worker| WorkerSeen::of(worker, in_group(worker))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use switchyard_core::job::Holder;
+    use switchyard_core::ports::Room;
+
+    use super::*;
+    use crate::fleet_autoscaling::Instance;
+
+    fn group(instances: &[(&str, Lifecycle)]) -> GroupState {
+        let instance = |(id, lifecycle): &(&str, Lifecycle)| Instance {
+            id: (*id).to_owned(),
+            lifecycle: *lifecycle,
+            healthy: true,
+            protected: false,
+        };
+        GroupState { min: 0, desired: 2, max: 9, instances: instances.iter().map(instance).collect() }
+    }
+
+    #[test]
+    fn an_instance_is_silent_when_it_has_run_for_four_boots_without_a_worker() {
+        let pool = &Limits::default().pools[0];
+        let room = Room { slots: 2, milli_vcpu: 2000, memory_mib: 1024 };
+        let worker = Worker {
+            holder: Holder("i-1/0".to_owned()),
+            pool: pool.name,
+            capacity: room,
+            free: room,
+            since: jiff::Timestamp::UNIX_EPOCH,
+            leaving: false,
+        };
+        let (silence, began) = (Silence::default(), Instant::now());
+        let two = group(&[("i-1", Lifecycle::InService), ("i-2", Lifecycle::InService)]);
+        let at = |boots: u32| began + pool.boot * boots + Duration::from_millis(1);
+        assert_eq!(silence.count(pool, &two, &[&worker], began), 0);
+        assert_eq!(silence.count(pool, &two, &[&worker], at(3)), 0);
+        assert_eq!(silence.count(pool, &two, &[&worker], at(4)), 1);
+        assert_eq!(silence.count(pool, &two, &[], at(5)), 1, "i-1 has been silent for a moment");
+        // Its worker has come after all; and an instance that left and came again starts anew.
+        assert_eq!(silence.count(pool, &group(&[("i-2", Lifecycle::Leaving)]), &[], at(6)), 0);
+        assert_eq!(silence.count(pool, &two, &[], at(7)), 0);
+        assert_eq!(silence.count(pool, &group(&[("i-3", Lifecycle::Coming)]), &[], at(20)), 0, "it boots");
+    }
+
+    #[test]
+    fn a_worker_stands_where_its_instance_does() {
+        let worker = |id: &str, leaving| Worker {
+            holder: Holder(format!("{id}/0")),
+            pool: PoolName::STANDARD,
+            capacity: Room { slots: 2, milli_vcpu: 2000, memory_mib: 1024 },
+            free: Room::default(),
+            since: jiff::Timestamp::UNIX_EPOCH,
+            leaving,
+        };
+        let state = group(&[("i-1", Lifecycle::InService), ("i-2", Lifecycle::Leaving), ("i-3", Lifecycle::Aside)]);
+        let workers = [worker("i-1", false), worker("i-1", true), worker("i-2", true), worker("i-3", false)];
+        let listed: Vec<&Worker> = workers.iter().collect();
+        let seen: Vec<_> = seen_of(&listed, Some(&state)).into_iter().map(|seen| seen.standing).collect();
+        use switchyard_core::scale::Standing::{Elsewhere, Leaves, Stays};
+        assert_eq!(seen, [Stays, Leaves, Elsewhere, Elsewhere]);
+    }
 }

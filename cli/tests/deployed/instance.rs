@@ -169,6 +169,26 @@ fn at_its_group_s_minimum_it_stays_however_idle() {
 }
 
 #[test]
+fn without_an_engine_that_answers_it_takes_nothing_new_and_leaves() {
+    block(async {
+        let on = OnEc2::open("unfit", 0, 1).await;
+        let mut worker = on.scene.switchyard();
+        worker.args(["worker", "--docker-host", "unix:///nowhere/docker.sock", "--idle-seconds", "600"]);
+        worker.env("SWITCHYARD_GROUP", &on.group.name).env("AWS_ENDPOINT_URL_AUTO_SCALING", moto());
+        let child = worker.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &on.metadata.endpoint).spawn().unwrap();
+        let given_up = Instant::now() + Duration::from_secs(120);
+        while on.group.now().await.desired > 0 {
+            assert!(Instant::now() < given_up, "it stays");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let ended = Ended::after(child).await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.stderr.contains("this worker takes nothing new, and goes home"), "{ended:?}");
+        assert_eq!(on.group.instances().await, Vec::<String>::new());
+    });
+}
+
+#[test]
 fn a_metadata_service_that_forgets_or_hangs_does_no_harm() {
     block(async {
         let on = OnEc2::open("silent", 0, 1).await;
