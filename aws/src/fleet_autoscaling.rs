@@ -110,6 +110,14 @@ impl GroupState {
         self.desired > self.min
     }
 
+    /// Whether its group has more than it must have without one of its instances: by its size, or by how many there are.
+    /// More than its size there are where somebody has lowered that, for it takes no instance from those that are
+    /// protected.
+    pub fn can_do_without_one(&self) -> bool {
+        let there = self.instances.iter().filter(|one| one.lifecycle != Lifecycle::Leaving).count();
+        self.can_shrink() || there > usize::try_from(self.min).unwrap_or(usize::MAX)
+    }
+
     /// What to set so that there are `wanted`: never less than now, never more than the group may be. `None`: it is as
     /// large already.
     pub fn growth(&self, wanted: u32) -> Option<u32> {
@@ -390,6 +398,30 @@ mod tests {
             .map(|name| format!("{name}: {:?}", Lifecycle::of(Some(&LifecycleState::from(*name)))))
             .collect();
         insta::assert_snapshot!(table.join("\n"));
+    }
+
+    #[test]
+    fn a_group_can_do_without_one_above_its_minimum_and_when_it_has_more_than_its_size() {
+        let with = |min, desired, stages: &[Lifecycle]| {
+            let one = |lifecycle: &Lifecycle| Instance {
+                id: String::new(),
+                lifecycle: *lifecycle,
+                healthy: true,
+                protected: true,
+            };
+            GroupState { instances: stages.iter().map(one).collect(), ..group(min, desired, 9) }
+        };
+        use Lifecycle::{InService, Leaving};
+        for (state, can) in [
+            (with(0, 1, &[InService]), true),
+            (with(1, 1, &[InService]), false),
+            // Somebody has set its size to nothing, and it may not take what is protected.
+            (with(0, 0, &[InService]), true),
+            (with(1, 1, &[InService, InService]), true),
+            (with(1, 1, &[InService, Leaving]), false),
+        ] {
+            assert_eq!(state.can_do_without_one(), can, "{state:?}");
+        }
     }
 
     #[test]

@@ -81,7 +81,16 @@ impl Scaler {
         }
         let began = Instant::now();
         let backlogs = join_all(names.iter().map(|pool| self.backlog(*pool)));
-        let (groups, workers, backlogs) = join3(self.groups.look(&names), self.ledger.workers_now(), backlogs).await;
+        let live = async {
+            let workers = self.ledger.workers_now().await?;
+            // Read with them.
+            Ok::<_, PortError>((workers, self.ledger.pauses().await?))
+        };
+        let (groups, live, backlogs) = join3(self.groups.look(&names), live, backlogs).await;
+        let (workers, pauses) = match live {
+            Ok((workers, pauses)) => (Ok(workers), Some(pauses)),
+            Err(error) => (Err(error), None),
+        };
         let (groups, unseen) = match groups {
             Ok(groups) => (Some(groups), None),
             Err(error) => (None, Some(error)),
@@ -107,7 +116,15 @@ impl Scaler {
                 (None, _) | (_, None) => 0,
             };
             let mut failures = Vec::new();
-            let backlog = backlog.map_err(|error| failures.push(error)).ok();
+            let mut backlog = backlog.map_err(|error| failures.push(error)).ok();
+            if let (Some(backlog), Some(pauses)) = (&mut backlog, &pauses) {
+                // What is paused rings on, and nobody may answer it: whoever came for it would go home, again and again.
+                for (tier, visible) in Tier::ALL.into_iter().zip(&mut backlog.visible) {
+                    if pauses.tier_paused(tier) {
+                        *visible = 0;
+                    }
+                }
+            }
             let seen = Seen {
                 age: Duration::ZERO,
                 backlog,

@@ -428,4 +428,8 @@ impl Workers for DynamoLedger {
     async fn list(&self) -> Result<Vec<Worker>, PortError> {
         Ok(self.live().await?.workers.clone())
     }
+
+    async fn perhaps(&self) -> Result<Vec<Holder>, PortError> {
+        Ok(self.live().await?.perhaps.clone())
+    }
 }

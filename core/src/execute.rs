@@ -101,7 +101,7 @@ pub fn claim(job: &Job, claim: &Claim, situation: &Situation, now: Timestamp) ->
 
 /// The runs of one holder, so that one beat can speak for all of them and its orders find the right one.
 #[derive(Clone, Default)]
-pub struct Runs(Arc<(Mutex<HashMap<Message, StopSignal>>, Event)>);
+pub struct Runs(Arc<(Mutex<HashMap<Message, StopSignal>>, Event, StopSignal)>);
 
 impl Runs {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Message, StopSignal>> {
@@ -134,9 +134,17 @@ impl Runs {
 
     /// Tells one run to end, if it is there.
     pub fn stop(&self, run: Message, cause: StopCause) {
+        if cause == StopCause::Drain {
+            self.0.2.raise(cause);
+        }
         if let Some(signal) = self.lock().get(&run) {
             signal.raise(cause);
         }
+    }
+
+    /// Waits until a run is ordered back: its machine is to be taken away, and every other run there with it.
+    pub async fn ordered_back(&self) {
+        self.0.2.raised().await;
     }
 
     /// Tells every run to end.

@@ -526,6 +526,11 @@ impl Worker {
 pub trait Workers: Send + Sync {
     /// Every worker that is known, as it last said of itself.
     async fn list(&self) -> Result<Vec<Worker>, PortError>;
+    /// Every holder that may be alive: those listed, and those of which that is not known, because their clocks differ, what
+    /// they say cannot be read, or they could not say it lately. Nobody is to be ended who is one of these.
+    async fn perhaps(&self) -> Result<Vec<Holder>, PortError> {
+        Ok(self.list().await?.into_iter().map(|worker| worker.holder).collect())
+    }
 }
 
 /// What became of a kick.

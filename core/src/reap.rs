@@ -187,10 +187,12 @@ fn look_at_running(mut job: Job, mut run: Run, fact: &Fact, situation: &Situatio
     }
     let beats = has_beat(&job);
     let shows_life = beats.then(|| watch(&mut run, &job, fact));
-    if let Some(stop) = &run.stop {
+    // Ordered back because its instance goes: whether its holder does that or is gone, its beats tell.
+    let asked = run.stop.clone().filter(|stop| stop.cause != StopCause::Drain);
+    if let Some(stop) = &asked {
         if now >= stop.at + FORCE_AFTER {
-            // A holder that has died meanwhile has not overrun: nobody was there to end it.
-            if stop.cause == StopCause::Deadline && shows_life == Some(false) {
+            // A holder that has not beaten since it was asked, a lease ago, has not overrun: nobody was there to end it.
+            if stop.cause == StopCause::Deadline && beats && run.watch.misses > 0 {
                 return lost(job, &run, situation, now);
             }
             return force(job, &run, stop.cause, situation, now);
@@ -209,7 +211,7 @@ fn look_at_running(mut job: Job, mut run: Run, fact: &Fact, situation: &Situatio
         return lost(job, &run, situation, now);
     }
     let wait = if beats { LEASE } else { LEASE.max(FORCE_AFTER) };
-    let end = run.stop.as_ref().map_or(run.deadline, |stop| stop.at + FORCE_AFTER);
+    let end = asked.map_or(run.deadline, |stop| stop.at + FORCE_AFTER);
     job.due = Some((now + wait).min(end.max(now)));
     job.state = State::Running(run);
     let acts = job.owed.iter().cloned().map(Act::Pay).collect();

@@ -3,6 +3,7 @@
 //! Cancelling and retrying by hand are here too: they are other ways to a final state or a next dispatch.
 
 mod raise;
+mod back;
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::ports::{
 use crate::route::{Venue, route};
 use crate::tell::{self, Was};
 
+pub use self::back::{order_all_back, order_back};
 pub(crate) use self::raise::charge;
 use self::raise::{out_of_memory, out_of_time};
 
@@ -280,7 +282,7 @@ pub fn cancel(mut job: Job, now: Timestamp, by: &str) -> Result<Option<Decided>,
             let reason = "cancelled";
             Ok(Some(end(job, Ending::Cancelled, None, None, None, now, reason)))
         }
-        State::Running(run) if run.stop.is_some() => Ok(None),
+        State::Running(run) if run.stop.as_ref().is_some_and(|stop| stop.cause != StopCause::Drain) => Ok(None),
         State::Running(run) => {
             run.stop = Some(Stop { cause: StopCause::Cancel, at: now });
             job.due = Some(now + crate::execute::FORCE_AFTER);

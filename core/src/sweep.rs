@@ -74,6 +74,8 @@ pub struct Mark {
 pub struct Seen {
     /// Who is listed.
     pub workers: Option<Vec<Worker>>,
+    /// Who may be alive, listed or not; `None`: not known.
+    pub perhaps: Option<Vec<Holder>>,
     /// The fleet's machines.
     pub machines: Option<Machines>,
     /// The tasks that run, and the jobs that they run for, as the ledger has them now.
@@ -169,13 +171,13 @@ impl Seen {
     /// What may be wrong with what was seen.
     fn suspects(&self) -> Vec<Suspect> {
         let mut suspects = Vec::new();
-        if let (Some(workers), Some(fleet)) = (&self.workers, &self.machines) {
+        if let (Some(workers), Some(_), Some(fleet)) = (&self.workers, &self.perhaps, &self.machines) {
             let there: HashSet<&str> = fleet.machines.iter().map(|machine| machine.id.as_str()).collect();
             let of_a_group =
                 |worker: &&Worker| is_machine(worker.holder.instance()) && fleet.pools.contains(&worker.pool);
             let gone = workers.iter().filter(of_a_group).filter(|one| !there.contains(one.holder.instance()));
             suspects.extend(gone.map(|worker| Suspect::Worker(worker.holder.clone())));
-            let listed: HashSet<&str> = workers.iter().map(|worker| worker.holder.instance()).collect();
+            let listed: HashSet<&str> = self.perhaps.iter().flatten().map(Holder::instance).collect();
             let silent = fleet.machines.iter().filter(|one| one.stage == Stage::AtWork);
             let silent = silent.filter(|one| !listed.contains(one.id.as_str()));
             suspects.extend(silent.map(|one| Suspect::Machine { pool: one.pool, id: one.id.clone() }));
@@ -191,7 +193,9 @@ impl Seen {
     /// Whether this round could have seen that a suspect is one no more.
     fn would_show(&self, suspect: &Suspect) -> bool {
         match suspect {
-            Suspect::Worker(_) | Suspect::Machine { .. } => self.workers.is_some() && self.machines.is_some(),
+            Suspect::Worker(_) | Suspect::Machine { .. } => {
+                self.workers.is_some() && self.perhaps.is_some() && self.machines.is_some()
+            }
             Suspect::Task(run) => {
                 self.tasks.as_ref().is_some_and(|(tasks, _)| tasks.whole || tasks.found.contains(run))
             }
@@ -219,7 +223,11 @@ pub fn judge(before: &[Mark], seen: &Seen, now: Timestamp) -> Judgement {
     let suspected: HashSet<&Suspect> = suspects.iter().collect();
     let mut marks = Vec::with_capacity(before.len());
     for mark in before {
-        if suspected.contains(&mark.suspect) || !seen.would_show(&mark.suspect) {
+        if !seen.would_show(&mark.suspect) {
+            // A machine is ended for a silence that was heard all the time: what was not looked at begins anew.
+            let since = if matches!(mark.suspect, Suspect::Machine { .. }) { now } else { mark.since };
+            marks.push(Mark { since, ..mark.clone() });
+        } else if suspected.contains(&mark.suspect) {
             marks.push(mark.clone());
         } else {
             swept.of(&mark.suspect).unmarked += 1;
@@ -256,6 +264,8 @@ pub async fn round(yard: &Yard, inventory: &dyn Inventory) -> Swept {
     };
     let seen = Seen {
         workers: yard.workers.list().await.inspect_err(|error| or_unseen("workers", error)).ok(),
+        // Of the same list, whose failure is told already.
+        perhaps: yard.workers.perhaps().await.ok(),
         machines: inventory.machines().await.inspect_err(|error| or_unseen("machines", error)).ok(),
         tasks: tasks(yard, inventory).await.inspect_err(|error| or_unseen("tasks", error)).ok(),
     };

@@ -1,5 +1,7 @@
 //! The sizes of the pools: looked at each minute, and at once where a bell rang and nobody works.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 use switchyard_aws::deployment::EnvironmentError;
 use switchyard_aws::environment::GROUPS;
@@ -12,6 +14,9 @@ use switchyard_core::scale::{Reason, Verdict};
 use tracing::{debug, error, info};
 
 use crate::opened::Opened;
+
+/// How long SQS may take to count a message that was sent: its counts are approximate, and settle within seconds.
+const COUNTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A look that did not see or do all it should. Sizes stand as they were there, and the next minute looks again.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +55,14 @@ pub fn open(opened: &Opened) -> Result<Scaler, EnvironmentError> {
 pub async fn round(yard: &Yard, scaler: &Scaler, event: &Value) -> Result<Value, ScalerError> {
     let only = kicks_lambda::decode(event).map_err(ScalerError::NoKick)?;
     let policies = yard.policies();
-    let Round { pools, failures } = scaler.round(&policies.limits, only, &*yard.ambient).await;
+    let mut round = scaler.round(&policies.limits, only, &*yard.ambient).await;
+    let saw_nothing = |looked: &Looked| looked.verdict.as_ref().is_some_and(|verdict| verdict.reason == Reason::Idle);
+    if only.is_some() && round.pools.iter().all(saw_nothing) {
+        // A bell rang, and SQS has not counted it yet.
+        yard.ambient.pause(COUNTED_WITHIN).await;
+        round = scaler.round(&policies.limits, only, &*yard.ambient).await;
+    }
+    let Round { pools, failures } = round;
     if let (Some(pool), true) = (only, pools.is_empty()) {
         return Err(ScalerError::NoPool(pool));
     }

@@ -181,11 +181,10 @@ impl TaskListener {
                 json!({ "heard": "unknown", "reason": why })
             }
             Heard::Interruption { instance } => {
-                let workers = self.yard.workers.list().await?;
-                let ours = workers.iter().any(|worker| worker.holder.instance() == instance);
-                // The worker there sees its own notice, and gives back what it runs.
-                warn!(instance, ours, "an instance is about to be taken away");
-                json!({ "heard": "interruption", "instance": instance, "ours": ours })
+                // The worker there reads its own notice, and gives back what it runs. Where it cannot, its next beat tells it.
+                let (ours, ordered) = settle::order_all_back(&self.yard, &instance).await?;
+                warn!(instance, ours, tasks = ordered, "an instance is about to be taken away");
+                json!({ "heard": "interruption", "instance": instance, "ours": ours, "ordered_back": ordered })
             }
             Heard::Ended { run, instance, cause, how } => {
                 let changed = settle::task_stopped(&self.yard, run, &instance, cause, &how).await?;

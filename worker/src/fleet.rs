@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use switchyard_core::execute::{self, Holding, Ran, Runs, Taken};
-use switchyard_core::job::{Holder, Tier};
+use switchyard_core::job::{Holder, StopCause, Tier};
 use switchyard_core::ports::{
     Ambient, Blobs, Desk, Executor, Lane, Lanes, Message, PortError, Received, Refusal, Room, StopSignal, Worker,
     backoff, describe,
@@ -27,6 +27,7 @@ use crate::system::Vital;
 const DECLINED: Duration = Duration::from_secs(10);
 
 /// A worker: room in one pool.
+#[derive(Clone)]
 pub struct Fleet {
     /// Where doorbells ring.
     pub lanes: Arc<dyn Lanes>,
@@ -68,9 +69,11 @@ pub async fn work(fleet: Arc<Fleet>, leave: StopSignal) {
     let duty = Arc::new(Duty { fleet, shift, changed: Notify::new(), runs: Runs::default(), leave });
     let heart = tokio::spawn(heart(Arc::clone(&duty)));
     let last_call = tokio::spawn(last_call(Arc::clone(&duty)));
+    let recalled = tokio::spawn(recalled(Arc::clone(&duty)));
     day(&duty).await;
-    heart.abort();
-    last_call.abort();
+    for task in [heart, last_call, recalled] {
+        task.abort();
+    }
     duty.fleet.roster.leave(&duty.fleet.holder);
 }
 
@@ -131,6 +134,14 @@ impl Duty {
     }
 }
 
+/// Leaves when one run is ordered back: the yard has heard that this machine is to be taken away, whatever the machine says.
+async fn recalled(duty: Arc<Duty>) {
+    duty.runs.ordered_back().await;
+    warn!(holder = %duty.fleet.holder, "a run is ordered back: this worker leaves");
+    duty.leave.raise(StopCause::Drain);
+}
+
+/// Leaves what runs no time once there is none.
 async fn last_call(duty: Arc<Duty>) {
     duty.leave.hurried().await;
     duty.runs.hurry_all();
@@ -163,6 +174,7 @@ async fn day(duty: &Arc<Duty>) {
             Next::Rest => {
                 idle_since = None;
                 tokio::select! {
+                    biased;
                     _ = duty.leave.raised(), if !told => {}
                     _ = duty.fleet.finish.raised(), if !finishes => {}
                     () = duty.changed.notified() => {}
@@ -181,6 +193,8 @@ async fn day(duty: &Arc<Duty>) {
                 idle_since = duty.shift().is_idle().then(|| idle_since.unwrap_or_else(Instant::now));
                 let patience = duty.fleet.idle.zip(idle_since).map(|(idle, since)| since + idle);
                 tokio::select! {
+                    // What it is told goes before what it may receive.
+                    biased;
                     _ = duty.leave.raised() => continue,
                     _ = duty.fleet.finish.raised() => continue,
                     () = duty.changed.notified() => continue,
@@ -407,7 +421,7 @@ mod tests {
     use async_trait::async_trait;
     use switchyard_core::catalog::Catalog;
     use switchyard_core::intake::{self, Sender, Taking};
-    use switchyard_core::job::{Job, Nonce, Phase, StopCause};
+    use switchyard_core::job::{Job, Nonce, Phase};
     use switchyard_core::memory::Memory;
     use switchyard_core::ports::{Assignment, LogSink, Outcome, Workers, Yard};
     use switchyard_core::route::Limits;
@@ -544,6 +558,47 @@ capabilities:
         }
         for (tier, rings) in Tier::ALL.into_iter().zip([0, 1, 2]) {
             assert_eq!(scene.yard.lanes.visible(&lane(tier)).await.unwrap(), rings, "{tier}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_finishes_takes_nothing_new_and_lets_what_runs_end() {
+        let scene = scene(None);
+        let worker = tokio::spawn(work(Arc::clone(&scene.fleet), scene.leave.clone()));
+        let runs = scene.submit("small", "standard").await;
+        scene.until(&runs, Phase::Running).await;
+        scene.fleet.finish.raise(StopCause::Drain);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let late = scene.submit("small", "synchronous").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!worker.is_finished());
+        assert!(scene.fleet.roster.list().await.unwrap()[0].leaving, "nobody counts on it");
+        scene.gate.0.add_permits(1);
+        worker.await.unwrap();
+        scene.until(&runs, Phase::Succeeded).await;
+        assert_eq!(scene.yard.ledger.load(late.id).await.unwrap().unwrap().phase(), Phase::Dispatched);
+    }
+
+    #[tokio::test]
+    async fn one_run_that_is_ordered_back_sends_the_whole_worker_home() {
+        let scene = scene(None);
+        let worker = tokio::spawn(work(Arc::clone(&scene.fleet), scene.leave.clone()));
+        let (one, other) = (scene.submit("small", "standard").await, scene.submit("small", "standard").await);
+        scene.until(&one, Phase::Running).await;
+        scene.until(&other, Phase::Running).await;
+        let holder = &scene.fleet.holder;
+        while scene.yard.ledger.last_beat(holder).await.unwrap().is_none_or(|beat| beat.running.len() < 2) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let ordered = settle::order_all_back(&scene.yard, holder.instance()).await.unwrap();
+        assert_eq!(ordered, (false, 0), "a home in memory lists no workers of this roster");
+        let yard = Yard { workers: Arc::clone(&scene.fleet.roster) as Arc<dyn Workers>, ..scene.yard.clone() };
+        assert_eq!(settle::order_all_back(&yard, holder.instance()).await.unwrap(), (true, 2));
+        // With its next beat, at the latest.
+        tokio::time::timeout(execute::BEAT * 2, worker).await.unwrap().unwrap();
+        for job in [&one, &other] {
+            let back = scene.yard.ledger.load(job.id).await.unwrap().unwrap();
+            assert_eq!((back.phase(), back.attempts_spent, back.interruptions), (Phase::Dispatched, 0, 1));
         }
     }
 

@@ -48,6 +48,18 @@ struct InstanceAction {
     time: Timestamp,
 }
 
+/// What is said of an interruption. That anything is said means that the machine goes, whatever it may be called one day.
+fn interruption_of(text: &str, now: Timestamp) -> (Action, Timestamp) {
+    match serde_json::from_str::<InstanceAction>(text) {
+        Ok(told) => match told.action.as_str() {
+            "hibernate" => (Action::Hibernate, told.time),
+            "stop" => (Action::Stop, told.time),
+            _ => (Action::Terminate, told.time),
+        },
+        Err(_) => (Action::Terminate, now),
+    }
+}
+
 impl Metadata {
     /// The service at this address, such as [`LINK_LOCAL`]: `http://` and a host, perhaps with a port.
     ///
@@ -77,30 +89,22 @@ impl Metadata {
         found.ok_or_else(|| PortError::permanent("ask the metadata service for", path, "it has nothing to say"))
     }
 
-    /// What the machine says of its end.
-    ///
-    /// # Errors
-    ///
-    /// The service does not answer one of the questions, or says what is not understood.
-    pub async fn said(&self) -> Result<Said, PortError> {
-        let path = "/latest/meta-data/spot/instance-action";
-        let interruption = match self.get(path).await? {
-            None => None,
-            Some(text) => {
-                let told: InstanceAction = serde_json::from_str(&text)
-                    .map_err(|error| PortError::permanent("read the metadata service's answer on", path, error))?;
-                let action = match told.action.as_str() {
-                    "hibernate" => Action::Hibernate,
-                    "stop" => Action::Stop,
-                    // Whatever else it may be called one day, the instance is to go.
-                    _ => Action::Terminate,
-                };
-                Some((action, told.time))
+    /// What the machine says of its end, as far as it answers: a question that is not answered takes nothing from the
+    /// others. And the first failure, if there was any. `now` is when an interruption is whose moment cannot be read.
+    pub async fn said(&self, now: Timestamp) -> (Said, Option<PortError>) {
+        let mut failed = None;
+        let mut keep = |asked: Result<Option<String>, PortError>| match asked {
+            Ok(said) => said,
+            Err(error) => {
+                failed.get_or_insert(error);
+                None
             }
         };
-        let at_risk = self.get("/latest/meta-data/events/recommendations/rebalance").await?.is_some();
-        let target = self.get("/latest/meta-data/autoscaling/target-lifecycle-state").await?;
-        Ok(Said { interruption, at_risk, target })
+        let interruption = keep(self.get("/latest/meta-data/spot/instance-action").await);
+        let at_risk = keep(self.get("/latest/meta-data/events/recommendations/rebalance").await).is_some();
+        let target = keep(self.get("/latest/meta-data/autoscaling/target-lifecycle-state").await);
+        let interruption = interruption.map(|text| interruption_of(&text, now));
+        (Said { interruption, at_risk, target }, failed)
     }
 
     /// What it says to one question; `None`: nothing.
@@ -162,6 +166,39 @@ impl Metadata {
             StatusCode::NOT_FOUND => Ok(Answer::Nothing),
             StatusCode::UNAUTHORIZED => Ok(Answer::TokenIsOver),
             other => Err(format!("it answers {other}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interruption_is_one_whatever_it_is_called_and_whether_or_not_its_moment_can_be_read() {
+        let (now, at): (Timestamp, Timestamp) =
+            ("2026-11-27T12:00:00Z".parse().unwrap(), "2026-11-27T12:02:00Z".parse().unwrap());
+        for (text, said) in [
+            (r#"{"action": "terminate", "time": "2026-11-27T12:02:00Z"}"#, (Action::Terminate, at)),
+            (r#"{"action": "stop", "time": "2026-11-27T12:02:00Z"}"#, (Action::Stop, at)),
+            (r#"{"action": "hibernate", "time": "2026-11-27T12:02:00Z"}"#, (Action::Hibernate, at)),
+            (r#"{"action": "recycle", "time": "2026-11-27T12:02:00Z"}"#, (Action::Terminate, at)),
+            (r#"{"action": "terminate"}"#, (Action::Terminate, now)),
+            ("soon", (Action::Terminate, now)),
+        ] {
+            assert_eq!(interruption_of(text, now), said, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_host_perhaps_with_a_port() {
+        let host = |endpoint| Metadata::at(endpoint).map(|metadata| metadata.host);
+        assert_eq!(host(LINK_LOCAL).as_deref(), Ok("169.254.169.254:80"));
+        assert_eq!(host("http://127.0.0.1:1338/").as_deref(), Ok("127.0.0.1:1338"));
+        assert_eq!(host("http://[fd00:ec2::254]").as_deref(), Ok("[fd00:ec2::254]:80"));
+        assert_eq!(host("http://[fd00:ec2::254]:81").as_deref(), Ok("[fd00:ec2::254]:81"));
+        for wrong in ["", "http://", "https://169.254.169.254", "169.254.169.254", "http://a/b"] {
+            assert!(host(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -300,6 +300,22 @@ async fn a_program_may_do_the_least() {
 }
 
 #[tokio::test]
+async fn a_program_sees_no_process_and_no_credentials_of_the_worker() {
+    let Some((bench, _image)) = bench("a_program_sees_no_process_and_no_credentials_of_the_worker").await else {
+        return;
+    };
+    let run = bench.probe("processes", "").await;
+    let seen = run.printed(Stream::Stdout);
+    assert_eq!(seen.len(), 1, "itself: {seen:?}");
+    assert!(seen[0].starts_with("1 "), "{seen:?}");
+    // What the worker is started with, where its role's credentials may lie, and the engine that would give everything.
+    let own = format!("/proc/{}/environ", std::process::id());
+    let paths = [own.as_str(), "/root/.aws/credentials", "/var/run/docker.sock", "/run/docker.sock"];
+    let run = bench.probe("read", &paths.join(",")).await;
+    assert_eq!(run.printed(Stream::Stdout), paths.map(|path| format!("{path}: NotFound")), "{}", run.told());
+}
+
+#[tokio::test]
 async fn a_result_is_taken_as_a_commands_is() {
     let Some((bench, _image)) = bench("a_result_is_taken_as_a_commands_is").await else { return };
     let small = bench.probe("result", r#"{"found":[1,2]}"#).await;

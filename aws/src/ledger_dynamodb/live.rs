@@ -49,12 +49,16 @@ const VALUE: &str = "val";
 
 /// How long a worker that says nothing more is listed, in seconds. It says so again with its beats.
 const WORKER_LISTED_SECONDS: i64 = 120;
+/// How long after that it may yet be alive: its clock may be so slow, or the table may have refused it for so long.
+const WORKER_PERHAPS_SECONDS: i64 = 900;
 
 /// What decisions must know of the moment.
 #[derive(Debug, Default)]
 pub(super) struct Live {
     pub(super) pauses: Arc<Pauses>,
     pub(super) workers: Vec<Worker>,
+    /// Those that may be alive, listed or not.
+    pub(super) perhaps: Vec<Holder>,
     /// Until when which pools need no other kick.
     pub(super) kicked: Vec<(PoolName, Timestamp)>,
 }
@@ -122,8 +126,13 @@ impl DynamoLedger {
         let rows = self.yard_rows(LIVE, operation).await?;
         let now = self.0.ambient.now().as_second();
         let mut pauses = Pauses::default();
-        let (mut workers, mut kicked) = (Vec::new(), Vec::new());
+        let (mut workers, mut perhaps, mut kicked) = (Vec::new(), Vec::new(), Vec::new());
         for row in &rows {
+            if let Some(holder) = name(row, WORKER)
+                && number(row, GONE).is_none_or(|gone| gone + WORKER_PERHAPS_SECONDS > now)
+            {
+                perhaps.push(Holder(holder));
+            }
             let value = text(row, VALUE).unwrap_or_default();
             let unreadable =
                 |error| PortError::permanent(operation, self.subject(text(row, SK).unwrap_or_default()), error);
@@ -140,7 +149,7 @@ impl DynamoLedger {
                 }
             }
         }
-        let live = Arc::new(Live { pauses: Arc::new(pauses), workers, kicked });
+        let live = Arc::new(Live { pauses: Arc::new(pauses), workers, perhaps, kicked });
         *kept = Some((asked, Arc::clone(&live)));
         Ok(live)
     }

@@ -71,6 +71,11 @@ impl Fleet {
         self.proxy.script().on(When::call(Service::AutoScaling, operation).first(n), action)
     }
 
+    /// The `n`-th such call from now on meets this.
+    pub(crate) fn nth(&self, n: u64, operation: &str, action: Action) -> Rule {
+        self.proxy.script().on(When::call(Service::AutoScaling, operation).nth(n), action)
+    }
+
     /// The next look shows the group with these instances, for what the emulator passes through in no time.
     pub(crate) fn show(&self, desired: u32, instances: &[(&str, &str)]) -> Rule {
         let member = |(id, state): &(&str, &str)| {

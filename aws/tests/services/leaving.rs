@@ -141,3 +141,63 @@ async fn what_all_was_tried_in_vain_is_told() {
     insta::assert_snapshot!(here.to_string());
     assert_eq!(here.tried.len(), 2);
 }
+
+/// What one call of the ladder can meet, by how AWS would say it.
+const BAD_LUCK: [&str; 7] = ["", "activity", "contention", "throttle", "server error", "lost before", "lost after"];
+
+fn action(luck: &str) -> Option<Action> {
+    Some(match luck {
+        "" => return None,
+        "activity" => failing(400, "ScalingActivityInProgress", "busy"),
+        "contention" => failing(500, "ResourceContention", "busy"),
+        "throttle" => failing(400, "Throttling", "slow down"),
+        "server error" => failing(500, "InternalFailure", "oops"),
+        "lost before" => Action::ResetBefore,
+        "lost after" => Action::ResetAfter,
+        other => panic!("{other}"),
+    })
+}
+
+#[tokio::test]
+async fn whatever_two_calls_meet_the_instance_goes_and_the_group_is_smaller_by_one_at_most_and_never_below_its_minimum()
+{
+    for min in [0, 1] {
+        for (first, second) in BAD_LUCK.into_iter().flat_map(|first| BAD_LUCK.map(|second| (first, second))) {
+            Fleet::of(min, 1, 5, async |fleet| {
+                let case = format!("minimum {min}, {first:?} then {second:?}");
+                let ids = fleet.instances().await;
+                for (n, luck) in [first, second].into_iter().enumerate() {
+                    if let Some(action) = action(luck) {
+                        fleet.nth(n as u64 + 1, TERMINATE, action);
+                    }
+                }
+                let left = fleet.group.terminate_self(&ids[0]).await;
+                let left = left.unwrap_or_else(|error| panic!("{case}: {error}"));
+                let now = fleet.now().await;
+                assert!(now.desired >= u32::try_from(min).unwrap(), "{case}: {now:?}");
+                let gone = now.instances.iter().all(|one| one.id != ids[0]);
+                // moto does nothing about an unhealthy instance; AWS ends it.
+                let marked = left.by == Rung::MarkUnhealthy && fleet.asked_for(HEALTH).len() == 1;
+                assert!(gone || marked, "{case}: {left:?} {now:?}");
+                let by_one = usize::from(min == 0 && gone && left.by == Rung::Shrink);
+                assert_eq!(1 - now.desired as usize, by_one, "{case}: {left:?} {now:?}");
+                assert_eq!(now.instances.len(), now.desired as usize, "{case}: {left:?} {now:?}");
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_cannot_be_looked_at_is_not_decremented_a_second_time() {
+    Fleet::of(0, 2, 5, async |fleet| {
+        let ids = fleet.instances().await;
+        fleet.next(1, TERMINATE, Action::HoldAfter);
+        fleet.next(100, LOOK, failing(400, "Throttling", "slow down"));
+        // It has gone, and whoever asks cannot know: the rungs below say so, and the reason is told.
+        let here = fleet.impatient(Duration::from_secs(1)).terminate_self(&ids[0]).await.unwrap_err();
+        assert_eq!((here.tried[0].rung, here.tried[1].rung), (Rung::Shrink, Rung::MarkUnhealthy), "{here}");
+        assert_eq!((fleet.asked_for(TERMINATE).len(), fleet.now().await.desired), (1, 1));
+    })
+    .await;
+}

@@ -80,23 +80,28 @@ async fn serve(worker: &Worker) -> Result<u8, Failure> {
         match &instance {
             Some(instance) => tokio::select! {
                 never = instance.watch(&finish, &leave) => never,
-                never = stay_fit(engine, deployed.scratch(), &finish) => never,
+                never = stay_fit(engine, deployed.scratch(), &finish, &leave) => never,
             },
             None => std::future::pending().await,
         }
     };
     tokio::select! {
-        () = days(&fleet, instance.as_ref(), &leave) => {}
+        () = days(&fleet, instance.as_ref(), &leave, ledger, &listed) => {}
         never = deployed.keep_up(&mut emf) => match never {},
-        never = keep_listed(ledger, &roster, &leave, listed) => match never {},
+        never = keep_listed(ledger, &roster, &leave, listed.clone()) => match never {},
         never = watch => match never {},
     }
-    if let Err(error) = ledger.leave(&holder).await {
+    let goes_by_itself = leave.cause().is_none();
+    let told = match &instance {
+        // Until its machine is gone it is one that leaves, and not one that boots: nobody waits for it.
+        Some(_) if !goes_by_itself => ledger.enter(&Listed { leaving: true, ..listed.clone() }).await,
+        Some(_) | None => ledger.leave(&holder).await,
+    };
+    if let Err(error) = told {
         warn!(%error, "this worker stays listed until its time is over");
     }
     // A poll that nobody waits for any more may have received something yet, which goes back then; else it is hidden for
     // its visibility timeout, and comes back by itself.
-    let goes_by_itself = leave.cause().is_none();
     let in_a_hurry = async {
         if goes_by_itself {
             leave.raised().await;
@@ -123,7 +128,13 @@ async fn serve(worker: &Worker) -> Result<u8, Failure> {
 
 /// Works day after day until it is told to leave, or is idle and may go: an instance that its group must have stays, and asks
 /// again when it was idle for as long once more.
-async fn days(fleet: &Arc<Fleet>, instance: Option<&Instance>, leave: &StopSignal) {
+async fn days(
+    fleet: &Arc<Fleet>,
+    instance: Option<&Instance>,
+    leave: &StopSignal,
+    ledger: &DynamoLedger,
+    listed: &Listed,
+) {
     loop {
         if tokio::spawn(work(Arc::clone(fleet), leave.clone())).await.is_err() {
             warn!("the worker had panicked");
@@ -134,6 +145,18 @@ async fn days(fleet: &Arc<Fleet>, instance: Option<&Instance>, leave: &StopSigna
         match instance {
             Some(instance) if !goes && !instance.may_leave().await => {
                 info!(instance = instance.id(), "idle, and its group must have it: it stays");
+            }
+            Some(_) if !goes => {
+                // From now on nobody who rings takes it for somebody who hears; and whoever rang before is heard.
+                let leaving = Listed { leaving: true, ..listed.clone() };
+                if let Err(error) = ledger.enter(&leaving).await {
+                    warn!(%error, "that this worker leaves is not listed");
+                }
+                let last = Fleet { idle: Some(Duration::ZERO), ..Fleet::clone(fleet) };
+                if tokio::spawn(work(Arc::new(last), leave.clone())).await.is_err() {
+                    warn!("the worker had panicked");
+                }
+                return;
             }
             Some(_) | None => return,
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use switchyard_aws::clients::Clients;
 use switchyard_aws::environment::IMDS_ENDPOINT;
-use switchyard_aws::fleet_autoscaling::{Group, Left, StillHere};
+use switchyard_aws::fleet_autoscaling::{Group, Sight, StillHere};
 use switchyard_core::job::StopCause;
 use switchyard_core::notice::{Heed, Within, heed};
 use switchyard_core::ports::{Ambient, StopSignal, describe};
@@ -63,31 +63,31 @@ impl Instance {
         let mut hurried_at: Option<Instant> = None;
         let mut silent: u32 = 0;
         loop {
-            match self.metadata.said().await {
-                Ok(said) => {
-                    silent = 0;
-                    let now = heed(&said, Timestamp::now());
-                    // Less time is left from look to look: that is no news.
-                    let is_new = std::mem::discriminant(&now) != std::mem::discriminant(&heeded);
-                    if now > heeded && is_new {
-                        warn!(instance = self.id, heed = ?now, said = ?said, "the machine says that it may end");
-                    }
-                    heeded = heeded.max(now);
-                    match now {
-                        Heed::Stay => {}
-                        Heed::Finish => finish.raise(StopCause::Drain),
-                        Heed::Leave(Within(left)) => {
-                            leave.raise(StopCause::Drain);
-                            let at = Instant::now() + left;
-                            hurried_at = Some(hurried_at.map_or(at, |known| known.min(at)));
-                        }
-                    }
-                }
-                Err(error) => {
+            let at = Timestamp::now();
+            let (said, failed) = self.metadata.said(at).await;
+            match failed {
+                None => silent = 0,
+                Some(error) => {
                     if silent.is_multiple_of(TOLD_AGAIN) {
                         warn!(instance = self.id, error = %describe(&error), "what the machine says of its end is not known");
                     }
                     silent += 1;
+                }
+            }
+            let now = heed(&said, at);
+            // Less time is left from look to look: that is no news.
+            let is_new = std::mem::discriminant(&now) != std::mem::discriminant(&heeded);
+            if now > heeded && is_new {
+                warn!(instance = self.id, heed = ?now, said = ?said, "the machine says that it may end");
+            }
+            heeded = heeded.max(now);
+            match now {
+                Heed::Stay => {}
+                Heed::Finish => finish.raise(StopCause::Drain),
+                Heed::Leave(Within(left)) => {
+                    leave.raise(StopCause::Drain);
+                    let at = Instant::now() + left;
+                    hurried_at = Some(hurried_at.map_or(at, |known| known.min(at)));
                 }
             }
             tokio::select! {
@@ -100,7 +100,7 @@ impl Instance {
     /// Whether it may go home: not at the group's minimum, where another would be started in its place.
     pub(super) async fn may_leave(&self) -> bool {
         match self.group.describe().await {
-            Ok(state) => state.can_shrink(),
+            Ok(state) => state.can_do_without_one(),
             Err(error) => {
                 warn!(instance = self.id, error = %describe(&error), "whether its group can do without it is not known: it stays");
                 false
@@ -108,19 +108,37 @@ impl Instance {
         }
     }
 
-    /// Ends this instance, and makes its group one smaller.
+    /// Whether somebody ends it already, as the machine says or its group shows: a decrement of its own would be a second.
+    async fn is_being_ended(&self) -> bool {
+        let now = Timestamp::now();
+        let (said, _) = self.metadata.said(now).await;
+        match heed(&said, now) {
+            Heed::Leave(_) => true,
+            Heed::Stay | Heed::Finish => match self.group.describe().await {
+                Ok(state) => state.sight(&self.id) == Sight::Gone,
+                // The ladder finds out.
+                Err(_) => false,
+            },
+        }
+    }
+
+    /// Ends this instance, and makes its group one smaller; nothing is done where somebody ends it already.
     ///
     /// # Errors
     ///
     /// It is still here after all that can be tried.
-    pub(super) async fn terminate(&self) -> Result<Left, StillHere> {
+    pub(super) async fn terminate(&self) -> Result<(), StillHere> {
         let group = self.group.name();
+        if self.is_being_ended().await {
+            info!(instance = self.id, group, "the machine is being ended");
+            return Ok(());
+        }
         let left = self.group.terminate_self(&self.id).await;
         match &left {
             Ok(left) => info!(instance = self.id, group, rung = ?left.by, "the machine ends"),
             Err(still) => error!(instance = self.id, group, error = %still, "the machine cannot leave its group"),
         }
-        left
+        left.map(drop)
     }
 }
 
@@ -132,8 +150,14 @@ async fn until(moment: Option<Instant>) {
 }
 
 /// Looks again and again whether the machine is fit to run jobs, and raises `finish` when it is not any more: it takes
-/// nothing new then, and goes home. It never ends by itself.
-pub(super) async fn stay_fit(engine: Option<Engine>, folder: PathBuf, finish: &StopSignal) -> Infallible {
+/// nothing new then, and goes home. What still runs when it is as unfit for as long once more is given back at once: a run
+/// whose engine has died would else keep the machine until its own deadline. It never ends by itself.
+pub(super) async fn stay_fit(
+    engine: Option<Engine>,
+    folder: PathBuf,
+    finish: &StopSignal,
+    leave: &StopSignal,
+) -> Infallible {
     let mut unfit: u32 = 0;
     loop {
         sleep(LOOKED_EVERY).await;
@@ -145,6 +169,11 @@ pub(super) async fn stay_fit(engine: Option<Engine>, folder: PathBuf, finish: &S
                 if unfit == LOOKS {
                     error!(reason, "this worker takes nothing new, and goes home");
                     finish.raise(StopCause::Drain);
+                }
+                if unfit == 2 * LOOKS {
+                    error!(reason, "what runs here is given back");
+                    leave.raise(StopCause::Drain);
+                    leave.hurry();
                 }
             }
         }

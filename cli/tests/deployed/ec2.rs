@@ -65,6 +65,11 @@ impl Metadata {
         self.says("spot/instance-action", &format!(r#"{{"action": "{action}", "time": "{at}"}}"#));
     }
 
+    /// It says nothing of its end any more: another instance begins.
+    pub(crate) fn is_quiet(&self) {
+        self.told.lock().unwrap().says.retain(|path, _| !path.ends_with("spot/instance-action"));
+    }
+
     /// No token that was given is good any more.
     pub(crate) fn forgets_its_tokens(&self) {
         self.told.lock().unwrap().tokens.clear();

@@ -12,15 +12,15 @@ use crate::scene::{Ended, Scene, moto, unique};
 use crate::{block, tell};
 
 /// One instance of a group, with a worker on it.
-struct OnEc2 {
-    scene: Scene,
-    group: OfMoto,
-    instance: String,
-    metadata: Metadata,
+pub(crate) struct OnEc2 {
+    pub(crate) scene: Scene,
+    pub(crate) group: OfMoto,
+    pub(crate) instance: String,
+    pub(crate) metadata: Metadata,
 }
 
 impl OnEc2 {
-    async fn open(what: &str, min: i32, desired: i32) -> Self {
+    pub(crate) async fn open(what: &str, min: i32, desired: i32) -> Self {
         let scene = Scene::open(what).await;
         let group = OfMoto::of(&unique(what), min, desired, 4).await;
         let instance = group.instances().await.remove(0);
@@ -28,7 +28,7 @@ impl OnEc2 {
         Self { scene, group, instance, metadata }
     }
 
-    fn worker(&self, idle_seconds: &str) -> Command {
+    pub(crate) fn worker(&self, idle_seconds: &str) -> Command {
         let mut command = self.scene.switchyard();
         command.args(["worker", "--no-docker", "--slots", "2", "--idle-seconds", idle_seconds]);
         command.env("SWITCHYARD_GROUP", &self.group.name).env("AWS_ENDPOINT_URL_AUTO_SCALING", moto());
@@ -36,23 +36,40 @@ impl OnEc2 {
         command
     }
 
-    async fn runs(&self, job: &Job) {
+    pub(crate) async fn runs(&self, job: &Job) {
         let job = self.scene.until(job, Phase::Running).await;
         let State::Running(run) = &job.state else { panic!("{job:?}") };
         assert_eq!(run.holder.instance(), self.instance, "it claims in the instance's name");
     }
 
-    /// Waits until the worker has struck itself out, and spares it the wait for its last receives.
-    async fn ended(&self, child: Child) -> Ended {
+    /// Waits until the worker has struck itself out, or is listed as one that leaves, and spares it the wait for its last
+    /// receives.
+    pub(crate) async fn ended(&self, child: Child) -> Ended {
         let given_up = Instant::now() + Duration::from_secs(40);
-        while !self.scene.home.ledger.list().await.unwrap().is_empty() {
-            assert!(Instant::now() < given_up, "it is still listed");
+        while self.scene.home.ledger.list().await.unwrap().iter().any(|worker| !worker.leaving) {
+            assert!(Instant::now() < given_up, "it is still counted on");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         tell(&child, Signal::TERM);
         let ended = Ended::after(child).await;
         assert_eq!(ended.code, Some(0), "{ended:?}");
         ended
+    }
+
+    /// Waits until the worker has gone by itself: struck itself out, and left its group.
+    async fn gone_home(&self, child: Child) -> Ended {
+        let given_up = Instant::now() + Duration::from_secs(40);
+        while !self.scene.home.ledger.list().await.unwrap().is_empty() {
+            assert!(Instant::now() < given_up, "it is still listed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.ended(child).await
+    }
+
+    /// Tells a worker to leave, and again to leave at once, and waits until it has.
+    pub(crate) async fn ended_by_signal(&self, child: Child) -> Ended {
+        tell(&child, Signal::TERM);
+        self.ended(child).await
     }
 
     /// The group as it was made: nobody has taken an instance from it, or asked for another.
@@ -113,7 +130,7 @@ fn at_risk_it_takes_nothing_new_lets_what_runs_end_and_goes_home() {
         on.metadata.looked_at_again().await;
         let late = on.scene.submit("sh", "echo late", "synchronous").await;
         on.scene.until(&runs, Phase::Succeeded).await;
-        on.ended(child).await;
+        on.gone_home(child).await;
         assert_eq!(on.scene.job(&late).await.phase(), Phase::Dispatched, "it is another's");
         let group = on.group.now().await;
         assert_eq!((group.desired, group.instances.len()), (0, 0), "it has left by itself: {group:?}");
@@ -142,7 +159,7 @@ fn idle_it_ends_its_own_instance_and_its_group_is_one_smaller() {
         let job = on.scene.submit("sh", "echo done", "standard").await;
         let child = on.worker("1").spawn().unwrap();
         on.scene.until(&job, Phase::Succeeded).await;
-        let ended = on.ended(child).await;
+        let ended = on.gone_home(child).await;
         let group = on.group.now().await;
         assert_eq!((group.desired, group.instances.len()), (1, 1), "once, and no other came: {ended:?}");
         assert_ne!(group.instances[0].id, on.instance);

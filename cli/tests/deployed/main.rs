@@ -1,5 +1,6 @@
 //! The program on AWS: workers and tasks of a yard on MiniStack, and what an operator publishes there.
 
+mod bounds;
 mod ec2;
 mod fleet;
 mod host;

@@ -140,7 +140,7 @@ pub(crate) struct Scene {
 impl Scene {
     /// The yard, with the tests' catalog in its bucket.
     pub(crate) async fn open(what: &str) -> Self {
-        Self::open_at(what, endpoint(), CATALOG, &[PoolName::STANDARD]).await
+        Self::open_at(what, endpoint(), CATALOG, &[PoolName::STANDARD, "steady".parse().unwrap()]).await
     }
 
     /// The yard, reached there, with this catalog and queues for these pools.

@@ -25,6 +25,7 @@ fn fleet(machines: &[Machine]) -> Machines {
 fn seen(workers: &[Worker], machines: &[Machine], tasks: &[Message], jobs: &[Job]) -> Seen {
     Seen {
         workers: Some(workers.to_vec()),
+        perhaps: Some(workers.iter().map(|worker| worker.holder.clone()).collect()),
         machines: Some(fleet(machines)),
         tasks: Some((Listed { found: tasks.to_vec(), whole: true }, jobs.to_vec())),
     }
@@ -49,6 +50,20 @@ fn what_is_well_is_no_suspect() {
     ];
     let seen = seen(&workers, &machines, &[of(&waiting), of(&running)], &[waiting, running]);
     assert_eq!(judge(&[], &seen, at(0)), Judgement::default());
+}
+
+#[test]
+fn a_machine_whose_worker_may_be_alive_is_let_be_and_its_silence_counts_only_while_it_is_listened_to() {
+    let machines = [machine("i-0a", Stage::AtWork)];
+    let silent = seen(&[], &machines, &[], &[]);
+    let perhaps = Seen { perhaps: Some(vec![worker_on("i-0a").holder]), ..silent.clone() };
+    assert_eq!(judge(&[], &perhaps, at(0)), Judgement::default(), "not listed, and not known to be dead");
+    let marked = judge(&[], &silent, at(0)).marks;
+    assert_eq!(judge(&marked, &silent, at(601)).acts.len(), 1);
+    let blind = Seen { perhaps: None, ..silent.clone() };
+    let after = judge(&marked, &blind, at(600)).marks;
+    assert_eq!(judge(&after, &silent, at(601)).acts, [], "nobody had looked");
+    assert_eq!(judge(&after, &silent, at(1200)).acts.len(), 1);
 }
 
 #[test]
@@ -151,7 +166,10 @@ fn nothing_is_done_about_what_could_not_be_looked_at_and_its_mark_stays() {
         ];
         for unseen in blind {
             let judged = judge(&marks, &unseen, at(100_000));
-            assert_eq!((judged.marks, judged.acts), (marks.clone(), vec![]), "{suspect:?}");
+            // What a machine did while nobody looked is not known: its silence begins anew.
+            let since = if matches!(suspect, Suspect::Machine { .. }) { at(100_000) } else { at(0) };
+            let kept: Vec<Mark> = marks.iter().map(|mark| Mark { since, ..mark.clone() }).collect();
+            assert_eq!((judged.marks, judged.acts), (kept, vec![]), "{suspect:?}");
         }
         // The mark was kept, so the next look that shows something is the second one.
         assert_eq!(judge(&marks, &bad, at(100_000)).acts, [suspect]);
@@ -259,7 +277,9 @@ mod rounds {
             assert_eq!((refused.errors(), home.ended_machines(), home.struck_out()), (2, vec![], vec![]));
             home.refuse_inventory(false);
             let after = round(&yard, &home).await;
-            assert_eq!((after.machines.done, after.workers.done), (1, 1));
+            assert_eq!((after.machines.done, after.workers.done), (0, 1), "the machine's silence begins anew");
+            home.advance(SILENT);
+            assert_eq!(round(&yard, &home).await.machines.done, 1);
         });
     }
 

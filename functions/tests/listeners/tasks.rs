@@ -1,6 +1,7 @@
 //! How tasks end, as ECS and Lambda tell of it: in every order, twice, late, of others, and with the run's own report or
 //! without it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
@@ -8,16 +9,18 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use switchyard_aws::launcher_ecs::started_by;
 use switchyard_aws::launcher_function::RunRequest;
-use switchyard_core::job::{ClaimToken, Ending, Epoch, Holder, Job, JobId, Nonce, Phase, State, Tier, Work};
+use switchyard_core::job::{ClaimToken, Ending, Epoch, Holder, Job, JobId, Nonce, Phase, State, StopCause, Tier, Work};
 use switchyard_core::memory::Memory;
 use switchyard_core::ports::{
-    Ambient, Body, Claim, Claimed, Desk, Ledger, NewJob, Outcome, Report, Reported, Usage, Voucher, Yard,
+    Ambient, Beat, Body, Claim, Claimed, Desk, Ledger, Message, NewJob, Order, Outcome, Report, Reported, Room, Usage,
+    Voucher, Worker, Workers, Yard,
 };
 use switchyard_core::reap;
 use switchyard_core::route::{Choice, Needs, Packaging, Pin, Place, PoolName, Route, Verdicts};
 use switchyard_core::settle::{self, YardDesk};
 use switchyard_functions::parked::Parking;
 use switchyard_functions::tasks::TaskListener;
+use switchyard_worker::roster::Roster;
 
 use crate::bucket::Buckets;
 use crate::empty_yard;
@@ -436,16 +439,53 @@ async fn an_end_whose_note_nobody_confirmed_is_told_again_and_noted_once() {
     assert_eq!(reasons(&scene.job().await), ["claimed", "task_ended"]);
 }
 
+const INSTANCE: &str = "i-0123456789abcdef0";
+
+fn spot_warning(instance: &str) -> Value {
+    json!({
+        "source": "aws.ec2", "detail-type": "EC2 Spot Instance Interruption Warning",
+        "detail": { "instance-id": instance, "instance-action": "terminate" },
+    })
+}
+
 #[tokio::test]
-async fn a_spot_warning_is_heard_and_takes_nothing_from_a_worker_that_sees_its_own() {
+async fn a_spot_warning_for_an_instance_of_others_is_heard_and_changes_nothing() {
     let scene = Scene::new(Place::Fleet(PoolName::STANDARD)).await;
-    let warning = |id: &str| {
-        json!({
-            "source": "aws.ec2", "detail-type": "EC2 Spot Instance Interruption Warning",
-            "detail": { "instance-id": id, "instance-action": "terminate" },
-        })
-    };
-    let told = scene.hear(warning("i-0123456789abcdef0")).await;
-    assert_eq!(told, json!({ "heard": "interruption", "instance": "i-0123456789abcdef0", "ours": false }));
+    let told = scene.hear(spot_warning(INSTANCE)).await;
+    let expected = json!({ "heard": "interruption", "instance": INSTANCE, "ours": false, "ordered_back": 0 });
+    assert_eq!(told, expected);
     assert_eq!(scene.job().await.phase(), Phase::Dispatched);
+}
+
+#[tokio::test]
+async fn a_spot_warning_orders_back_what_the_worker_there_runs_by_its_next_beat() {
+    let mut scene = Scene::new(Place::Fleet(PoolName::STANDARD)).await;
+    let roster = Arc::new(Roster::default());
+    scene.yard.workers = Arc::clone(&roster) as Arc<dyn Workers>;
+    let parking = Parking::new(&scene.buckets.clients, "yard", "task_listener");
+    scene.listener = TaskListener { yard: scene.yard.clone(), table: TABLE.to_owned(), parking };
+    scene.claim(INSTANCE).await;
+    let holder = Holder::new(INSTANCE, Nonce(9));
+    let room = Room { slots: 2, milli_vcpu: 2000, memory_mib: 900 };
+    for holder in [holder.clone(), Holder::new("i-0000000000000000f", Nonce(9))] {
+        let since = scene.memory.now();
+        roster.enter(Worker { holder, pool: PoolName::STANDARD, capacity: room, free: room, since, leaving: false });
+    }
+    let desk = YardDesk(scene.yard.clone());
+    let run = Message { id: scene.id, epoch: scene.job().await.epoch };
+    let beat = |counter| Beat { holder: holder.clone(), counter, running: vec![run] };
+    assert_eq!(desk.beat(&beat(1), Duration::ZERO).await.unwrap(), []);
+    assert_eq!(scene.hear(spot_warning("i-0000000000000000f")).await["ordered_back"], json!(0), "another's");
+    assert_eq!(desk.beat(&beat(2), Duration::ZERO).await.unwrap(), []);
+    for _ in 0..2 {
+        let told = scene.hear(spot_warning(INSTANCE)).await;
+        assert_eq!((&told["ours"], &told["ordered_back"]), (&json!(true), &json!(1)), "told again it is the same");
+        let orders = desk.beat(&beat(3), Duration::ZERO).await.unwrap();
+        assert_eq!(orders, [Order { run, cause: StopCause::Drain }]);
+    }
+    assert_eq!(reasons(&scene.job().await), ["claimed", "ordered_back"]);
+    assert_eq!(scene.report(3, Outcome::Stopped(StopCause::Drain)).await, Reported::Recorded);
+    let job = scene.job().await;
+    assert_eq!((job.phase(), job.epoch, job.attempts_spent, job.interruptions), (Phase::Dispatched, Epoch(4), 0, 1));
+    assert_eq!(scene.hear(spot_warning(INSTANCE)).await["ordered_back"], json!(0), "it runs there no more");
 }

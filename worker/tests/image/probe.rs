@@ -46,6 +46,22 @@ fn main() {
         }
         "status" => print!("{}", fs::read_to_string("/proc/self/status").expect("/proc is there")),
         "environment" => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
+        // Who else is there: every process that /proc shows, with what it was started as.
+        "processes" => {
+            for entry in fs::read_dir("/proc").expect("/proc is there").flatten() {
+                let name = entry.file_name().into_string().unwrap_or_default();
+                if name.bytes().all(|byte| byte.is_ascii_digit()) {
+                    let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+                    println!("{name} {}", line.split('\0').next().unwrap_or_default());
+                }
+            }
+        }
+        // Whether a file is there to be read.
+        "read" => {
+            for path in what.split(',') {
+                told(path, fs::read(path));
+            }
+        }
         "arguments" => println!("{args:?}"),
         "eat" => {
             let mut eaten = Vec::new();
