@@ -91,5 +91,7 @@ soak:
 	SWITCHYARD_TEST_SEEDS=2000 sh infra/emulators/run.sh with \
 	    cargo test --workspace --all-features --test storms -- --nocapture --test-threads 1
 	SWITCHYARD_TEST_BOTH_SIDES=1 sh infra/emulators/run.sh with cargo test --workspace --all-features --test crash_points
+	SWITCHYARD_TEST_CHAOS_SECONDS=600 sh infra/emulators/run.sh with \
+	    cargo test --workspace --all-features --test deployed no_job_is_lost -- --nocapture
 	cargo build --workspace --all-features --bin switchyard
 	sh api/conformance/run.sh "$${CARGO_TARGET_DIR:-target}/debug/switchyard" 2000

@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 
 use crate::block;
 use crate::ec2::OfMoto;
+use crate::engine::Engine;
 use crate::host::Host;
 use crate::scene::{Scene, endpoint, moto};
 
@@ -104,9 +105,18 @@ impl Fleeting {
     /// to time the sizes of the pools.
     async fn meanwhile(&mut self, looks: u32) {
         let scene = &self.scene;
-        let worker = |id: &str, pool: PoolName, group: &OfMoto, metadata: &crate::ec2::Metadata| -> Command {
+        let worker = |id: &str,
+                      pool: PoolName,
+                      group: &OfMoto,
+                      metadata: &crate::ec2::Metadata,
+                      engine: Option<&Engine>|
+         -> Command {
             let mut command = scene.switchyard();
-            command.args(["worker", "--no-docker", "--slots", "4", "--idle-seconds", "4", "--pool", &pool.to_string()]);
+            command.args(["worker", "--slots", "4", "--idle-seconds", "4", "--pool", &pool.to_string()]);
+            match engine {
+                Some(engine) => command.args(["--docker-host", &engine.host()]),
+                None => command.arg("--no-docker"),
+            };
             command.env("SWITCHYARD_GROUP", &group.name).env("AWS_ACCESS_KEY_ID", id);
             command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &metadata.endpoint);
             command
@@ -213,7 +223,7 @@ fn under_interruptions_kills_hangs_and_throttles_no_job_is_lost_or_settled_twice
         fleet.proxy.set_weather(Weather { silent: 0.0, redelivered: 0.01, ..storm });
         let mut jobs = fleet.submit(60, 1.5).await;
         let (began, mut looks, mut hung) = (Instant::now(), 0_u32, None::<(String, Instant)>);
-        let (mut interrupted, mut taken, mut hangs) = (0, 0, 0);
+        let (mut interrupted, mut taken, mut hangs, mut engines) = (0, 0, 0, 0);
         while began.elapsed() < Duration::from_secs(seconds) {
             fleet.meanwhile(looks).await;
             looks += 1;
@@ -237,6 +247,7 @@ fn under_interruptions_kills_hangs_and_throttles_no_job_is_lost_or_settled_twice
                     hung = Some(((*id).clone(), Instant::now()));
                     hangs += 1;
                 }
+                (5, Some(id)) => engines += usize::from(fleet.host.stop_engine(id)),
                 (30, _) => jobs.extend(fleet.submit(20, 1.5).await),
                 _ => {}
             }
@@ -245,13 +256,16 @@ fn under_interruptions_kills_hangs_and_throttles_no_job_is_lost_or_settled_twice
             fleet.host.hang(&id, false);
         }
         assert!(interrupted > 0 && taken > 0 && hangs > 0, "{interrupted} {taken} {hangs}");
+        if !Engine::is_here() {
+            eprintln!("skipped: no container engine answers, and none was stopped");
+        }
         // A holder without a beat is dead after two leases.
         fleet.to_the_end(&jobs, Duration::from_secs(600)).await;
         let ended = fleet.all_is_well(&jobs).await;
         let (came_back, lost): (u32, u32) =
             ended.iter().fold((0, 0), |(back, lost), job| (back + job.interruptions, lost + job.losses));
         println!(
-            "{} jobs; {interrupted} notices, {taken} kills, {hangs} hangs; {} instances; {came_back} runs given back, {lost} lost",
+            "{} jobs; {interrupted} notices, {taken} kills, {hangs} hangs, {engines} engines stopped; {} instances; {came_back} runs given back, {lost} lost",
             jobs.len(),
             fleet.host.started
         );

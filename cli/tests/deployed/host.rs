@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use switchyard_core::route::PoolName;
 
 use crate::ec2::{Metadata, OfMoto};
+use crate::engine::Engine;
 use crate::tell;
 
 /// What an operating system gives its services when it shuts down; a worker that has no more to do needs less.
@@ -21,6 +22,7 @@ struct Machine {
     pool: PoolName,
     child: Child,
     metadata: Metadata,
+    engine: Option<Engine>,
     /// When EC2 takes it, whatever it does.
     taken_at: Option<Instant>,
     /// Since when it shuts down.
@@ -47,17 +49,21 @@ impl Host {
 
     /// Does what EC2 does meanwhile: starts what the groups have and nobody runs, ends what they have no more, takes what
     /// is due to be taken, and has a group replace what went without asking it.
-    pub(crate) async fn look(&mut self, worker: &dyn Fn(&str, PoolName, &OfMoto, &Metadata) -> Command) {
+    pub(crate) async fn look(
+        &mut self,
+        worker: &dyn Fn(&str, PoolName, &OfMoto, &Metadata, Option<&Engine>) -> Command,
+    ) {
         for (pool, group) in &self.groups {
             let there = group.instances().await;
             for id in &there {
                 if !self.machines.contains_key(id) {
                     let metadata = Metadata::of(id);
                     let log = File::create(self.logs.join(format!("{id}.log"))).unwrap();
-                    let mut command = worker(id, *pool, group, &metadata);
+                    let engine = Engine::is_here().then(|| Engine::of(id, &self.logs));
+                    let mut command = worker(id, *pool, group, &metadata, engine.as_ref());
                     command.stdout(Stdio::null()).stderr(log);
                     let child = command.spawn().unwrap();
-                    let machine = Machine { pool: *pool, child, metadata, taken_at: None, ends_since: None };
+                    let machine = Machine { pool: *pool, child, metadata, engine, taken_at: None, ends_since: None };
                     self.machines.insert(id.clone(), machine);
                     self.started += 1;
                 }
@@ -118,6 +124,12 @@ impl Host {
         if let Some(machine) = self.machines.get_mut(id) {
             tell(&machine.child, if hangs { Signal::STOP } else { Signal::CONT });
         }
+    }
+
+    /// Its container engine stops; nothing to do where there is none.
+    pub(crate) fn stop_engine(&self, id: &str) -> bool {
+        let engine = self.machines.get(id).and_then(|machine| machine.engine.as_ref());
+        engine.map(Engine::stop).is_some()
     }
 
     /// Whether nothing runs, and no group has anything or wants it.

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod ec2;
+mod engine;
 mod fleet;
 mod host;
 mod instance;
