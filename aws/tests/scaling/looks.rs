@@ -1,5 +1,6 @@
 //! Looks at a pool: what it grows to, what keeps its size, and two looks at once.
 
+use switchyard_core::brake::{Pause, Scope};
 use switchyard_core::job::{ClaimToken, Holder};
 use switchyard_core::ports::{Claim, Claimed, Query};
 use switchyard_core::route::PoolName;
@@ -144,6 +145,22 @@ async fn bells_of_jobs_that_run_are_not_taken_for_jobs_that_wait() {
         let looked = scene.look().await;
         assert_eq!((looked.verdict.unwrap().reason, looked.failures.len()), (Reason::BacklogUnknown, 1));
         assert_eq!(looked.pool, PoolName::STANDARD);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_paused_brings_nobody_and_comes_when_it_goes_on() {
+    Scene::with(10, async |scene| {
+        let pause = Pause { scope: Scope::All, by: "ana".into(), at: scene.yard.ambient.now(), reason: String::new() };
+        scene.submit(40).await;
+        scene.yard.ledger.set_pause(&Scope::All, Some(&pause)).await.unwrap();
+        for _ in 0..2 {
+            let verdict = scene.look().await.verdict.unwrap();
+            assert_eq!((verdict.waiting, verdict.grow_to), (0, None), "its bells ring on, and nobody may answer them");
+        }
+        scene.yard.ledger.set_pause(&Scope::All, None).await.unwrap();
+        assert!(scene.look().await.verdict.unwrap().grow_to.is_some());
     })
     .await;
 }
