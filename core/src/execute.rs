@@ -101,12 +101,22 @@ pub fn claim(job: &Job, claim: &Claim, situation: &Situation, now: Timestamp) ->
 
 /// The runs of one holder, so that one beat can speak for all of them and its orders find the right one.
 #[derive(Clone, Default)]
-pub struct Runs(Arc<(Mutex<HashMap<Message, StopSignal>>, Event, StopSignal)>);
+pub struct Runs(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// The runs, each with what tells it to end.
+    runs: Mutex<HashMap<Message, StopSignal>>,
+    /// One has entered.
+    entered: Event,
+    /// One is ordered back.
+    back: StopSignal,
+}
 
 impl Runs {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Message, StopSignal>> {
         // A panic while the map was held leaves a map; nothing in it is half done.
-        self.0.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.runs.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The runs there are.
@@ -124,7 +134,7 @@ impl Runs {
     /// Waits until there is at least one.
     pub async fn any(&self) {
         loop {
-            let entered = self.0.1.listen();
+            let entered = self.0.entered.listen();
             if !self.is_empty() {
                 return;
             }
@@ -135,7 +145,7 @@ impl Runs {
     /// Tells one run to end, if it is there.
     pub fn stop(&self, run: Message, cause: StopCause) {
         if cause == StopCause::Drain {
-            self.0.2.raise(cause);
+            self.0.back.raise(cause);
         }
         if let Some(signal) = self.lock().get(&run) {
             signal.raise(cause);
@@ -144,7 +154,7 @@ impl Runs {
 
     /// Waits until a run is ordered back: its machine is to be taken away, and every other run there with it.
     pub async fn ordered_back(&self) {
-        self.0.2.raised().await;
+        self.0.back.raised().await;
     }
 
     /// Tells every run to end.
@@ -169,7 +179,7 @@ impl Runs {
             Entry::Vacant(place) => {
                 let signal = StopSignal::default();
                 place.insert(signal.clone());
-                self.0.1.notify(usize::MAX);
+                self.0.entered.notify(usize::MAX);
                 Some(Entered { runs: self, run, signal })
             }
         }
@@ -364,7 +374,7 @@ pub async fn beat_while_running(holding: &Holding<'_>, counter: &mut u64) {
     while !holding.runs.is_empty() {
         *counter += 1;
         // Listening before listing: a run that enters in between is not missed.
-        let entered = holding.runs.0.1.listen();
+        let entered = holding.runs.0.entered.listen();
         let beat = Beat { holder: holding.holder.clone(), counter: *counter, running: holding.runs.running() };
         let sent = holding.ambient.now();
         let held = !patience.is_zero();

@@ -127,6 +127,7 @@ impl Bench {
             pool: PoolName::STANDARD,
             room: Room { slots: 2, milli_vcpu: 2000, memory_mib: 1024 },
             idle: None,
+            finish: StopSignal::default(),
         };
         let leave = StopSignal::default();
         let worker = tokio::spawn(work(Arc::new(fleet), leave.clone()));

@@ -102,6 +102,7 @@ async fn bench(jobs: usize, clients: usize, root: PathBuf) {
         pool: PoolName::STANDARD,
         room: Room { slots: 64, milli_vcpu: 64_000, memory_mib: 1024 },
         idle: None,
+        finish: StopSignal::default(),
     };
     let leave = StopSignal::default();
     let worker = tokio::spawn(work(Arc::new(fleet), leave.clone()));

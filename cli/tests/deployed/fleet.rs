@@ -150,7 +150,7 @@ impl Fleeting {
     }
 
     /// Runs until every job has ended and nothing is left running.
-    async fn to_the_end(&mut self, jobs: &BTreeSet<JobId>, patience: Duration) {
+    async fn until_all_is_over(&mut self, jobs: &BTreeSet<JobId>, patience: Duration) {
         let given_up = Instant::now() + patience;
         let mut looks = 0;
         loop {
@@ -199,7 +199,7 @@ fn a_burst_of_five_hundred_jobs_is_done_by_a_fleet_that_comes_from_nothing_and_g
         let mut fleet = Fleeting::open("burst").await;
         assert!(fleet.host.is_empty().await);
         let jobs = fleet.submit(500, 0.05).await;
-        fleet.to_the_end(&jobs, Duration::from_secs(240)).await;
+        fleet.until_all_is_over(&jobs, Duration::from_secs(240)).await;
         fleet.all_is_well(&jobs).await;
         let sizes: Vec<String> = fleet.proxy.records().requests("SetDesiredCapacity").iter().map(of_size).collect();
         assert_eq!(sizes, ["4"], "one capacity call for the burst, and as many as it may have");
@@ -260,7 +260,7 @@ fn under_interruptions_kills_hangs_and_throttles_no_job_is_lost_or_settled_twice
             eprintln!("skipped: no container engine answers, and none was stopped");
         }
         // A holder without a beat is dead after two leases.
-        fleet.to_the_end(&jobs, Duration::from_secs(600)).await;
+        fleet.until_all_is_over(&jobs, Duration::from_secs(600)).await;
         let ended = fleet.all_is_well(&jobs).await;
         let (came_back, lost): (u32, u32) =
             ended.iter().fold((0, 0), |(back, lost), job| (back + job.interruptions, lost + job.losses));

@@ -17,6 +17,9 @@ use crate::tell;
 /// What an operating system gives its services when it shuts down; a worker that has no more to do needs less.
 const SHUTDOWN: Duration = Duration::from_secs(8);
 
+/// The worker of an instance: by its id, of a pool's group, with its metadata service and its engine.
+pub(crate) type Worker<'a> = dyn Fn(&str, PoolName, &OfMoto, &Metadata, Option<&Engine>) -> Command + 'a;
+
 /// An instance that runs.
 struct Machine {
     pool: PoolName,
@@ -49,10 +52,7 @@ impl Host {
 
     /// Does what EC2 does meanwhile: starts what the groups have and nobody runs, ends what they have no more, takes what
     /// is due to be taken, and has a group replace what went without asking it.
-    pub(crate) async fn look(
-        &mut self,
-        worker: &dyn Fn(&str, PoolName, &OfMoto, &Metadata, Option<&Engine>) -> Command,
-    ) {
+    pub(crate) async fn look(&mut self, worker: &Worker<'_>) {
         for (pool, group) in &self.groups {
             let there = group.instances().await;
             for id in &there {
