@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 pub use self::event::{
     ANSWERED_BY, Answer, EVENT_JOBS, EventJob, EventPlan, FindingPlan, Read, plan_event, plan_whole_event,
 };
+pub(crate) use self::json::Once;
 pub use self::json::read_json;
 use crate::brake;
 use crate::catalog::{BadPayload, Capability};

@@ -10,9 +10,10 @@ use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::Value;
 use serde_saphyr::Spanned;
 
+use crate::intake::Once;
 use crate::job::one_line;
 
 /// Violations that are told at once: a screen full. Who mended those reads on.
@@ -123,11 +124,11 @@ pub(crate) fn read_yaml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T
 /// that, for a tenth of the cost; what is wrong with it is then named by whoever reads YAML, of which JSON is a part.
 pub(crate) fn read_value(file: &str, text: &str) -> Result<Value, PolicyError> {
     if text.starts_with('{')
-        && let Ok(Plain(value)) = serde_json::from_str(text)
+        && let Ok(Once(value)) = serde_json::from_str(text)
     {
         return Ok(value);
     }
-    read_yaml::<Plain>(file, text).map(|Plain(value)| value)
+    read_yaml::<Once>(file, text).map(|Once(value)| value)
 }
 
 /// Refuses a file of a version that this Switchyard does not read.
@@ -403,77 +404,5 @@ impl<'de> Visitor<'de> for AnyNode {
             fields.push((name, entries.next_value()?));
         }
         Ok(Node::Fields(fields))
-    }
-}
-
-/// The JSON that a YAML or JSON text stands for.
-struct Plain(Value);
-
-impl<'de> Deserialize<'de> for Plain {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyValue).map(Self)
-    }
-}
-
-struct AnyValue;
-
-impl<'de> Visitor<'de> for AnyValue {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("what JSON can say")
-    }
-
-    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
-        Ok(flag.into())
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Value, E> {
-        Number::from_f64(number).map(Value::from).ok_or_else(|| E::custom("expected a finite number"))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(Plain(item)) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(Value::Array(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut fields = Map::new();
-        while let Some(name) = entries.next_key::<String>()? {
-            let Plain(value) = entries.next_value()?;
-            // What reads YAML says so itself, and where; what reads JSON would take the last.
-            if let Some(twice) = fields.insert(name, value) {
-                drop(twice);
-                return Err(serde::de::Error::custom("a field is there twice"));
-            }
-        }
-        Ok(Value::Object(fields))
     }
 }
