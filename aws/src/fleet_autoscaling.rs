@@ -4,7 +4,6 @@
 mod groups;
 mod ladder;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +20,6 @@ pub use self::groups::Groups;
 pub use self::ladder::{Answer, Next, Rung, Sight, TRIES, after};
 use crate::failure::{self, AwsError};
 
-/// The most instances that one SetInstanceProtection takes.
-pub const PROTECTED_AT_ONCE: usize = 50;
 /// The wait after a first call in vain; doubled by each further one.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -56,8 +53,6 @@ pub struct Instance {
     pub lifecycle: Lifecycle,
     /// Whether the group thinks it well; else it ends and replaces it.
     pub healthy: bool,
-    /// Whether the group spares it when it shrinks by itself.
-    pub protected: bool,
 }
 
 /// Where an instance is in its life, as far as the fleet cares.
@@ -94,7 +89,6 @@ impl GroupState {
             id: instance.instance_id().unwrap_or_default().to_owned(),
             lifecycle: Lifecycle::of(instance.lifecycle_state()),
             healthy: instance.health_status() == Some("Healthy"),
-            protected: instance.protected_from_scale_in().unwrap_or_default(),
         };
         Self {
             min: count(group.min_size()),
@@ -118,13 +112,6 @@ impl GroupState {
         self.can_shrink() || there > usize::try_from(self.min).unwrap_or(usize::MAX)
     }
 
-    /// What to set so that there are `wanted`: never less than now, never more than the group may be. `None`: it is as
-    /// large already.
-    pub fn growth(&self, wanted: u32) -> Option<u32> {
-        let target = wanted.min(self.max);
-        (target > self.desired).then_some(target)
-    }
-
     /// What is seen of an instance that wants to leave.
     pub fn sight(&self, instance: &str) -> Sight {
         match self.instances.iter().find(|other| other.id == instance) {
@@ -133,20 +120,6 @@ impl GroupState {
             Some(_) => Sight::There { at_minimum: !self.can_shrink() },
         }
     }
-}
-
-/// What became of a wish to grow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Growth {
-    /// It is to be so large now, and was so large.
-    Grown {
-        /// What it was to be before.
-        from: u32,
-        /// What it is to be now: what was wished for, or the group's maximum.
-        to: u32,
-    },
-    /// It was as large already, or may not be larger: nothing was asked for.
-    AsItWas(u32),
 }
 
 /// How an instance left.
@@ -216,62 +189,6 @@ impl Group {
             return Err(PortError::permanent("describe group", &self.name, "there is no such group"));
         };
         Ok(GroupState::of(group))
-    }
-
-    /// Makes the group as large as `wanted`, or as large as it may be, in one call; never smaller. Cooldowns are not
-    /// waited for: the yard's own scaler decides, and there is no other.
-    ///
-    /// AWS has no call that only grows: of two who grow it at once the one that wishes for less can come last. What that
-    /// takes back is instances that boot (those at work are protected), and the next look asks for them again.
-    ///
-    /// # Errors
-    ///
-    /// AWS does not answer, or refuses.
-    pub async fn grow_to(&self, wanted: u32) -> Result<Growth, PortError> {
-        let state = self.describe().await?;
-        let Some(to) = state.growth(wanted) else { return Ok(Growth::AsItWas(state.desired)) };
-        groups::set(&self.client, &self.name, to).await?;
-        Ok(Growth::Grown { from: state.desired, to })
-    }
-
-    /// Protects instances from being ended when the group shrinks by itself, or no longer. Instances that the group does
-    /// not have any more are left out.
-    ///
-    /// # Errors
-    ///
-    /// AWS does not answer, or refuses; instances before it did are done.
-    pub async fn protect(&self, instances: &[String], protect: bool) -> Result<(), PortError> {
-        for chunk in instances.chunks(PROTECTED_AT_ONCE) {
-            let Err(error) = self.protect_some(chunk, protect).await else { continue };
-            // One that has gone fails the call for all of them.
-            let still: Vec<String> = match failure::code(&error) {
-                Some("ValidationError") => {
-                    let state = self.describe().await?;
-                    let there = |instance: &&Instance| instance.lifecycle != Lifecycle::Leaving;
-                    let there: BTreeSet<&str> =
-                        state.instances.iter().filter(there).map(|instance| instance.id.as_str()).collect();
-                    chunk.iter().filter(|id| there.contains(id.as_str())).cloned().collect()
-                }
-                Some(_) | None => chunk.to_vec(),
-            };
-            if still.len() == chunk.len() {
-                return Err(failure::failed("protect instances of group", &self.name, &error));
-            }
-            if !still.is_empty() {
-                let again = self.protect_some(&still, protect).await;
-                again.map_err(|error| failure::failed("protect instances of group", &self.name, &error))?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn protect_some(
-        &self,
-        instances: &[String],
-        protect: bool,
-    ) -> Result<(), SdkError<aws_sdk_autoscaling::operation::set_instance_protection::SetInstanceProtectionError>> {
-        let call = self.client.set_instance_protection().auto_scaling_group_name(&self.name);
-        call.set_instance_ids(Some(instances.to_vec())).protected_from_scale_in(protect).send().await.map(drop)
     }
 
     /// Ends this instance and makes the group one smaller; where that cannot be, ends it all the same, as the ladder says.
@@ -382,16 +299,6 @@ mod tests {
     }
 
     #[test]
-    fn a_group_grows_to_what_is_wanted_or_to_its_maximum_and_never_shrinks() {
-        assert_eq!(group(0, 2, 10).growth(5), Some(5));
-        assert_eq!(group(0, 2, 10).growth(50), Some(10));
-        assert_eq!(group(0, 2, 10).growth(2), None);
-        assert_eq!(group(0, 2, 10).growth(0), None);
-        // Somebody has lowered the maximum under what there is: that is theirs to take back.
-        assert_eq!(group(0, 12, 10).growth(20), None);
-    }
-
-    #[test]
     fn every_state_that_aws_names_is_coming_working_aside_or_leaving() {
         let table: Vec<String> = LifecycleState::values()
             .iter()
@@ -403,12 +310,7 @@ mod tests {
     #[test]
     fn a_group_can_do_without_one_above_its_minimum_and_when_it_has_more_than_its_size() {
         let with = |min, desired, stages: &[Lifecycle]| {
-            let one = |lifecycle: &Lifecycle| Instance {
-                id: String::new(),
-                lifecycle: *lifecycle,
-                healthy: true,
-                protected: true,
-            };
+            let one = |lifecycle: &Lifecycle| Instance { id: String::new(), lifecycle: *lifecycle, healthy: true };
             GroupState { instances: stages.iter().map(one).collect(), ..group(min, desired, 9) }
         };
         use Lifecycle::{InService, Leaving};
@@ -426,7 +328,7 @@ mod tests {
 
     #[test]
     fn an_instance_that_is_not_in_the_group_or_ends_is_gone() {
-        let instance = |id: &str, lifecycle| Instance { id: id.to_owned(), lifecycle, healthy: true, protected: false };
+        let instance = |id: &str, lifecycle| Instance { id: id.to_owned(), lifecycle, healthy: true };
         let instances = vec![instance("i-1", Lifecycle::InService), instance("i-2", Lifecycle::Leaving)];
         let state = GroupState { instances, ..group(1, 2, 3) };
         assert_eq!(state.sight("i-1"), Sight::There { at_minimum: false });

@@ -258,7 +258,6 @@ mod tests {
             id: (*id).to_owned(),
             lifecycle: *lifecycle,
             healthy: true,
-            protected: false,
         };
         GroupState { min: 0, desired: 2, max: 9, instances: instances.iter().map(instance).collect() }
     }

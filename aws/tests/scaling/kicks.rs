@@ -22,6 +22,7 @@ async fn a_thousand_jobs_in_bulk_make_one_kick_and_one_capacity_call() {
         }
         assert_eq!(scene.sizes(), ["50"], "1,000 jobs of a minute, within ten minutes, on two slots");
         assert_eq!(scene.desired().await, 50);
+        assert_eq!(scene.proxy.records().requests(SET)[0]["HonorCooldown"], "false", "nothing is waited for");
     })
     .await;
 }

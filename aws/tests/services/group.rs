@@ -16,8 +16,6 @@ use crate::emulated::{Emulator, unique};
 pub(crate) const TERMINATE: &str = "TerminateInstanceInAutoScalingGroup";
 pub(crate) const LOOK: &str = "DescribeAutoScalingGroups";
 pub(crate) const HEALTH: &str = "SetInstanceHealth";
-pub(crate) const SET: &str = "SetDesiredCapacity";
-pub(crate) const PROTECT: &str = "SetInstanceProtection";
 
 /// A group, and how a worker in it reaches AWS.
 pub(crate) struct Fleet {
