@@ -262,10 +262,17 @@ pub async fn round(yard: &Yard, inventory: &dyn Inventory) -> Swept {
         unseen += 1;
         warn!(part = what, error = %describe(error), "not swept in this round");
     };
+    // Of one list: what fails of it is told once, and then nothing of it is known.
+    let (workers, perhaps) = match (yard.workers.list().await, yard.workers.perhaps().await) {
+        (Ok(workers), Ok(perhaps)) => (Some(workers), Some(perhaps)),
+        (Err(error), _) | (_, Err(error)) => {
+            or_unseen("workers", &error);
+            (None, None)
+        }
+    };
     let seen = Seen {
-        workers: yard.workers.list().await.inspect_err(|error| or_unseen("workers", error)).ok(),
-        // Of the same list, whose failure is told already.
-        perhaps: yard.workers.perhaps().await.ok(),
+        workers,
+        perhaps,
         machines: inventory.machines().await.inspect_err(|error| or_unseen("machines", error)).ok(),
         tasks: tasks(yard, inventory).await.inspect_err(|error| or_unseen("tasks", error)).ok(),
     };
