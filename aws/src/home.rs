@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchyard_core::policies::Shelf;
-use switchyard_core::ports::{Ambient, FixedFleet, Launcher, PortError, UnmappedRoom, Yard};
+use switchyard_core::ports::{Ambient, FixedFleet, Launcher, NoLender, PortError, UnmappedRoom, Yard};
 use switchyard_core::route::PoolName;
 
 use crate::blobs_s3::S3Blobs;
@@ -133,6 +133,7 @@ impl Home {
             ambient: Arc::clone(&self.ambient),
             workers: Arc::new(self.ledger.clone()),
             fleet: Arc::new(FixedFleet),
+            lender: Arc::new(NoLender),
             shelf,
             turnstile: Arc::default(),
             meters: Arc::default(),

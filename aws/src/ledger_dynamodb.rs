@@ -12,6 +12,7 @@ mod accept;
 mod brakes;
 mod item;
 mod lists;
+mod loans;
 mod live;
 mod marks;
 mod table;
@@ -28,6 +29,7 @@ use aws_sdk_dynamodb::types::KeysAndAttributes;
 use jiff::Timestamp;
 use switchyard_core::brake::{Pause, Pauses, Scope};
 use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, Tier};
+use switchyard_core::lend::{LoanNote, LoanQuery};
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
     Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Ledger, NewJob, Permits, PortError, Query, Saved, Spend,
@@ -420,6 +422,14 @@ impl Ledger for DynamoLedger {
 
     async fn unmapped_count(&self) -> Result<UnmappedCount, PortError> {
         self.count_unmapped().await
+    }
+
+    async fn note_loan(&self, note: &LoanNote) -> Result<(), PortError> {
+        self.note_one_loan(note).await
+    }
+
+    async fn loans(&self, query: &LoanQuery) -> Result<Vec<LoanNote>, PortError> {
+        self.list_loans(query).await
     }
 }
 

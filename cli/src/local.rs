@@ -126,6 +126,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         tasks: local.tasks.map_or(processors * 2, usize::from),
         retention: Duration::from_secs(u64::from(local.retention_days) * 24 * 3600),
         engine: engine.clone(),
+        vendors: None,
     };
     let cannot_open = |error: switchyard_embedded::home::HomeError| Failure::CannotOpen(error.into());
     let home = Home::open(root, setup, Arc::clone(&ambient)).await.map_err(cannot_open)?;

@@ -10,9 +10,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::job::one_line;
+use crate::lend::{Borrow, Grant, Scope};
 use crate::route::Needs;
 
 mod file;
+mod loans;
 
 /// The longest a run may be allowed: 11 h. An SQS message can stay hidden 12 h in total (SQS quotas), and the last
 /// hour is for getting the job back.
@@ -53,6 +55,10 @@ pub struct Capability {
     pub start_within: Option<Duration>,
     /// The JSON Schema of the payload.
     pub input: Schema,
+    /// What each of its runs is lent, by the name it finds it under.
+    pub borrows: Vec<Borrow>,
+    /// What its runs may borrow, and how that is got.
+    pub may_borrow: Vec<Grant>,
 }
 
 /// A JSON Schema, and what checks values by it: made when it is first needed, for that takes longer than all the rest of
@@ -339,7 +345,26 @@ impl Capability {
             // Masked: a payload may hold what must not be repeated in an error or a log.
             message: one_line(&error.masked().to_string(), 300),
         })?;
-        self.arguments(payload).map(|_| ())
+        self.arguments(payload)?;
+        self.loans(payload).map(|_| ())
+    }
+
+    /// What a run with this payload is lent, by the name it finds it under.
+    ///
+    /// # Errors
+    ///
+    /// [`BadPayload`] when a field is missing or is no part of a credential's name, or when what it makes is not what the
+    /// capability may borrow.
+    pub fn loans(&self, payload: &Value) -> Result<Vec<(&str, Scope)>, BadPayload> {
+        let each = self.borrows.iter().map(|borrow| {
+            let scope = borrow.scope(payload)?;
+            if !self.may_borrow.iter().any(|grant| grant.covers(&scope)) {
+                let message = format!("asks for loan `{}`, {scope}, which `{}` may not borrow", borrow.name, self.name);
+                return Err(BadPayload { path: String::new(), message });
+            }
+            Ok((borrow.name.as_str(), scope))
+        });
+        each.collect()
     }
 
     /// The arguments of the command for `payload`; empty for a built-in.
@@ -352,14 +377,15 @@ impl Capability {
         match &self.run {
             Program::Builtin { .. } => Ok(Vec::new()),
             Program::Command { args, allow_leading_dash, .. } | Program::Image { args, allow_leading_dash, .. } => {
-                args.iter().map(|template| render(template, payload, allow_leading_dash)).collect()
+                args.iter().map(|template| render(template, payload, Some(allow_leading_dash))).collect()
             }
         }
     }
 }
 
-/// `template` with each `{{field}}` replaced by the payload's value.
-fn render(template: &str, payload: &Value, allow_leading_dash: &[String]) -> Result<String, BadPayload> {
+/// `template` with each `{{field}}` replaced by the payload's value. With `dashes` it becomes an argument, which only those
+/// fields may begin with a `-`.
+pub(crate) fn render(template: &str, payload: &Value, dashes: Option<&[String]>) -> Result<String, BadPayload> {
     let mut argument = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {
@@ -379,7 +405,8 @@ fn render(template: &str, payload: &Value, allow_leading_dash: &[String]) -> Res
         if value.contains('\0') {
             return Err(wrong("becomes an argument, and an argument cannot hold a NUL character".to_owned()));
         }
-        if argument.is_empty() && value.starts_with('-') && !allow_leading_dash.iter().any(|name| name == field) {
+        let may_dash = dashes.is_none_or(|fields| fields.iter().any(|name| name == field));
+        if argument.is_empty() && value.starts_with('-') && !may_dash {
             return Err(wrong("begins with `-` and would be taken for an option".to_owned()));
         }
         argument.push_str(&value);
@@ -439,10 +466,10 @@ capabilities:
 
     #[test]
     fn a_leading_dash_is_allowed_where_the_catalog_says_so() {
-        assert_eq!(render("{{n}}", &json!({ "n": -3 }), &["n".to_owned()]).unwrap(), "-3");
-        assert_eq!(render("--count={{n}}", &json!({ "n": -3 }), &[]).unwrap(), "--count=-3");
-        assert!(render("{{n}}", &json!({ "n": -3 }), &[]).is_err());
+        assert_eq!(render("{{n}}", &json!({ "n": -3 }), Some(&["n".to_owned()])).unwrap(), "-3");
+        assert_eq!(render("--count={{n}}", &json!({ "n": -3 }), Some(&[])).unwrap(), "--count=-3");
+        assert!(render("{{n}}", &json!({ "n": -3 }), Some(&[])).is_err());
         // An empty value in front must not open the door for the next one.
-        assert!(render("{{a}}{{b}}", &json!({ "a": "", "b": "-x" }), &[]).is_err());
+        assert!(render("{{a}}{{b}}", &json!({ "a": "", "b": "-x" }), Some(&[])).is_err());
     }
 }

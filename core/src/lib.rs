@@ -14,7 +14,8 @@
 //!
 //! Between rooms 3 and 4 a job may have to wait: [`brake`] says what holds it, and when it may go on.
 //!
-//! Beside the rooms, [`schedule`] says which ticks are due; each goes through [`intake`] like any submission.
+//! Beside the rooms, [`lend`] decides what credential a run may borrow, and [`schedule`] says which ticks
+//! are due; each goes through [`intake`] like any submission.
 //!
 //! In a room a short async function loads, calls a pure decision, saves, and acts; the decision is a plain function
 //! over values in the same file. The time and random numbers are arguments. `async` marks the wall to the world: the
@@ -35,6 +36,7 @@ pub mod shift;
 pub mod notice;
 pub mod scale;
 pub mod schedule;
+pub mod lend;
 
 pub mod cost;
 pub mod catalog;

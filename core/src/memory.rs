@@ -19,12 +19,13 @@ use crate::catalog::Catalog;
 use crate::dispatch;
 use crate::execute;
 use crate::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
+use crate::lend::{LoanId, LoanNote, LoanQuery};
 use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
     Acceptance, Ambient, Beat, Bell, BlobRef, Blobs, Body, Claim, Claimed, Depths, FixedFleet, Herald, Lane, Lanes,
-    LaunchFailed, Launcher, Ledger, LogLine, LogPage, Logs, Message, NewJob, Permits, PortError, Query, Received,
-    Refusal, Saved, Spend, TaskState, TierDepth, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary,
-    Worker, Workers, Yard,
+    LaunchFailed, Launcher, Ledger, LogLine, LogPage, Logs, Message, NewJob, NoLender, Permits, PortError, Query,
+    Received, Refusal, Saved, Spend, TaskState, TierDepth, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom,
+    UnmappedSummary, Worker, Workers, Yard,
 };
 use crate::quota::{Buckets, Drawn, Rate};
 use crate::route::{Limits, Venue};
@@ -71,6 +72,7 @@ struct Kept {
     unmapped: BTreeMap<UnmappedId, Unmapped>,
     unmapped_dropped: u64,
     unmapped_room: UnmappedRoom,
+    loans: BTreeMap<LoanId, LoanNote>,
     inventory: inventory::Kept,
 }
 
@@ -113,6 +115,7 @@ impl Memory {
             ambient: Arc::new(self.clone()),
             workers: Arc::new(self.clone()),
             fleet: Arc::new(FixedFleet),
+            lender: Arc::new(NoLender),
             shelf: Arc::new(Shelf::new(Policies { catalog, limits, ..Policies::default() })),
             turnstile: Arc::default(),
             meters: Arc::default(),
@@ -538,6 +541,16 @@ impl Ledger for Memory {
 
     async fn unmapped_count(&self) -> Result<UnmappedCount, PortError> {
         Ok(self.kept().unmapped_count())
+    }
+
+    async fn note_loan(&self, note: &LoanNote) -> Result<(), PortError> {
+        self.kept().loans.insert(note.id, note.clone());
+        self.answer("note", ())
+    }
+
+    async fn loans(&self, query: &LoanQuery) -> Result<Vec<LoanNote>, PortError> {
+        let kept = self.kept();
+        Ok(kept.loans.values().rev().filter(|note| query.wants(note)).take(query.limit).cloned().collect())
     }
 }
 

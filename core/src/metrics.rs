@@ -14,6 +14,7 @@ use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVe
 
 pub use self::emf::{DIMENSIONS_MOST, METRICS_MOST, NAMESPACE, emf};
 use crate::job::{Phase, Tier};
+use crate::lend::{Kind, LoanOutcome};
 use crate::ports::{Depths, Kicked, Worker};
 use crate::reap::Counts;
 use crate::route::{PoolName, Venue};
@@ -53,6 +54,7 @@ pub struct Meters {
     scaled: IntCounterVec,
     instances: IntCounterVec,
     kicks: IntCounterVec,
+    loans: IntCounterVec,
     requests: IntCounterVec,
     waited: HistogramVec,
     ran: HistogramVec,
@@ -149,6 +151,11 @@ impl Default for Meters {
                 "Doorbells that rang where nobody works, by what was done about it.",
                 &["became"],
             ),
+            loans: make.counters(
+                "switchyard_loans_total",
+                "Requests for credentials, and credentials given back, by what became of them.",
+                &["kind", "became"],
+            ),
             requests: make.counters(
                 "switchyard_http_requests_total",
                 "Requests answered, by the route's template and the status's class.",
@@ -180,6 +187,15 @@ impl Meters {
         } else {
             self.repeated.inc();
         }
+    }
+
+    /// What became of a request for a credential.
+    pub(crate) fn loan(&self, kind: Kind, outcome: &LoanOutcome) {
+        let became = match outcome {
+            LoanOutcome::Refused(refused) => refused.code.as_str(),
+            LoanOutcome::Lent { .. } | LoanOutcome::Returned { .. } => outcome.as_str(),
+        };
+        self.loans.with_label_values(&[kind.as_str(), became]).inc();
     }
 
     /// Something was refused with the code of this problem.

@@ -24,6 +24,9 @@ pub use self::inventory::{Ended, Inventory, Listed, Machine, Machines, Marks, St
 pub use self::unmapped::{NotAnUnmappedId, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary};
 use crate::brake::{Pause, Pauses, Scope, Turnstile};
 use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, StopCause, Tier, TokenHash};
+use crate::lend::{
+    Answer, Grant, Issued, Loan, LoanNote, LoanQuery, LoanRequest, Order as LoanOrder, Refused, RefusedCode,
+};
 use crate::metrics::Meters;
 use crate::policies::{Policies, Shelf, Situation};
 use crate::quota::{Drawn, Rate};
@@ -52,6 +55,8 @@ pub struct Yard {
     pub workers: Arc<dyn Workers>,
     /// Who makes them come.
     pub fleet: Arc<dyn Fleet>,
+    /// Who lends credentials.
+    pub lender: Arc<dyn Lender>,
     /// The rules in force.
     pub shelf: Arc<Shelf>,
     /// Who admits held jobs of which capability just now.
@@ -374,6 +379,49 @@ pub trait Ledger: Send + Sync {
     async fn forget_unmapped(&self, ids: &[UnmappedId]) -> Result<(), PortError>;
     /// How many unmapped events are kept, and how many no longer.
     async fn unmapped_count(&self) -> Result<UnmappedCount, PortError>;
+    /// Writes down what became of a request for a credential; durable before it answers. The same again is one record.
+    async fn note_loan(&self, note: &LoanNote) -> Result<(), PortError>;
+    /// What was written down of loans, newest first. A home keeps it for [`LOANS_KEPT`].
+    async fn loans(&self, query: &LoanQuery) -> Result<Vec<LoanNote>, PortError>;
+}
+
+/// How long it is kept what was lent to whom: a quarter, in which most who must look do.
+pub const LOANS_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// Who lends credentials to runs: the broker, or whoever reaches it.
+#[async_trait]
+pub trait Lender: Send + Sync {
+    /// Asks for a credential. Neither the request nor the answer is ever logged on the way.
+    async fn lend(&self, request: &LoanRequest) -> Result<Answer, PortError>;
+    /// Gives one back when its run has ended.
+    async fn take_back(&self, voucher: &Voucher, loan: &Loan) -> Result<(), PortError>;
+}
+
+/// Who has nothing to lend: processes in which nothing runs that could borrow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoLender;
+
+#[async_trait]
+impl Lender for NoLender {
+    async fn lend(&self, request: &LoanRequest) -> Result<Answer, PortError> {
+        let message = format!("nothing here lends credentials of kind {}", request.scope.kind());
+        Ok(Answer::Refused(Refused::new(RefusedCode::NoLender, message)))
+    }
+
+    async fn take_back(&self, _voucher: &Voucher, _loan: &Loan) -> Result<(), PortError> {
+        Ok(())
+    }
+}
+
+/// Where credentials come from: AWS's STS, the token endpoints of others, the yard's own store of secrets. Only a broker has
+/// this door.
+#[async_trait]
+pub trait Vendors: Send + Sync {
+    /// Gets one credential. The refusal names the vendor, and tells one that is down from one that will not.
+    async fn issue(&self, order: &LoanOrder) -> Result<Issued, Refused>;
+    /// Ends a credential at its vendor before its time; `false` where the vendor cannot. One that has ended already was
+    /// revoked, too.
+    async fn revoke(&self, grant: &Grant, loan: &Loan) -> Result<bool, PortError>;
 }
 
 /// A tier of a pool.
@@ -792,6 +840,10 @@ pub trait Desk: Send + Sync {
     async fn log(&self, voucher: &Voucher, lines: &[LogLine]) -> Result<(), PortError>;
     /// Reports the end of a run.
     async fn settle(&self, report: &Report) -> Result<Reported, PortError>;
+    /// Asks for a credential for a run.
+    async fn borrow(&self, request: &LoanRequest) -> Result<Answer, PortError>;
+    /// Gives one back when the run has ended.
+    async fn give_back(&self, voucher: &Voucher, loan: &Loan) -> Result<(), PortError>;
 }
 
 /// A run as the executor sees it.

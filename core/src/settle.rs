@@ -17,6 +17,7 @@ use crate::job::{
     Ending, Epoch, Failure, Job, JobId, Owed, Phase, ResultRef, State, Stop, StopCause, TaskEnd, TaskEndCause,
     TokenHash,
 };
+use crate::lend::{Answer, Loan, LoanRequest};
 use crate::policies::Situation;
 use crate::ports::{
     Beat, Body, Claim, Claimed, Desk, LaunchFailed, LaunchFailure, LogLine, Message, Order, Outcome, PortError,
@@ -590,6 +591,14 @@ impl Desk for YardDesk {
         let Report { voucher, outcome, usage } = report;
         let told = Told { epoch: voucher.epoch, token: Some(voucher.token.hash()), outcome };
         settle_used(&self.0, voucher.id, told, *usage).await
+    }
+
+    async fn borrow(&self, request: &LoanRequest) -> Result<Answer, PortError> {
+        self.0.lender.lend(request).await
+    }
+
+    async fn give_back(&self, voucher: &Voucher, loan: &Loan) -> Result<(), PortError> {
+        self.0.lender.take_back(voucher, loan).await
     }
 }
 

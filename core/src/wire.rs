@@ -8,6 +8,7 @@ mod desk;
 mod doorbell;
 mod event;
 mod holder;
+mod loan;
 mod marks;
 mod record;
 #[cfg(feature = "openapi")]
@@ -24,6 +25,10 @@ pub use self::desk::{DeskAnswer, DeskCall, decode_answer, decode_call, encode_an
 pub use self::doorbell::{DOORBELL_VERSION, Doorbell, decode_doorbell, encode_doorbell};
 pub use self::event::{AnswerView, EventJobView, EventPlanView, FindingPlanView, ResourceView};
 pub use self::holder::{decode_runs, decode_worker, encode_runs, encode_worker};
+pub use self::loan::{
+    LoanAnswer, LoanCall, LoanOutcomeName, LoanView, decode_loan_answer, decode_loan_call, decode_loan_note,
+    encode_loan_answer, encode_loan_call, encode_loan_note,
+};
 pub use self::marks::{decode_marks, encode_marks};
 pub use self::record::{RECORD_VERSION, decode, encode};
 pub use self::ticked::{decode_ticked, encode_ticked};

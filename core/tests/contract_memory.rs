@@ -16,6 +16,7 @@ use switchyard_core::intake::{self, Prepared, Sender, Taking};
 use switchyard_core::job::{Epoch, Failure, Holder, Job, Phase};
 use switchyard_core::memory::Memory;
 use switchyard_core::policies::Situation;
+use switchyard_core::lend::{Answer, Loan, LoanRequest};
 use switchyard_core::ports::{
     Assignment, Beat, Body, Claim, Claimed, Desk, Executor, LaunchFailed, LaunchFailure, LogLine, LogSink, Message,
     Order, Outcome, PortError, Report, Reported, Usage, Voucher, Yard,
@@ -115,6 +116,14 @@ impl Desk for Lossy {
             self.home.lose(self.at_settle);
         }
         self.desk.settle(report).await
+    }
+
+    async fn borrow(&self, request: &LoanRequest) -> Result<Answer, PortError> {
+        self.desk.borrow(request).await
+    }
+
+    async fn give_back(&self, voucher: &Voucher, loan: &Loan) -> Result<(), PortError> {
+        self.desk.give_back(voucher, loan).await
     }
 }
 

@@ -113,6 +113,7 @@ impl Bench {
             tasks: 1,
             retention: Duration::from_secs(3600),
             engine: None,
+            vendors: None,
         };
         let home = Home::open(root, setup, Arc::new(System)).await.expect("the yard opens");
         let (told, started) = mpsc::unbounded_channel();

@@ -88,6 +88,7 @@ async fn bench(jobs: usize, clients: usize, root: PathBuf) {
         tasks: 1,
         retention: Duration::from_secs(3600),
         engine: None,
+        vendors: None,
     };
     let home = Home::open(&root, setup, Arc::new(System)).await.expect("the yard opens");
     let noop = Arc::new(Noop { left: AtomicUsize::new(jobs), last: Notify::new() });

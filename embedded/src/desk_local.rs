@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use switchyard_core::lend::{Answer, Loan, LoanRequest};
 use switchyard_core::ports::{Beat, Claim, Claimed, Desk, LogLine, Order, PortError, Report, Reported, Voucher};
 use switchyard_core::settle::YardDesk;
 
@@ -54,5 +55,13 @@ impl Desk for LocalDesk {
 
     async fn settle(&self, report: &Report) -> Result<Reported, PortError> {
         self.desk.settle(report).await
+    }
+
+    async fn borrow(&self, request: &LoanRequest) -> Result<Answer, PortError> {
+        self.desk.borrow(request).await
+    }
+
+    async fn give_back(&self, voucher: &Voucher, loan: &Loan) -> Result<(), PortError> {
+        self.desk.give_back(voucher, loan).await
     }
 }

@@ -11,21 +11,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use switchyard_core::lend::{Answer, Loan, LoanRequest};
 use switchyard_core::ports::{
     Beat, Claim, Claimed, Desk, LogLine, Message, Order, PortError, Report, Reported, Voucher, describe,
 };
-use switchyard_core::wire::{self, DeskAnswer, DeskCall};
+use switchyard_core::wire::{self, DeskAnswer, DeskCall, LoanAnswer, LoanCall};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use zeroize::Zeroizing;
 
 /// The longest line: a result of 1 MiB whose every byte JSON writes as six, twice quoted at worst, and room around it.
 const LINE_BYTES: u64 = 16 * 1024 * 1024;
 
-async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<(u64, String)>> {
-    let mut line = String::new();
+/// A numbered line.
+fn numbered(number: u64, text: &str) -> Zeroizing<String> {
+    // Room for all of it at once: a text that grows leaves copies behind.
+    let mut line = Zeroizing::new(String::with_capacity(text.len() + 24));
+    line.push_str(&number.to_string());
+    line.push(' ');
+    line.push_str(text);
+    line.push('\n');
+    line
+}
+
+async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<(u64, Zeroizing<String>)>> {
+    let mut line = Zeroizing::new(String::new());
     let read = (&mut *reader).take(LINE_BYTES).read_line(&mut line).await?;
     if read == 0 {
         return Ok(None);
@@ -33,10 +46,10 @@ async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<(
     let torn = || io::Error::new(io::ErrorKind::InvalidData, "a torn or overlong line");
     let text = line.strip_suffix('\n').ok_or_else(torn)?;
     let (number, text) = text.split_once(' ').ok_or_else(torn)?;
-    Ok(Some((number.parse().map_err(|_| torn())?, text.to_owned())))
+    Ok(Some((number.parse().map_err(|_| torn())?, Zeroizing::new(text.to_owned()))))
 }
 
-async fn write_lines(mut half: OwnedWriteHalf, mut lines: mpsc::Receiver<String>) {
+async fn write_lines(mut half: OwnedWriteHalf, mut lines: mpsc::Receiver<Zeroizing<String>>) {
     while let Some(line) = lines.recv().await {
         if half.write_all(line.as_bytes()).await.is_err() {
             return;
@@ -51,7 +64,7 @@ async fn write_lines(mut half: OwnedWriteHalf, mut lines: mpsc::Receiver<String>
 /// The connection broke, or the child said what no child says.
 pub async fn serve(stream: UnixStream, desk: Arc<dyn Desk>, run: Message) -> io::Result<()> {
     let (read, write) = stream.into_split();
-    let (answers, queue) = mpsc::channel::<String>(64);
+    let (answers, queue) = mpsc::channel::<Zeroizing<String>>(64);
     let writer = tokio::spawn(write_lines(write, queue));
     let mut reader = BufReader::new(read);
     let (mut calls, mut beats) = (JoinSet::new(), JoinSet::new());
@@ -79,7 +92,7 @@ pub async fn serve(stream: UnixStream, desk: Arc<dyn Desk>, run: Message) -> io:
                 DeskAnswer::Failed { message: "this child was launched for another run".to_owned(), retryable: false }
             };
             // The child is gone: it needs no answer.
-            let _ = answers.send(format!("{number} {}\n", wire::encode_answer(&answer))).await;
+            let _ = answers.send(numbered(number, &wire::encode_answer(&answer))).await;
         });
     };
     // What the child said before it closed counts; only beats that wait for an order are cut short.
@@ -96,13 +109,16 @@ fn speaks_of(call: &DeskCall) -> Option<Message> {
         DeskCall::Beat(..) => None,
         DeskCall::Log(voucher, _) => Some(Message { id: voucher.id, epoch: voucher.epoch }),
         DeskCall::Settle(report) => Some(Message { id: report.voucher.id, epoch: report.voucher.epoch }),
+        DeskCall::Loan(LoanCall::Lend(LoanRequest { voucher, .. }) | LoanCall::TakeBack(voucher, _)) => {
+            Some(Message { id: voucher.id, epoch: voucher.epoch })
+        }
     }
 }
 
 fn beats_for(call: &DeskCall, run: Message) -> bool {
     match call {
         DeskCall::Beat(beat, _) => beat.running.iter().all(|other| *other == run),
-        DeskCall::Claim(_) | DeskCall::Log(..) | DeskCall::Settle(_) => false,
+        DeskCall::Claim(_) | DeskCall::Log(..) | DeskCall::Settle(_) | DeskCall::Loan(_) => false,
     }
 }
 
@@ -112,6 +128,12 @@ async fn answer(desk: &dyn Desk, call: DeskCall) -> DeskAnswer {
         DeskCall::Beat(beat, patience) => desk.beat(&beat, patience).await.map(DeskAnswer::Orders),
         DeskCall::Log(voucher, lines) => desk.log(&voucher, &lines).await.map(|()| DeskAnswer::Logged),
         DeskCall::Settle(report) => desk.settle(&report).await.map(DeskAnswer::Reported),
+        DeskCall::Loan(LoanCall::Lend(request)) => {
+            desk.borrow(&request).await.map(|answer| DeskAnswer::Loan(LoanAnswer::Answer(answer)))
+        }
+        DeskCall::Loan(LoanCall::TakeBack(voucher, loan)) => {
+            desk.give_back(&voucher, &loan).await.map(|()| DeskAnswer::Loan(LoanAnswer::TakenBack))
+        }
     };
     answered.unwrap_or_else(|error| DeskAnswer::Failed { message: describe(&error), retryable: error.retryable })
 }
@@ -120,7 +142,7 @@ type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<DeskAnswer>>>>>;
 
 /// The child's end of the socket.
 pub struct SocketDesk {
-    calls: mpsc::Sender<String>,
+    calls: mpsc::Sender<Zeroizing<String>>,
     waiting: Waiting,
     next: AtomicU64,
 }
@@ -158,7 +180,7 @@ impl SocketDesk {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         lock(&self.waiting).as_mut().ok_or_else(closed)?.insert(number, answer);
-        self.calls.send(format!("{number} {}\n", wire::encode_call(call))).await.map_err(|_| closed())?;
+        self.calls.send(numbered(number, &wire::encode_call(call))).await.map_err(|_| closed())?;
         match answered.await.map_err(|_| closed())? {
             DeskAnswer::Failed { message, retryable: true } => {
                 Err(PortError::retryable(operation, "the desk", message))
@@ -202,6 +224,21 @@ impl Desk for SocketDesk {
         match self.call("settle at", &DeskCall::Settle(report.clone())).await? {
             DeskAnswer::Reported(reported) => Ok(reported),
             _ => Err(unexpected("settle at")),
+        }
+    }
+
+    async fn borrow(&self, request: &LoanRequest) -> Result<Answer, PortError> {
+        match self.call("borrow at", &DeskCall::Loan(LoanCall::Lend(request.clone()))).await? {
+            DeskAnswer::Loan(LoanAnswer::Answer(answer)) => Ok(answer),
+            _ => Err(unexpected("borrow at")),
+        }
+    }
+
+    async fn give_back(&self, voucher: &Voucher, loan: &Loan) -> Result<(), PortError> {
+        let call = DeskCall::Loan(LoanCall::TakeBack(voucher.clone(), Box::new(loan.clone())));
+        match self.call("give back at", &call).await? {
+            DeskAnswer::Loan(LoanAnswer::TakenBack) => Ok(()),
+            _ => Err(unexpected("give back at")),
         }
     }
 }

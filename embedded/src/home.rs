@@ -7,9 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use switchyard_core::brake;
 use switchyard_core::job::Nonce;
+use switchyard_core::lend::Broker;
 use switchyard_core::observe::Observed;
 use switchyard_core::policies::{Files, Shelf};
-use switchyard_core::ports::{Ambient, Desk, FixedFleet, PortError, Workers, Yard};
+use switchyard_core::ports::{Ambient, Desk, FixedFleet, NoLender, PortError, Vendors, Workers, Yard};
 use switchyard_core::reap::{self, Counts};
 use switchyard_core::schedule;
 use switchyard_core::settle::YardDesk;
@@ -33,7 +34,7 @@ use crate::logs_folder::FolderLogs;
 use crate::store::{self, Store};
 
 /// How a home is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Setup {
     /// The rules in force at first.
     pub shelf: Arc<Shelf>,
@@ -48,6 +49,8 @@ pub struct Setup {
     pub retention: Duration,
     /// The container engine, where one is used.
     pub engine: Option<Engine>,
+    /// Where credentials come from, where runs may borrow any.
+    pub vendors: Option<Arc<dyn Vendors>>,
 }
 
 /// Why a yard cannot be opened.
@@ -151,10 +154,16 @@ impl Home {
             workers: Arc::clone(&roster) as Arc<dyn Workers>,
             // Its workers are in this process.
             fleet: Arc::new(FixedFleet),
+            lender: Arc::new(NoLender),
             shelf: setup.shelf,
             turnstile: Arc::default(),
             meters: Arc::default(),
             retention: setup.retention,
+        };
+        let yard = match setup.vendors {
+            // Its own broker: it decides by the same records and rules.
+            Some(vendors) => Yard { lender: Arc::new(Broker { yard: yard.clone(), vendors }), ..yard },
+            None => yard,
         };
         let desk: Arc<dyn Desk> = Arc::new(LocalDesk::new(YardDesk(yard.clone()), ledger.clone()));
         launcher.serve(yard.clone(), Arc::clone(&desk));

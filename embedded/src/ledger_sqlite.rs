@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use switchyard_core::brake::{Pause, Pauses, Scope};
 use switchyard_core::execute;
 use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
+use switchyard_core::lend::{LoanNote, LoanQuery};
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
     Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Lane, Ledger, NewJob, Permits, PortError, Query, Refusal,
@@ -764,5 +765,13 @@ impl Ledger for SqliteLedger {
 
     async fn unmapped_count(&self) -> Result<UnmappedCount, PortError> {
         self.count_unmapped()
+    }
+
+    async fn note_loan(&self, note: &LoanNote) -> Result<(), PortError> {
+        self.note_one_loan(note).await
+    }
+
+    async fn loans(&self, query: &LoanQuery) -> Result<Vec<LoanNote>, PortError> {
+        self.list_loans(query)
     }
 }

@@ -10,6 +10,7 @@ pub mod store;
 pub mod ledger_sqlite;
 mod brakes_sqlite;
 mod depths_sqlite;
+mod loans_sqlite;
 mod unmapped_sqlite;
 pub mod lanes_sqlite;
 pub mod launcher_process;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use switchyard_core::contract::{Case, UNMAPPED_ROOM};
 use switchyard_core::contract_suite;
-use switchyard_core::ports::{Ambient, FixedFleet, Yard};
+use switchyard_core::ports::{Ambient, FixedFleet, NoLender, Yard};
 use switchyard_embedded::blobs_folder::FolderBlobs;
 use switchyard_embedded::folder::Folder;
 use switchyard_embedded::herald_file::FileHerald;
@@ -39,6 +39,7 @@ fn on_sqlite(case: Case) {
             ambient,
             workers: Arc::new(Roster::default()),
             fleet: Arc::new(FixedFleet),
+            lender: Arc::new(NoLender),
             shelf: Arc::default(),
             turnstile: Arc::default(),
             meters: Arc::default(),

@@ -17,6 +17,7 @@ fn setup() -> Setup {
         tasks: 1,
         retention: Duration::from_secs(60),
         engine: None,
+        vendors: None,
     }
 }
 

@@ -7,12 +7,14 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::loans::{self, GrantEntry};
 use super::{
     Builtin, Capability, Catalog, Checked, Container, GRACE_MAX, ImageKind, LINUX_CAPABILITIES, Learn, Network,
     Program, RUN_TIMEOUT_MAX, Retry, Schema,
 };
 use crate::intake::AHEAD_MAX;
 use crate::job::one_line;
+use crate::lend::Scope;
 use crate::policies::{Document, Violations, Wrong, given, is_name};
 use crate::route::{Needs, Packaging, Pin};
 
@@ -32,6 +34,10 @@ struct Entry {
     retry: RetryEntry,
     #[serde(default)]
     limits: LimitsEntry,
+    #[serde(default)]
+    borrows: BTreeMap<String, Scope>,
+    #[serde(default)]
+    may_borrow: Vec<GrantEntry>,
 }
 
 #[derive(Deserialize)]
@@ -238,7 +244,7 @@ impl Entry {
         schemas: &BTreeMap<String, Value>,
         checked: Checked,
     ) -> Result<Capability, Vec<Wrong>> {
-        let Self { name, summary, run, input, needs, route, retry, limits } = self;
+        let Self { name, summary, run, input, needs, route, retry, limits, borrows, may_borrow } = self;
         let mut wrong = Vec::new();
         expect(is_name(&name), "name", "expected 1 to 64 lower-case letters, digits and `-`", &mut wrong);
         needs.check(&mut wrong);
@@ -253,6 +259,9 @@ impl Entry {
         expect(retry.backoff_seconds <= 3600, "retry.backoff_seconds", "expected at most 3600", &mut wrong);
         let input = resolve(input, schemas, checked).map_err(|error| wrong.push(error)).ok();
         let run = run.into_program(builtins).map_err(|error| wrong.push(error)).ok();
+        let (borrows, may_borrow) = loans::read(borrows, may_borrow, &mut wrong);
+        let lent_in_process = !borrows.is_empty() && matches!(run, Some(Program::Builtin { .. }));
+        expect(!lent_in_process, "borrows", "a built-in runs within its yard, and is lent nothing", &mut wrong);
         let (Some(input), Some(run), true) = (input, run, wrong.is_empty()) else { return Err(wrong) };
         Ok(Capability {
             name,
@@ -283,6 +292,8 @@ impl Entry {
             concurrent: limits.concurrent,
             start_within: limits.start_within_seconds.map(Duration::from_secs),
             input,
+            borrows,
+            may_borrow,
         })
     }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
+use super::loan::{LoanAnswer, LoanAnswerWire, LoanCall, LoanCallWire};
 use super::{
     FailureWire, LineWire, WireError, bad, decode, decode_body, encode, encode_body, from_hex, from_ms, hex, ms,
 };
@@ -48,6 +50,7 @@ enum CallWire {
         #[serde(default, skip_serializing_if = "is_zero")]
         output_dropped_bytes: u64,
     },
+    Loan(LoanCallWire),
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -67,7 +70,7 @@ enum OutcomeWire {
 }
 
 /// A call at a desk that is reached by wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum DeskCall {
     /// See [`crate::ports::Desk::claim`].
     Claim(Claim),
@@ -77,6 +80,8 @@ pub enum DeskCall {
     Log(Voucher, Vec<LogLine>),
     /// See [`crate::ports::Desk::settle`].
     Settle(Report),
+    /// See [`crate::ports::Desk::borrow`] and [`crate::ports::Desk::give_back`].
+    Loan(LoanCall),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,11 +92,12 @@ enum AnswerWire {
     Orders(Vec<(JobId, Epoch, StopCause)>),
     Logged,
     Reported(Reported),
+    Loan(LoanAnswerWire),
     Failed { message: String, retryable: bool },
 }
 
 /// The answer to a [`DeskCall`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum DeskAnswer {
     /// To a claim.
     Claimed(Claimed),
@@ -101,6 +107,8 @@ pub enum DeskAnswer {
     Logged,
     /// To a report.
     Reported(Reported),
+    /// To a request for a loan, or to one that was given back.
+    Loan(LoanAnswer),
     /// The yard could not do it.
     Failed {
         /// What went wrong, the whole chain in one line.
@@ -110,8 +118,8 @@ pub enum DeskAnswer {
     },
 }
 
-/// A call as it is sent.
-pub fn encode_call(call: &DeskCall) -> String {
+/// A call as it is sent. A claim's token is in it, and may be a credential: it is wiped when it is dropped.
+pub fn encode_call(call: &DeskCall) -> Zeroizing<String> {
     let wire = match call {
         DeskCall::Claim(claim) => CallWire::Claim {
             id: claim.id,
@@ -151,8 +159,10 @@ pub fn encode_call(call: &DeskCall) -> String {
             max_rss_mib: usage.max_rss_mib,
             output_dropped_bytes: usage.output_dropped_bytes,
         },
+        DeskCall::Loan(call) => CallWire::Loan(call.into()),
     };
-    serde_json::to_string(&wire).unwrap_or_else(|error| unreachable!("a call is always JSON: {error}"))
+    let text = serde_json::to_string(&wire);
+    Zeroizing::new(text.unwrap_or_else(|error| unreachable!("a call is always JSON: {error}")))
 }
 
 /// The call that [`encode_call`] made.
@@ -198,11 +208,12 @@ pub fn decode_call(text: &str) -> Result<DeskCall, WireError> {
             },
             usage: Usage { max_rss_mib, output_dropped_bytes },
         }),
+        CallWire::Loan(call) => DeskCall::Loan(call.try_into().map_err(|cause| bad(what, cause))?),
     })
 }
 
-/// An answer as it is sent.
-pub fn encode_answer(answer: &DeskAnswer) -> String {
+/// An answer as it is sent. There may be a credential in it: it is wiped when it is dropped.
+pub fn encode_answer(answer: &DeskAnswer) -> Zeroizing<String> {
     let wire = match answer {
         DeskAnswer::Claimed(Claimed::Won(job, payload)) => {
             AnswerWire::Won { record: encode(job), payload: encode_body(payload) }
@@ -213,11 +224,13 @@ pub fn encode_answer(answer: &DeskAnswer) -> String {
         }
         DeskAnswer::Logged => AnswerWire::Logged,
         DeskAnswer::Reported(reported) => AnswerWire::Reported(*reported),
+        DeskAnswer::Loan(answer) => AnswerWire::Loan(answer.into()),
         DeskAnswer::Failed { message, retryable } => {
             AnswerWire::Failed { message: message.clone(), retryable: *retryable }
         }
     };
-    serde_json::to_string(&wire).unwrap_or_else(|error| unreachable!("an answer is always JSON: {error}"))
+    let text = serde_json::to_string(&wire);
+    Zeroizing::new(text.unwrap_or_else(|error| unreachable!("an answer is always JSON: {error}")))
 }
 
 /// The answer that [`encode_answer`] made.
@@ -237,6 +250,9 @@ pub fn decode_answer(text: &str) -> Result<DeskAnswer, WireError> {
         ),
         AnswerWire::Logged => DeskAnswer::Logged,
         AnswerWire::Reported(reported) => DeskAnswer::Reported(reported),
+        AnswerWire::Loan(answer) => {
+            DeskAnswer::Loan(answer.try_into().map_err(|cause| bad("an answer of the desk", cause))?)
+        }
         AnswerWire::Failed { message, retryable } => DeskAnswer::Failed { message, retryable },
     })
 }
