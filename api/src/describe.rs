@@ -13,8 +13,8 @@ use crate::brakes::{PauseBody, ResumeBody};
 use crate::openapi::Doc;
 use crate::problem::Code;
 use crate::{
-    BATCH_BYTES, BATCH_JOBS, BODY_BYTES, BatchAnswer, CostAnswer, EventAnswer, JobAnswer, JobsPage, LogsPage,
-    ReloadAnswer, ReplayAnswer, SchedulesAnswer, TimelineAnswer, UnmappedAnswer, UnmappedPage, WAIT_SECONDS,
+    BATCH_BYTES, BATCH_JOBS, BODY_BYTES, BatchAnswer, CostAnswer, EventAnswer, JobAnswer, JobsPage, LoansPage,
+    LogsPage, ReloadAnswer, ReplayAnswer, SchedulesAnswer, TimelineAnswer, UnmappedAnswer, UnmappedPage, WAIT_SECONDS,
     WorkersAnswer,
 };
 
@@ -427,6 +427,25 @@ pub(crate) fn unmapped_event() -> Doc {
     Doc::new("getUnmappedEvent", "one unmapped event, as it came")
         .of::<UnmappedId>("The event's id, as the list of unmapped events shows it.", Code::NoSuchEvent)
         .answers::<UnmappedAnswer>(200, "The event.", answer)
+}
+
+/// GET /v1/loans
+pub(crate) fn loans() -> Doc {
+    let time = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))).build();
+    let id = || text().format(Some(SchemaFormat::Custom("uuid".to_owned()))).build();
+    let loan = json!({
+        "id": "019c13a5-9c00-7000-8000-00000000002a", "at": "2026-01-31T12:00:00.000Z", "job": ID, "epoch": 1,
+        "capability": "account-audit", "caller": "ana", "holder": "worker-1/5f3a",
+        "scope": { "kind": "aws", "role": "arn:aws:iam::123456789012:role/switchyard-scan" }, "outcome": "lent",
+        "until": "2026-01-31T13:00:00.000Z", "reference": "ASIAIOSFODNN7EXAMPLE",
+    });
+    Doc::new("listLoans", "what credentials were lent and refused, and given back, newest first")
+        .more("Who asked, for which job, for what, and until when. No credential is in it. Kept for 90 days.")
+        .query("job", id(), "Only those of this job.")
+        .query("since", time, "Only those at or after this moment.")
+        .query("limit", whole_number(1, 500), "At most so many; 50 unless said.")
+        .query("cursor", id(), "Where the page starts: what the last page gave as `next`.")
+        .answers::<LoansPage>(200, "A page of records.", json!({ "loans": [loan] }))
 }
 
 /// What may run, as the list of capabilities shows it.

@@ -61,6 +61,16 @@ pub(crate) struct PageQuery {
     pub(crate) cursor: Option<String>,
 }
 
+/// Which records of loans.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LoansQuery {
+    pub(crate) job: Option<String>,
+    pub(crate) since: Option<String>,
+    pub(crate) limit: Option<String>,
+    pub(crate) cursor: Option<String>,
+}
+
 /// Where in a log, and how long to wait for more of it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -16,8 +16,8 @@ use crate::edge::bound;
 use crate::openapi::Doc;
 use crate::problem::{Code, Problem};
 use crate::{
-    Api, batch, body, brakes, cost, describe, events, explain, health, jobs, metrics, openapi, policies, request,
-    schedules, unmapped, watch, workers,
+    Api, batch, body, brakes, cost, describe, events, explain, health, jobs, loans, metrics, openapi, policies,
+    request, schedules, unmapped, watch, workers,
 };
 
 /// One route.
@@ -65,6 +65,8 @@ pub fn table() -> Vec<Route> {
         route(M::POST, "/v1/resume", OPERATOR, brakes::resume, describe::resume),
         route(M::GET, "/v1/workers", VIEWER, workers::list, describe::workers),
         route(M::GET, "/v1/cost", VIEWER, cost::answer, describe::cost),
+        // Which credentials a yard can have is nobody's business but its operators'.
+        route(M::GET, "/v1/loans", OPERATOR, loans::list, describe::loans),
         route(M::GET, "/v1/schedules", VIEWER, schedules::list, describe::schedules),
         route(M::GET, "/metrics", VIEWER, metrics::show, describe::metrics),
         route(M::GET, "/health", OPEN, health, describe::health),

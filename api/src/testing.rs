@@ -13,6 +13,7 @@ use switchyard_core::brake::{Pause, Pauses, Scope};
 use switchyard_core::catalog::Catalog;
 use switchyard_core::intake;
 use switchyard_core::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, Phase, Tier, TraceId};
+use switchyard_core::lend::{LoanNote, LoanQuery};
 use switchyard_core::memory::Memory;
 use switchyard_core::policies::{NotReloaded, Reload, Reloaded, Situation};
 use switchyard_core::ports::{
@@ -281,6 +282,14 @@ impl ports::Ledger for Ledger {
 
     async fn unmapped_count(&self) -> Result<UnmappedCount, PortError> {
         self.home.unmapped_count().await
+    }
+
+    async fn note_loan(&self, note: &LoanNote) -> Result<(), PortError> {
+        self.home.note_loan(note).await
+    }
+
+    async fn loans(&self, query: &LoanQuery) -> Result<Vec<LoanNote>, PortError> {
+        self.home.loans(query).await
     }
 }
 

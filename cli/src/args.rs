@@ -104,6 +104,18 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 50, conflicts_with = "id", value_parser = clap::value_parser!(u16).range(1..=500))]
         limit: u16,
     },
+    /// List what credentials were lent and refused, and given back, newest first.
+    Loans {
+        /// Only those of this job.
+        #[arg(long)]
+        job: Option<String>,
+        /// Only those since, such as 2026-01-31T12:00:00Z.
+        #[arg(long)]
+        since: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+        limit: u16,
+    },
     /// Say where a job would go, what every place would cost, and why not there.
     Explain(Explain),
     /// Show what jobs have cost, by capability and venue; on one machine what AWS would have charged.

@@ -18,6 +18,7 @@ mod show;
 mod sign;
 mod tokens;
 mod tool;
+mod loans;
 mod unmapped;
 mod watch;
 mod worker;
@@ -83,6 +84,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Guard(guard) => containers::guard(&guard),
         Command::Workers => workers::list(&client()?, json),
         Command::Token(token) => tokens::run(&connection.data_folder(), &token, json),
+        Command::Loans { job, since, limit } => loans::list(&client()?, job.as_deref(), since.as_deref(), limit, json),
         Command::Unmapped { id: Some(id), .. } => unmapped::show(&client()?, &id),
         Command::Unmapped { replay: true, .. } => unmapped::replay(&client()?, json),
         Command::Unmapped { id: None, limit, .. } => unmapped::list(&client()?, limit, json),

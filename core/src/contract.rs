@@ -24,6 +24,7 @@
 //! ```
 
 mod brakes;
+mod loans;
 mod unmapped;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use self::brakes::*;
+use self::loans::*;
 pub use self::unmapped::UNMAPPED_ROOM;
 use self::unmapped::*;
 use crate::brake::{Brake, Pause, Scope};
@@ -119,6 +121,9 @@ macro_rules! contract_suite {
             open_jobs_are_the_caller_s_own_that_have_not_ended
             each_caller_draws_from_its_own_bucket
             a_caller_over_its_quota_hears_which_and_when_to_come_again
+            // Loans.
+            a_loan_is_for_the_run_that_shows_its_token_and_is_written_down_either_way
+            loans_are_listed_newest_first_page_by_page_and_each_once
             // Unmapped events.
             an_unmapped_event_is_kept_whole_and_once_however_often_it_comes
             unmapped_events_are_listed_last_seen_first_and_page_by_page
@@ -201,6 +206,10 @@ capabilities:
     run: { command: [echo] }
     retry: { attempts: 2, backoff_seconds: 60 }
     limits: { concurrent: 2 }
+  - name: borrow
+    summary: Needs a key
+    run: { command: [echo] }
+    may_borrow: [ { kind: global, secret: key }, { kind: global, secret: down } ]
 "#;
 
 /// The same doors under the suite's own rules, so that no case depends on what the home's operator wrote.

@@ -379,7 +379,7 @@ mod tests {
             assert_eq!(decode_answer(&text).unwrap(), answer);
         }
         let taken = DeskAnswer::Claimed(Claimed::Lost(Refusal::Taken));
-        assert_eq!(encode_answer(&taken), r#"{"lost":"held"}"#, "as a child of an earlier program knows it");
+        assert_eq!(*encode_answer(&taken), r#"{"lost":"held"}"#, "as a child of an earlier program knows it");
         assert_eq!(decode_answer(r#"{"lost":"held"}"#).unwrap(), taken);
     }
 
@@ -389,7 +389,7 @@ mod tests {
         let voucher = Voucher { id: job.id, epoch: job.epoch, token: ClaimToken::new([3; 32]) };
         let report = Report { voucher, outcome: Outcome::TimedOut, usage: crate::ports::Usage::default() };
         let text = encode_call(&DeskCall::Settle(report.clone()));
-        assert!(!text.contains("max_rss_mib") && !text.contains("dropped"), "{text}");
+        assert!(!text.contains("max_rss_mib") && !text.contains("dropped"), "{}", *text);
         assert_eq!(decode_call(&text).unwrap(), DeskCall::Settle(report));
     }
 

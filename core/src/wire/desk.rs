@@ -70,7 +70,7 @@ enum OutcomeWire {
 }
 
 /// A call at a desk that is reached by wire.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum DeskCall {
     /// See [`crate::ports::Desk::claim`].
     Claim(Claim),
@@ -97,7 +97,7 @@ enum AnswerWire {
 }
 
 /// The answer to a [`DeskCall`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum DeskAnswer {
     /// To a claim.
     Claimed(Claimed),

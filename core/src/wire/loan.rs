@@ -5,7 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Ms, WireCause, WireError, bad, from_hex, from_ms, hex, ms};
+use super::{Ms, WireCause, WireError, bad, from_hex, from_ms, hex, ms, shown};
 use crate::job::{ClaimToken, Epoch, JobId};
 use crate::lend::{Answer, Credential, Loan, LoanId, LoanNote, LoanOutcome, LoanRequest, Refused, RefusedCode, Scope};
 use crate::ports::Voucher;
@@ -21,8 +21,8 @@ pub struct LoanView {
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = "uuid"))]
     pub id: LoanId,
     /// When (RFC 3339).
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = "date-time"))]
-    pub at: Timestamp,
+    #[cfg_attr(feature = "openapi", schema(format = "date-time"))]
+    pub at: String,
     /// For which job, as whoever asked said.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = "uuid"))]
     pub job: JobId,
@@ -41,8 +41,8 @@ pub struct LoanView {
     pub outcome: LoanOutcomeName,
     /// Of what was lent: until when (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = "date-time"))]
-    pub until: Option<Timestamp>,
+    #[cfg_attr(feature = "openapi", schema(format = "date-time"))]
+    pub until: Option<String>,
     /// Of what was lent: what the vendor calls it in its own records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
@@ -78,7 +78,7 @@ impl From<&LoanNote> for LoanView {
     fn from(note: &LoanNote) -> Self {
         let mut view = Self {
             id: note.id,
-            at: note.at,
+            at: shown(note.at),
             job: note.job,
             epoch: note.epoch,
             capability: note.capability.clone(),
@@ -95,7 +95,7 @@ impl From<&LoanNote> for LoanView {
         };
         match &note.outcome {
             LoanOutcome::Lent { until, reference } => {
-                view.until = Some(*until);
+                view.until = Some(shown(*until));
                 view.reference.clone_from(reference);
             }
             LoanOutcome::Refused(refused) => {
@@ -117,9 +117,11 @@ impl TryFrom<LoanView> for LoanNote {
     type Error = WireCause;
 
     fn try_from(view: LoanView) -> Result<Self, WireCause> {
+        let time = |text: &str, field| text.parse::<Timestamp>().map_err(|_| WireCause::Field(field));
         let outcome = match view.outcome {
             LoanOutcomeName::Lent => {
-                LoanOutcome::Lent { until: view.until.ok_or(WireCause::Field("until"))?, reference: view.reference }
+                let until = time(view.until.as_deref().unwrap_or_default(), "until")?;
+                LoanOutcome::Lent { until, reference: view.reference }
             }
             LoanOutcomeName::Refused => {
                 let code = view.code.ok_or(WireCause::Field("code"))?;
@@ -132,7 +134,7 @@ impl TryFrom<LoanView> for LoanNote {
         };
         Ok(Self {
             id: view.id,
-            at: view.at,
+            at: time(&view.at, "at")?,
             job: view.job,
             epoch: view.epoch,
             capability: view.capability,
@@ -262,7 +264,7 @@ impl TryFrom<VoucherWire> for Voucher {
 }
 
 /// What a broker is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum LoanCall {
     /// See [`crate::ports::Lender::lend`].
     Lend(LoanRequest),
@@ -312,7 +314,7 @@ impl TryFrom<LoanCallWire> for LoanCall {
 }
 
 /// What a broker answers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum LoanAnswer {
     /// To a request.
     Answer(Answer),
