@@ -94,6 +94,9 @@ fn the_published_schema_of_capabilities_agrees_with_the_parser() {
     let one = |fields: &str| format!("version: 1\ncapabilities:\n  - {{ name: c, summary: s, {fields} }}\n");
     let run = |run: &str| one(&format!("run: {{ {run} }}"));
     let more = |fields: &str| one(&format!("run: {{ command: [a] }}, {fields}"));
+    let may = |grant: &str| more(&format!("may_borrow: [{{ {grant} }}]"));
+    let lent =
+        |scope: &str, grant: &str| more(&format!("borrows: {{ x: {{ {scope} }} }}, may_borrow: [{{ {grant} }}]"));
     let good = [
         "version: 1\ncapabilities: []\n".to_owned(),
         run("builtin: finding-triage"),
@@ -123,6 +126,31 @@ fn the_published_schema_of_capabilities_agrees_with_the_parser() {
         more("route: { only: [fargate, standard], prefer: [a-pool-of-mine] }"),
         more("retry: { attempts: 100, backoff_seconds: 3600, permanent_exits: [-1, 2] }"),
         more("limits: { concurrent: 65535, start_within_seconds: 31622400 }"),
+        more("borrows: {}, may_borrow: []"),
+        more(
+            "borrows: { a-1: { kind: aws, role: \"arn:aws:iam::{{of}}:role/r\" } }, may_borrow: [{ kind: aws, role: \"arn:*\" }]",
+        ),
+        lent(
+            "kind: gcloud, service_account: a@b, scopes: [c]",
+            "kind: gcloud, service_account: \"*@b\", scopes: [c], key: k",
+        ),
+        lent(
+            "kind: azure, tenant: t, client_id: c, resource: \"https://r/.default\"",
+            "kind: azure, tenant: t, client_id: c, resources: [\"https://r/.default\"], certificate: k",
+        ),
+        lent(
+            "kind: github, owner: o, repositories: [a], permissions: { contents: read }",
+            "kind: github, owner: o, repositories: [\"*\"], permissions: { contents: admin }, app: { app_id: a, \
+             installation_id: 7, key: k }",
+        ),
+        lent("kind: global, secret: \"{{name}}\"", "kind: global, secret: \"*\", at_most_seconds: 60"),
+        may(
+            "kind: aws, role: \"arn:*\", external_id: a-1, session_policy: { Version: \"2012-10-17\", Statement: [{}] }",
+        ),
+        may("kind: gcloud, service_account: a, scopes: [c], federation: { audience: //iam.googleapis.com/p }"),
+        may("kind: azure, tenant: t, client_id: c, resources: [r], secret: s, at_most_seconds: 3600"),
+        may("kind: azure, tenant: t, client_id: c, resources: [r], federation: true"),
+        may("kind: github, owner: o, repositories: [a], token: t"),
     ];
     for text in good {
         assert!(agreement.good(&text), "{text}");
@@ -195,6 +223,43 @@ fn the_published_schema_of_capabilities_agrees_with_the_parser() {
         more("needs: { docker: yes }"),
         more("needs: { learn: always }"),
         more("needs: { gpu: 1 }"),
+        more("borrows: []"),
+        more("borrows: { A: { kind: global, secret: a } }, may_borrow: [{ kind: global, secret: a }]"),
+        more("may_borrow: {}"),
+        lent("kind: aws", "kind: aws, role: \"arn:*\""),
+        lent("kind: aws, role: 7", "kind: aws, role: \"arn:*\""),
+        lent("kind: global, secret: a, of: me", "kind: global, secret: a"),
+        lent("kind: github, owner: o, repositories: [a], permissions: { b: own }", "kind: global, secret: a"),
+        may("kind: ftp"),
+        may("role: \"arn:*\""),
+        may("kind: aws"),
+        may("kind: aws, role: scan"),
+        may("kind: aws, role: \"arn:a b\""),
+        may("kind: aws, role: \"arn:*\", external_id: a"),
+        may("kind: aws, role: \"arn:*\", external_id: "),
+        may("kind: aws, role: \"arn:*\", session_policy: {}"),
+        may("kind: aws, role: \"arn:*\", session_policy: { Version: \"2012-10-17\", Statement: [] }"),
+        may("kind: aws, role: \"arn:*\", at_most_seconds: 59"),
+        may("kind: aws, role: \"arn:*\", at_most_seconds: 3601"),
+        may("kind: aws, role: \"arn:*\", secret: a"),
+        may("kind: gcloud, service_account: a, scopes: [c]"),
+        may("kind: gcloud, service_account: a, scopes: [], key: k"),
+        may("kind: gcloud, service_account: a, scopes: [\"*\"], key: k"),
+        may("kind: gcloud, service_account: a, scopes: [c], key: k, federation: { audience: //iam.googleapis.com/p }"),
+        may("kind: gcloud, service_account: a, scopes: [c], federation: { audience: https://iam.googleapis.com/p }"),
+        may("kind: azure, tenant: t/u, client_id: c, resources: [r], secret: s"),
+        may("kind: azure, tenant: t, client_id: c, resources: [r]"),
+        may("kind: azure, tenant: t, client_id: c, resources: [r], secret: s, certificate: s"),
+        may("kind: azure, tenant: t, client_id: c, resources: [r], secret: \"*\""),
+        may("kind: github, owner: o, repositories: [a]"),
+        may("kind: github, owner: o, repositories: [], token: t"),
+        may("kind: github, owner: \"*\", repositories: [a], token: t"),
+        may("kind: github, owner: o, repositories: [a], permissions: { contents: read }, token: t"),
+        may("kind: github, owner: o, repositories: [a], app: { app_id: a, installation_id: 7, key: k }"),
+        may("kind: github, owner: o, repositories: [a], permissions: { b: read }, app: { app_id: a, key: k }"),
+        may("kind: global, secret: \"a b\""),
+        may("kind: global"),
+        run("builtin: finding-triage }, borrows: { x: { kind: global, secret: a } }, may_borrow: [{ kind: global, secret: a }], needs: {"),
         more("route: { only: fargate }"),
         more("route: { only: [a-pool-of-my-own] }"),
         more("route: { only: [Fargate] }"),
