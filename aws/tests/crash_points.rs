@@ -109,7 +109,7 @@ struct Echo(PathBuf);
 
 #[async_trait]
 impl Executor for Echo {
-    async fn run(&self, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
+    async fn run(&self, assignment: &Assignment<'_>, log: &dyn LogSink) -> Outcome {
         let before = std::fs::read_to_string(&self.0).unwrap_or_default();
         std::fs::write(&self.0, format!("{before}{}\n", assignment.job.epoch)).expect("a line for each run");
         let line = LogLine { at: System.now(), stream: Stream::Stdout, text: "at work".to_owned() };

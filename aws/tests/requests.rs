@@ -44,7 +44,7 @@ struct Nothing(AtomicUsize);
 
 #[async_trait]
 impl Executor for Nothing {
-    async fn run(&self, _assignment: &Assignment, _log: &dyn LogSink) -> Outcome {
+    async fn run(&self, _assignment: &Assignment<'_>, _log: &dyn LogSink) -> Outcome {
         self.0.fetch_add(1, Ordering::SeqCst);
         Outcome::Succeeded(None)
     }

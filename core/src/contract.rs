@@ -1133,7 +1133,7 @@ struct Echo;
 
 #[async_trait]
 impl Executor for Echo {
-    async fn run(&self, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
+    async fn run(&self, assignment: &Assignment<'_>, log: &dyn LogSink) -> Outcome {
         let at = assignment.job.created;
         log.write(vec![LogLine { at, stream: Stream::Stdout, text: assignment.payload.clone() }]).await;
         Outcome::Succeeded(Some(assignment.payload.clone()))

@@ -17,8 +17,8 @@ use tracing::{debug, warn};
 use crate::job::{ClaimToken, Failure, Holder, Job, Run, State, Step, StopCause, TraceId, Watch};
 use crate::policies::Situation;
 use crate::ports::{
-    Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LogLine, LogSink, Message, Outcome,
-    PortError, Refusal, Report, Reported, Room, StopSignal, Usage, Voucher, persist,
+    Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LoanDoor, LogLine, LogSink, Message,
+    Outcome, PortError, Refusal, Report, Reported, Room, StopSignal, Usage, Voucher, persist,
 };
 use crate::route::Venue;
 
@@ -311,7 +311,8 @@ impl Ready<'_> {
                     }
                 };
                 let log = DeskLog { desk: holding.desk, voucher: &voucher, trace, usage: Mutex::default() };
-                let assignment = Assignment { job: *job, payload, deadline, stop: entered.signal.clone() };
+                let loans = LoanDoor::at(holding.desk, &voucher);
+                let assignment = Assignment { job: *job, payload, deadline, stop: entered.signal.clone(), loans };
                 let outcome = holding.executor.run(&assignment, &log).await;
                 usage = log.usage.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
                 outcome

@@ -4,6 +4,7 @@
 //! an [`Executor`] only, in whatever process and on whatever machine it runs.
 
 mod call;
+mod door;
 mod inventory;
 mod unmapped;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::call::persist;
 pub use self::call::{PortError, backoff, describe};
+pub use self::door::LoanDoor;
 pub use self::inventory::{Ended, Inventory, Listed, Machine, Machines, Marks, Stage};
 pub use self::unmapped::{NotAnUnmappedId, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary};
 use crate::brake::{Pause, Pauses, Scope, Turnstile};
@@ -848,7 +850,7 @@ pub trait Desk: Send + Sync {
 
 /// A run as the executor sees it.
 #[derive(Clone, Debug)]
-pub struct Assignment {
+pub struct Assignment<'a> {
     /// The job, as claimed.
     pub job: Job,
     /// Its payload, JSON text.
@@ -857,6 +859,8 @@ pub struct Assignment {
     pub deadline: Timestamp,
     /// Raised when the run must end before that.
     pub stop: StopSignal,
+    /// Where it borrows credentials.
+    pub loans: LoanDoor<'a>,
 }
 
 /// Where an executor puts what a run prints.
@@ -872,7 +876,7 @@ pub trait LogSink: Send + Sync {
 #[async_trait]
 pub trait Executor: Send + Sync {
     /// Runs it to its end, within its deadline, and tells how it ended. Nothing of it runs any more afterwards.
-    async fn run(&self, assignment: &Assignment, log: &dyn LogSink) -> Outcome;
+    async fn run(&self, assignment: &Assignment<'_>, log: &dyn LogSink) -> Outcome;
 }
 
 /// Tells one run to end. Cloned handles are the same signal; the first cause stays.

@@ -78,7 +78,7 @@ struct Ends(Outcome);
 
 #[async_trait]
 impl Executor for Ends {
-    async fn run(&self, _assignment: &Assignment, _log: &dyn LogSink) -> Outcome {
+    async fn run(&self, _assignment: &Assignment<'_>, _log: &dyn LogSink) -> Outcome {
         self.0.clone()
     }
 }

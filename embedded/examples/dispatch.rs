@@ -36,7 +36,7 @@ struct Noop(mpsc::UnboundedSender<Instant>);
 
 #[async_trait]
 impl Executor for Noop {
-    async fn run(&self, _: &Assignment, _: &dyn LogSink) -> Outcome {
+    async fn run(&self, _: &Assignment<'_>, _: &dyn LogSink) -> Outcome {
         // Nobody listens any more when the last job has been measured.
         let _ = self.0.send(Instant::now());
         Outcome::Succeeded(None)

@@ -51,7 +51,7 @@ struct Noop {
 
 #[async_trait]
 impl Executor for Noop {
-    async fn run(&self, _: &Assignment, _: &dyn LogSink) -> Outcome {
+    async fn run(&self, _: &Assignment<'_>, _: &dyn LogSink) -> Outcome {
         if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.last.notify_one();
         }

@@ -12,7 +12,7 @@ use switchyard_core::catalog::Catalog;
 use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::Epoch;
 use switchyard_core::policies::{Policies, Shelf, Situation};
-use switchyard_core::ports::{Ambient, Assignment, Executor, LogLine, LogSink, Outcome, StopSignal};
+use switchyard_core::ports::{Ambient, Assignment, Executor, LoanDoor, LogLine, LogSink, Outcome, StopSignal};
 use switchyard_core::route::Limits;
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::scratch::Scratch;
@@ -78,8 +78,8 @@ async fn bench(jobs: usize, concurrency: usize) {
                 let mut job = prepared.job.clone();
                 job.epoch = Epoch(u32::try_from(n).expect("few enough"));
                 let deadline = System.now() + Duration::from_secs(60);
-                let assignment =
-                    Assignment { job, payload: prepared.payload.clone(), deadline, stop: StopSignal::default() };
+                let (payload, stop) = (prepared.payload.clone(), StopSignal::default());
+                let assignment = Assignment { job, payload, deadline, stop, loans: LoanDoor::NONE };
                 assert_eq!(executor.run(&assignment, &Nowhere).await, Outcome::Succeeded(None));
             }
         });

@@ -42,7 +42,7 @@ pub struct BuiltinExecutor {
 
 #[async_trait]
 impl Executor for BuiltinExecutor {
-    async fn run(&self, assignment: &Assignment, _log: &dyn LogSink) -> Outcome {
+    async fn run(&self, assignment: &Assignment<'_>, _log: &dyn LogSink) -> Outcome {
         let policies = self.shelf.policies();
         let (capability, payload) = match looked_up(&policies, assignment) {
             Ok(found) => found,
@@ -64,7 +64,7 @@ impl Executor for BuiltinExecutor {
 /// What an assignment runs, and on what.
 pub(crate) fn looked_up<'a>(
     policies: &'a Policies,
-    assignment: &Assignment,
+    assignment: &Assignment<'_>,
 ) -> Result<(&'a Capability, Value), Outcome> {
     let name = &assignment.job.work.capability;
     let Some(capability) = policies.catalog.get(name) else {
@@ -83,7 +83,7 @@ pub(crate) async fn run_assigned(
     settings: &Value,
     payload: &Value,
     policies: &Policies,
-    assignment: &Assignment,
+    assignment: &Assignment<'_>,
     ambient: &dyn Ambient,
 ) -> Outcome {
     let call = Call { payload, settings, policies, now: ambient.now() };

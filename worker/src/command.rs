@@ -52,7 +52,7 @@ pub struct Command<'a> {
 /// The program finds in its environment: PATH, HOME (its own folder), LANG, TZ, what [`variables`] makes, and
 /// SWITCHYARD_RUN, the mark by which whatever it leaves is found and ended; and the command's own variables. Nothing of
 /// the yard's own environment besides.
-pub async fn run(command: &Command<'_>, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
+pub async fn run(command: &Command<'_>, assignment: &Assignment<'_>, log: &dyn LogSink) -> Outcome {
     let message = Message { id: assignment.job.id, epoch: assignment.job.epoch };
     let folder = match command.scratch.take(message) {
         Ok(folder) => folder,
@@ -71,7 +71,7 @@ pub async fn run(command: &Command<'_>, assignment: &Assignment, log: &dyn LogSi
 
 async fn run_in(
     command: &Command<'_>,
-    assignment: &Assignment,
+    assignment: &Assignment<'_>,
     message: Message,
     folder: &Path,
     log: &dyn LogSink,
@@ -174,7 +174,7 @@ fn is_exhausted(error: &io::Error) -> bool {
 /// Waits for the end, whichever comes first: the program's own, its deadline, or a request to stop.
 async fn watch(
     command: &Command<'_>,
-    assignment: &Assignment,
+    assignment: &Assignment<'_>,
     child: &mut Child,
     capture: &mut Capture<'_>,
     log: &dyn LogSink,

@@ -83,7 +83,7 @@ pub struct Container<'a> {
 
 /// When the run must end, and why.
 struct Halt<'a> {
-    assignment: &'a Assignment,
+    assignment: &'a Assignment<'a>,
     deadline: Instant,
 }
 
@@ -130,7 +130,7 @@ struct Ended {
 ///
 /// The program finds in its environment what its image sets, HOME (/tmp), LANG, TZ and what [`variables`] makes.
 /// Nothing of the yard's own environment, no folder of this machine.
-pub async fn run(container: &Container<'_>, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
+pub async fn run(container: &Container<'_>, assignment: &Assignment<'_>, log: &dyn LogSink) -> Outcome {
     let run = Message { id: assignment.job.id, epoch: assignment.job.epoch };
     let left = assignment.deadline.duration_since(container.ambient.now());
     let deadline = Instant::now() + Duration::try_from(left).unwrap_or(Duration::ZERO);
@@ -165,7 +165,7 @@ pub async fn run(container: &Container<'_>, assignment: &Assignment, log: &dyn L
 
 async fn to_its_end(
     container: &Container<'_>,
-    assignment: &Assignment,
+    assignment: &Assignment<'_>,
     run: Message,
     halt: &Halt<'_>,
     log: &dyn LogSink,
@@ -253,7 +253,7 @@ fn stopped(cause: StopCause) -> Outcome {
 /// Finds the image, and makes the container with its folder; it does not run yet. Done again, it begins anew.
 async fn prepare(
     container: &Container<'_>,
-    assignment: &Assignment,
+    assignment: &Assignment<'_>,
     run: Message,
     log: &dyn LogSink,
 ) -> Result<String, Broken> {
@@ -326,12 +326,18 @@ impl Container<'_> {
     }
 
     /// Whom its program runs as: what it is granted, and 0 where it must be privileged, for nobody else has anything of it.
-    fn user(&self, assignment: &Assignment) -> u32 {
+    fn user(&self, assignment: &Assignment<'_>) -> u32 {
         if assignment.job.work.needs.privileged { 0 } else { self.grant.user }
     }
 
     /// The container as the engine is to make it.
-    fn described(&self, assignment: &Assignment, run: Message, image: &str, milli_vcpu: u32) -> ContainerCreateBody {
+    fn described(
+        &self,
+        assignment: &Assignment<'_>,
+        run: Message,
+        image: &str,
+        milli_vcpu: u32,
+    ) -> ContainerCreateBody {
         let Self { grant, kind, args, .. } = self;
         let needs = &assignment.job.work.needs;
         let memory = i64::from(needs.memory_mib.max(MEMORY_MIB_MIN)) * 1024 * 1024;

@@ -19,7 +19,7 @@ pub fn is_large(payload: &str) -> bool {
 /// The variables that say which run this is: SWITCHYARD_JOB_ID and SWITCHYARD_EPOCH, SWITCHYARD_PAYLOAD (or
 /// SWITCHYARD_PAYLOAD_URI when it is over [`ENVIRONMENT_BYTES`]), SWITCHYARD_RESULT_PATH, and SWITCHYARD_DEADLINE (RFC
 /// 3339); and TRACEPARENT, the run as a span of its job's trace (W3C Trace Context). `folder` is the run's folder as the program sees it.
-pub fn variables(assignment: &Assignment, folder: &Path) -> Vec<(&'static str, String)> {
+pub fn variables(assignment: &Assignment<'_>, folder: &Path) -> Vec<(&'static str, String)> {
     let payload = if is_large(&assignment.payload) {
         ("SWITCHYARD_PAYLOAD_URI", format!("file://{}", folder.join(PAYLOAD_FILE).display()))
     } else {

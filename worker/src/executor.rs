@@ -58,7 +58,7 @@ pub struct LocalExecutor {
 
 #[async_trait]
 impl Executor for LocalExecutor {
-    async fn run(&self, assignment: &Assignment, log: &dyn LogSink) -> Outcome {
+    async fn run(&self, assignment: &Assignment<'_>, log: &dyn LogSink) -> Outcome {
         let policies = self.shelf.policies();
         let (capability, payload) = match looked_up(&policies, assignment) {
             Ok(found) => found,
@@ -126,7 +126,7 @@ impl LocalExecutor {
         program: &str,
         args: Vec<String>,
         variables: &[(String, String)],
-        assignment: &Assignment,
+        assignment: &Assignment<'_>,
         log: &dyn LogSink,
     ) -> Outcome {
         let run = command::Command {

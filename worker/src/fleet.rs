@@ -444,7 +444,7 @@ capabilities:
 
     #[async_trait]
     impl Executor for Gate {
-        async fn run(&self, assignment: &Assignment, _: &dyn LogSink) -> Outcome {
+        async fn run(&self, assignment: &Assignment<'_>, _: &dyn LogSink) -> Outcome {
             tokio::select! {
                 cause = assignment.stop.raised() => Outcome::Stopped(cause),
                 permit = self.0.acquire() => {

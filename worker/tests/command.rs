@@ -15,7 +15,7 @@ use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{ClaimToken, Holder, Nonce, StopCause};
 use switchyard_core::policies::{Policies, Shelf, Situation};
 use switchyard_core::ports::{
-    Ambient, Assignment, Body, Claim, Executor, LogLine, LogSink, Outcome, StopSignal, Stream, Usage,
+    Ambient, Assignment, Body, Claim, Executor, LoanDoor, LogLine, LogSink, Outcome, StopSignal, Stream, Usage,
 };
 use switchyard_core::route::Limits;
 use switchyard_core::wire;
@@ -133,7 +133,7 @@ async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
     };
     let job = execute::claim(&prepared.job, &claim, &shelf_situation, System.now()).unwrap();
     let deadline = System.now() + job.work.run_timeout;
-    let assignment = Assignment { job, payload: prepared.payload, deadline, stop };
+    let assignment = Assignment { job, payload: prepared.payload, deadline, stop, loans: LoanDoor::NONE };
     let executor = LocalExecutor {
         shelf,
         scratch: Scratch::new(scratch.path(), 0),

@@ -72,7 +72,7 @@ struct Echo;
 
 #[async_trait]
 impl Executor for Echo {
-    async fn run(&self, assignment: &Assignment, _log: &dyn LogSink) -> Outcome {
+    async fn run(&self, assignment: &Assignment<'_>, _log: &dyn LogSink) -> Outcome {
         Outcome::Succeeded(Some(assignment.payload.clone()))
     }
 }

@@ -17,7 +17,7 @@ struct Idle;
 
 #[async_trait]
 impl Executor for Idle {
-    async fn run(&self, _: &Assignment, _: &dyn LogSink) -> Outcome {
+    async fn run(&self, _: &Assignment<'_>, _: &dyn LogSink) -> Outcome {
         Outcome::Succeeded(None)
     }
 }
