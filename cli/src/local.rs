@@ -15,6 +15,7 @@ use switchyard_core::route::PoolName;
 use switchyard_embedded::folder::{Folder, write_private};
 use switchyard_embedded::home::{Home, Setup};
 use switchyard_embedded::launcher_process::TaskProgram;
+use switchyard_worker::credentials::Vault;
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::fleet::{Fleet, work};
 use switchyard_worker::scratch::Scratch;
@@ -145,6 +146,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     let executor: Arc<dyn Executor> = Arc::new(LocalExecutor {
         shelf,
         scratch: Scratch::new(&home.folder.scratch(), usize::try_from(room.slots).unwrap_or(usize::MAX)),
+        vault: Vault::usual(),
         yard: home.id.clone(),
         boot: home.boot,
         engine,

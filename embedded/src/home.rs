@@ -14,6 +14,7 @@ use switchyard_core::ports::{Ambient, Desk, FixedFleet, NoLender, PortError, Ven
 use switchyard_core::reap::{self, Counts};
 use switchyard_core::schedule;
 use switchyard_core::settle::YardDesk;
+use switchyard_worker::credentials::Vault;
 use switchyard_worker::engine::Engine;
 use switchyard_worker::process::{sweep, sweep_folder};
 use switchyard_worker::roster::Roster;
@@ -131,6 +132,9 @@ impl Home {
         if let Err(error) = clear(&folder.scratch()) {
             // Nothing reads what is left: every run gets an empty folder.
             warn!(%error, folder = %folder.scratch().display(), "what earlier runs left is not removed");
+        }
+        if let Err(error) = Vault::usual().sweep() {
+            warn!(%error, "credentials of earlier runs are left behind");
         }
         let boot = ambient.nonce();
         let launcher = ProcessLauncher::new(

@@ -18,6 +18,7 @@ use switchyard_core::ports::{
 };
 use switchyard_core::route::{Packaging, Venue};
 use switchyard_core::settle;
+use switchyard_worker::credentials::Vault;
 use switchyard_worker::engine::Engine;
 use switchyard_worker::process::{MARK, mark, signal_group, signal_process, sweep};
 use switchyard_worker::scratch::folder_of;
@@ -201,7 +202,8 @@ impl ProcessLauncher {
         let (marked, scratch) = (mark(&inner.yard_id, run), folder_of(&inner.folder.scratch(), run));
         let left = tokio::task::spawn_blocking(move || {
             let swept = sweep(&marked)?;
-            // The task removes its folder itself, unless it was killed.
+            // The task removes its folders itself, unless it was killed.
+            Vault::usual().sweep()?;
             remove_folder(&scratch).map(|()| swept)
         });
         match left.await {

@@ -14,6 +14,7 @@ use switchyard_core::job::Epoch;
 use switchyard_core::policies::{Policies, Shelf, Situation};
 use switchyard_core::ports::{Ambient, Assignment, Executor, LoanDoor, LogLine, LogSink, Outcome, StopSignal};
 use switchyard_core::route::Limits;
+use switchyard_worker::credentials::Vault;
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::scratch::Scratch;
 use switchyard_worker::system::System;
@@ -52,6 +53,7 @@ async fn bench(jobs: usize, concurrency: usize) {
     let executor = Arc::new(LocalExecutor {
         shelf: Arc::clone(&shelf),
         scratch: Scratch::new(&scratch, concurrency),
+        vault: Vault::usual(),
         yard: "bench".to_owned(),
         boot: switchyard_core::job::Nonce(1),
         engine: None,

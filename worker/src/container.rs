@@ -12,7 +12,7 @@ use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error as ClientError;
 use bollard::models::{
-    ContainerCreateBody, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig, ResourcesUlimits,
+    ContainerCreateBody, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits,
 };
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptions, DownloadFromContainerOptionsBuilder,
@@ -26,6 +26,7 @@ use switchyard_core::ports::{Ambient, Assignment, Body, LogLine, LogSink, Messag
 use tokio::time::Instant;
 
 use crate::capture::Capture;
+use crate::credentials::{Handed, IN_CONTAINER, NO_CORE_BYTES};
 use crate::engine::{BOOT_LABEL, Engine, EngineError, ImageError, JOB_LABEL, Known, RUN_LABEL, YARD_LABEL};
 use crate::environment::{PAYLOAD_FILE, RESULT_FILE, is_large, variables};
 use crate::network;
@@ -67,6 +68,8 @@ pub struct Container<'a> {
     pub kind: ImageKind,
     /// The arguments of its entry point; of a task image, whose entry point is the worker, the command in its place.
     pub args: Vec<String>,
+    /// What it finds its credentials by.
+    pub handed: &'a Handed,
     /// What it is granted.
     pub grant: &'a catalog::Container,
     /// What it has between SIGTERM and SIGKILL.
@@ -129,7 +132,7 @@ struct Ended {
 /// Runs the image to its end.
 ///
 /// The program finds in its environment what its image sets, HOME (/tmp), LANG, TZ and what [`variables`] makes.
-/// Nothing of the yard's own environment, no folder of this machine.
+/// Nothing of the yard's own environment, and no folder of this machine but that of its credentials, where it is lent any.
 pub async fn run(container: &Container<'_>, assignment: &Assignment<'_>, log: &dyn LogSink) -> Outcome {
     let run = Message { id: assignment.job.id, epoch: assignment.job.epoch };
     let left = assignment.deadline.duration_since(container.ambient.now());
@@ -284,7 +287,8 @@ async fn prepare(
     }
     let body = container.described(assignment, run, &image, milli_vcpu);
     let made = docker.create_container(None::<CreateContainerOptions>, body).await;
-    let id = made.map_err(|error| EngineError::of("make a container", error))?.id;
+    let made = made.map_err(|error| EngineError::of("make a container", error));
+    let id = made.map_err(|error| container.judge_made(error))?.id;
     let folder = archive(container.user(assignment), &assignment.payload).map_err(|error| {
         Broken::Outcome(failed("no_scratch_folder", &format!("cannot write the payload: {error}"), false))
     })?;
@@ -320,6 +324,23 @@ fn largest_file(tmp_mib: u32) -> ResourcesUlimits {
     ResourcesUlimits { name: Some("fsize".to_owned()), soft: bytes, hard: bytes }
 }
 
+/// The folder of the run's credentials, which the program can read. It is bound and not copied: nothing of it is ever on a
+/// disk, and what is renewed is seen at once.
+fn credentials_from(folder: &Path) -> Mount {
+    Mount {
+        target: Some(IN_CONTAINER.to_owned()),
+        source: Some(folder.display().to_string()),
+        typ: Some(MountType::BIND),
+        read_only: Some(true),
+        ..Mount::default()
+    }
+}
+
+/// No core dump: see [`crate::credentials`], which sets the same limit for processes.
+fn no_core() -> ResourcesUlimits {
+    ResourcesUlimits { name: Some("core".to_owned()), soft: Some(NO_CORE_BYTES), hard: Some(NO_CORE_BYTES) }
+}
+
 impl Container<'_> {
     fn line(&self, text: String) -> LogLine {
         LogLine { at: self.ambient.now(), stream: switchyard_core::ports::Stream::Yard, text }
@@ -328,6 +349,26 @@ impl Container<'_> {
     /// Whom its program runs as: what it is granted, and 0 where it must be privileged, for nobody else has anything of it.
     fn user(&self, assignment: &Assignment<'_>) -> u32 {
         if assignment.job.work.needs.privileged { 0 } else { self.grant.user }
+    }
+
+    /// What its processes may not exceed, beside its memory and processors.
+    fn limits(&self) -> Vec<ResourcesUlimits> {
+        let largest = (!self.grant.writable_root).then(|| largest_file(self.grant.tmp_mib));
+        largest.into_iter().chain(self.handed.folder.as_ref().map(|_| no_core())).collect()
+    }
+
+    /// What it means that a container was not made. An engine that does not find the folder of its credentials is on another
+    /// machine, or this worker is in a container itself: the folder's name cannot be guessed, so one that finds it has that very
+    /// folder. Nothing secret was given to it.
+    fn judge_made(&self, error: EngineError) -> Broken {
+        let EngineError::Refused { words, .. } = &error else { return error.into() };
+        let not_there = ["bind source path does not exist", "no such file or directory"];
+        if self.handed.folder.is_none() || !not_there.iter().any(|text| words.contains(text)) {
+            return error.into();
+        }
+        let message = "the container engine does not find the folder of the run's credentials: it must be on the same \
+                       machine, and see the same folder in memory";
+        Broken::Outcome(failed("credentials_not_shared", message, false))
     }
 
     /// The container as the engine is to make it.
@@ -344,6 +385,7 @@ impl Container<'_> {
         let folder = Path::new(VOLUME).join(FOLDER);
         let own = [("HOME", "/tmp".to_owned()), ("LANG", "C.UTF-8".to_owned()), ("TZ", "UTC".to_owned())];
         let env = own.into_iter().chain(variables(assignment, &folder)).map(|(name, value)| format!("{name}={value}"));
+        let env = env.chain(self.handed.variables.iter().map(|(name, value)| format!("{name}={value}")));
         let labels = [
             (YARD_LABEL, self.yard.to_owned()),
             (JOB_LABEL, run.id.to_string()),
@@ -369,7 +411,8 @@ impl Container<'_> {
                 memory_swap: Some(memory),
                 nano_cpus: Some(i64::from(needs.milli_vcpu.clamp(MILLI_VCPU_MIN, milli_vcpu)) * 1_000_000),
                 pids_limit: Some(i64::from(grant.pids)),
-                ulimits: (!grant.writable_root).then(|| vec![largest_file(grant.tmp_mib)]),
+                ulimits: Some(self.limits()),
+                mounts: self.handed.folder.as_deref().map(|folder| vec![credentials_from(folder)]),
                 privileged: Some(needs.privileged),
                 security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
                 cap_drop: Some(vec!["ALL".to_owned()]),

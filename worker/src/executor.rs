@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::Value;
 use switchyard_core::catalog::{Capability, ImageKind, Program};
 use switchyard_core::job::Nonce;
-use switchyard_core::policies::Shelf;
+use switchyard_core::policies::{Policies, Shelf};
 use switchyard_core::ports::{Ambient, Assignment, Executor, LogSink, Outcome};
 
 use crate::builtin::{self, failed, looked_up};
+use crate::credentials::{Handed, Lent, Reader, Vault};
 use crate::engine::Engine;
 use crate::environment::{image_variables, task_variables};
 use crate::scratch::Scratch;
@@ -44,6 +46,8 @@ pub struct LocalExecutor {
     pub shelf: Arc<Shelf>,
     /// Where the runs' folders come from.
     pub scratch: Scratch,
+    /// Where what runs borrow is kept.
+    pub vault: Vault,
     /// The yard's id: the first part of every process's mark.
     pub yard: String,
     /// This start of the yard, for the labels of containers.
@@ -64,13 +68,47 @@ impl Executor for LocalExecutor {
             Ok(found) => found,
             Err(outcome) => return outcome,
         };
+        if capability.borrows.is_empty() {
+            return self.start(&policies, capability, &payload, assignment, &Handed::default(), log).await;
+        }
+        let reader = match &capability.run {
+            Program::Image { kind, .. } if *kind != ImageKind::Task || self.task.is_none() => Reader::Container,
+            Program::Image { .. } | Program::Command { .. } | Program::Builtin { .. } => Reader::Process,
+        };
+        let wanted = match capability.loans(&payload) {
+            Ok(wanted) => wanted,
+            Err(error) => return failed("invalid_payload", error.to_string(), true),
+        };
+        let ambient = self.ambient.as_ref();
+        let lent = match Lent::take(&self.vault, wanted, reader, assignment, ambient, log).await {
+            Ok(lent) => lent,
+            Err(outcome) => return outcome,
+        };
+        let running = self.start(&policies, capability, &payload, assignment, lent.handed(), log);
+        let outcome = lent.during(running).await;
+        lent.end().await;
+        outcome
+    }
+}
+
+impl LocalExecutor {
+    /// Runs a capability with what its program is handed.
+    async fn start(
+        &self,
+        policies: &Policies,
+        capability: &Capability,
+        payload: &Value,
+        assignment: &Assignment<'_>,
+        handed: &Handed,
+        log: &dyn LogSink,
+    ) -> Outcome {
         let name = &capability.name;
         match &capability.run {
             Program::Builtin { name, settings } => {
-                builtin::run_assigned(name, settings, &payload, &policies, assignment, self.ambient.as_ref()).await
+                builtin::run_assigned(name, settings, payload, policies, assignment, self.ambient.as_ref()).await
             }
             Program::Image { kind: ImageKind::Task, reference, .. } if let Some(task) = &self.task => {
-                let args = match capability.arguments(&payload) {
+                let args = match capability.arguments(payload) {
                     Ok(args) => args,
                     Err(error) => return failed("invalid_payload", error.to_string(), true),
                 };
@@ -80,7 +118,7 @@ impl Executor for LocalExecutor {
                         format!("neither capability `{name}` nor its image {reference} says what runs: give it `args`");
                     return failed("no_command", message, true);
                 };
-                let variables = [task.of_image.as_slice(), &task.handed_on].concat();
+                let variables = [task.of_image.as_slice(), &task.handed_on, &handed.variables].concat();
                 self.command(capability, program, args.to_vec(), &variables, assignment, log).await
             }
             Program::Image { kind, reference, container, .. } => {
@@ -90,7 +128,7 @@ impl Executor for LocalExecutor {
                         format!("no container engine is used here to run {reference}: start the yard with one");
                     return failed("no_engine", message, true);
                 };
-                let args = match capability.arguments(&payload) {
+                let args = match capability.arguments(payload) {
                     Ok(args) => args,
                     Err(error) => return failed("invalid_payload", error.to_string(), true),
                 };
@@ -99,6 +137,7 @@ impl Executor for LocalExecutor {
                     image: reference,
                     kind: *kind,
                     args,
+                    handed,
                     grant: container,
                     grace: capability.grace,
                     permanent_exits: &capability.retry.permanent_exits,
@@ -108,18 +147,17 @@ impl Executor for LocalExecutor {
                 };
                 container::run(&run, assignment, log).await
             }
-            Program::Command { program, .. } => match capability.arguments(&payload) {
+            Program::Command { program, .. } => match capability.arguments(payload) {
                 Ok(args) => {
-                    let variables = self.task.as_ref().map_or(&[][..], |task| &task.handed_on);
-                    self.command(capability, program, args, variables, assignment, log).await
+                    let of_task = self.task.as_ref().map_or(&[][..], |task| &task.handed_on);
+                    let variables = [of_task, &handed.variables].concat();
+                    self.command(capability, program, args, &variables, assignment, log).await
                 }
                 Err(error) => failed("invalid_payload", error.to_string(), true),
             },
         }
     }
-}
 
-impl LocalExecutor {
     async fn command(
         &self,
         capability: &Capability,

@@ -8,6 +8,7 @@ pub mod builtin;
 pub mod capture;
 pub mod command;
 pub mod container;
+pub mod credentials;
 pub mod engine;
 pub mod environment;
 pub mod executor;

@@ -20,6 +20,7 @@ use switchyard_core::ports::{
 use switchyard_core::route::Limits;
 use switchyard_core::wire;
 use switchyard_worker::capture::{LINE_BYTES, OUTPUT_BYTES};
+use switchyard_worker::credentials::Vault;
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::process::{marked, sweep};
 use switchyard_worker::scratch::Scratch;
@@ -137,6 +138,7 @@ async fn run_until(capability: &str, payload: Value, stop: StopSignal) -> Run {
     let executor = LocalExecutor {
         shelf,
         scratch: Scratch::new(scratch.path(), 0),
+        vault: Vault::usual(),
         yard: yard.clone(),
         boot: Nonce(1),
         engine: None,

@@ -25,6 +25,7 @@ use switchyard_core::ports::{
 };
 use switchyard_core::route::Limits;
 use switchyard_worker::capture::OUTPUT_BYTES;
+use switchyard_worker::credentials::Vault;
 use switchyard_worker::engine::Engine;
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::network;
@@ -164,6 +165,7 @@ impl Bench {
         let executor = LocalExecutor {
             shelf,
             scratch: Scratch::new(scratch.path(), 0),
+            vault: Vault::usual(),
             yard: self.yard.clone(),
             boot: Nonce(1),
             engine: Some(self.engine.clone()),

@@ -9,6 +9,7 @@ use switchyard_core::policies::Shelf;
 use switchyard_core::ports::{Message, StopSignal};
 use switchyard_embedded::blobs_folder::FolderBlobs;
 use switchyard_embedded::desk_socket::SocketDesk;
+use switchyard_worker::credentials::Vault;
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::once;
 use switchyard_worker::scratch::Scratch;
@@ -55,6 +56,7 @@ pub(super) fn run(child: &Child, containers: &Containers) -> Result<u8, Failure>
         let executor = LocalExecutor {
             shelf: Arc::new(Shelf::new(policies)),
             scratch: Scratch::new(&child.scratch, 0),
+            vault: Vault::usual(),
             yard: child.yard.clone(),
             boot,
             engine,

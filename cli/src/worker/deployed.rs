@@ -14,6 +14,7 @@ use switchyard_core::job::{Holder, Nonce, StopCause};
 use switchyard_core::policies::Shelf;
 use switchyard_core::ports::{Ambient, StopSignal, Yard};
 use switchyard_worker::builtin;
+use switchyard_worker::credentials::Vault;
 use switchyard_worker::engine::Engine;
 use switchyard_worker::executor::{LocalExecutor, Task};
 use switchyard_worker::policies::built_in;
@@ -81,6 +82,7 @@ impl Deployed {
         LocalExecutor {
             shelf: Arc::clone(&self.yard.shelf),
             scratch: Scratch::new(&self.scratch(), keep),
+            vault: Vault::usual(),
             yard: self.deployment.names.table.clone(),
             boot: self.boot,
             engine,

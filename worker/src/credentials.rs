@@ -1,0 +1,284 @@
+//! Credentials in the hands of a run: borrowed before its program starts, renewed while it runs, gone when it has ended.
+//!
+//! They lie in a folder of the run that is in memory and its own user's, and whose path the program finds in
+//! SWITCHYARD_CREDENTIALS; AWS's SDKs ask for theirs at an endpoint. No variable of the environment holds a secret.
+
+mod ask;
+mod endpoint;
+mod files;
+mod folder;
+mod renew;
+mod seal;
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use switchyard_core::job::{Failure, StopCause};
+use switchyard_core::lend::{Credential, Kind, Loan, Scope};
+use switchyard_core::ports::{Ambient, Assignment, LogLine, LogSink, Message, Outcome, Stream};
+
+use self::endpoint::Endpoint;
+use self::files::Files;
+pub use self::folder::Vault;
+
+/// The variable with the path of the folder that a run's credentials lie in.
+pub const CREDENTIALS: &str = "SWITCHYARD_CREDENTIALS";
+/// Where that folder is in a container.
+pub const IN_CONTAINER: &str = "/switchyard/credentials";
+
+/// The size of a core dump, in bytes, that means none at all. With 0 a kernel still hands the memory to a program that
+/// `core_pattern` names; with 1 it ends the dump before it begins, whatever takes it (Linux, fs/coredump.c), and as a file
+/// one byte is less than the least that it writes.
+pub(crate) const NO_CORE_BYTES: i64 = 1;
+
+/// Who is to read what is lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// A process of this machine, which runs as the same user.
+    Process,
+    /// A program in a container: of another user, and in a network of its own, from which no endpoint here is reached.
+    Container,
+}
+
+/// What a program is handed so that it finds its credentials. Nothing of it is secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handed {
+    /// What it finds in its environment.
+    pub variables: Vec<(String, String)>,
+    /// The folder on this machine; none where nothing is lent.
+    pub folder: Option<PathBuf>,
+}
+
+/// One credential of a run, by the name under which the run finds it.
+struct Slot {
+    name: String,
+    scope: Scope,
+    held: Mutex<Held>,
+}
+
+/// What is lent under one name.
+#[derive(Default)]
+struct Held {
+    /// The newest loan, and when it was made. None before the first, and after one that ended and could not be renewed.
+    newest: Option<(Timestamp, Loan)>,
+    /// Loans in whose place newer ones came: a program may use them still.
+    earlier: Vec<Loan>,
+}
+
+impl Slot {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        // Every change is made whole before anything in it can panic.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a loan that was made at `at` in the place of the last.
+    fn put(&self, at: Timestamp, loan: Loan) {
+        let mut held = self.held();
+        let before = held.newest.replace((at, loan));
+        held.earlier.extend(before.map(|(_, loan)| loan));
+    }
+
+    /// Takes back what may not be used any more.
+    fn take_ended(&self, now: Timestamp) -> Vec<Loan> {
+        let mut held = self.held();
+        let mut ended: Vec<Loan> = held.earlier.extract_if(.., |loan| loan.until <= now).collect();
+        if held.newest.as_ref().is_some_and(|(_, loan)| loan.until <= now) {
+            ended.extend(held.newest.take().map(|(_, loan)| loan));
+        }
+        ended
+    }
+
+    /// Takes back all of it.
+    fn take_all(&self) -> Vec<Loan> {
+        let Held { newest, mut earlier } = std::mem::take(&mut *self.held());
+        earlier.extend(newest.map(|(_, loan)| loan));
+        earlier
+    }
+}
+
+/// What one run was lent. Let go, its folder is removed and its endpoint closed; [`Lent::end`] also gives everything back.
+pub struct Lent<'a> {
+    assignment: &'a Assignment<'a>,
+    ambient: &'a dyn Ambient,
+    log: &'a dyn LogSink,
+    slots: Arc<[Slot]>,
+    files: Files,
+    endpoint: Option<Endpoint>,
+    handed: Handed,
+}
+
+impl<'a> Lent<'a> {
+    /// Borrows all that a run is to have, by name, and lays it out for its program.
+    ///
+    /// # Errors
+    ///
+    /// How the run ends because something is not lent, or because it is to end. Nothing of it is left then.
+    pub async fn take(
+        vault: &Vault,
+        wanted: Vec<(&str, Scope)>,
+        reader: Reader,
+        assignment: &'a Assignment<'a>,
+        ambient: &'a dyn Ambient,
+        log: &'a dyn LogSink,
+    ) -> Result<Self, Outcome> {
+        seal::seal();
+        let run = Message::of(&assignment.job);
+        // Before anything is borrowed: what has no place to go is not asked for.
+        let folder = vault.folder(run, reader, ambient).map_err(|error| {
+            failed("no_credentials_folder", &format!("there is no folder for the run's credentials: {error}"), false)
+        })?;
+        let files = Files::new(folder, reader);
+        let slots: Arc<[Slot]> = wanted
+            .into_iter()
+            .map(|(name, scope)| Slot { name: name.to_owned(), scope, held: Mutex::default() })
+            .collect();
+        let default = default_of_aws(&slots);
+        let endpoint = match (reader, default) {
+            (Reader::Process, Some(_)) => Some(Endpoint::open(ambient).await.map_err(|error| {
+                failed("no_credentials_endpoint", &format!("cannot listen on 127.0.0.1 for AWS's SDKs: {error}"), false)
+            })?),
+            (Reader::Process, None) | (Reader::Container, _) => None,
+        };
+        let handed = files.handed(&slots, default.zip(endpoint.as_ref()));
+        let lent = Self { assignment, ambient, log, slots, files, endpoint, handed };
+        match lent.borrow().await {
+            Ok(()) => Ok(lent),
+            Err(outcome) => {
+                lent.end().await;
+                Err(outcome)
+            }
+        }
+    }
+
+    /// Borrows under every name at once, and writes what comes.
+    async fn borrow(&self) -> Result<(), Outcome> {
+        let each = self.slots.iter().map(async |slot| {
+            let loan = ask::persistently(&self.assignment.loans, self.ambient, &slot.scope).await?;
+            slot.put(self.ambient.now(), loan);
+            Ok(())
+        });
+        let left = self.assignment.deadline.duration_since(self.ambient.now());
+        let lent = tokio::select! {
+            biased;
+            cause = self.assignment.stop.raised() => return Err(stopped(cause)),
+            () = tokio::time::sleep(left.try_into().unwrap_or_default()) => return Err(Outcome::TimedOut),
+            lent = futures_util::future::join_all(each) => lent,
+        };
+        for (slot, lent) in self.slots.iter().zip(lent) {
+            if let Err(unlent) = lent {
+                return Err(ask::outcome(&slot.name, unlent, self.assignment, self.ambient).await);
+            }
+        }
+        let written = self.slots.iter().try_for_each(|slot| self.files.put(slot));
+        let written = written.and_then(|()| self.files.put_profiles(&self.slots));
+        let written =
+            written.and_then(|()| self.endpoint.as_ref().map_or(Ok(()), |it| self.files.put_token(it.token())));
+        written.map_err(|error| {
+            failed("no_credentials_folder", &format!("cannot write the run's credentials: {error}"), false)
+        })
+    }
+
+    /// What the program is handed.
+    pub fn handed(&self) -> &Handed {
+        &self.handed
+    }
+
+    /// Renews what is lent, and answers the endpoint, for as long as the run lasts.
+    pub async fn during<T>(&self, run: impl Future<Output = T>) -> T {
+        let renewing = futures_util::future::join_all(self.slots.iter().map(|slot| self.renew(slot)));
+        let answering = async {
+            match &self.endpoint {
+                Some(endpoint) => endpoint.serve(&self.slots).await,
+                None => std::future::pending::<Infallible>().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = run => ended,
+            never = answering => match never {},
+            _ = renewing => unreachable!("a run is lent something, and that is looked after until it ends"),
+        }
+    }
+
+    /// Says something in the job's log.
+    async fn say(&self, text: String) {
+        self.log.write(vec![LogLine { at: self.ambient.now(), stream: Stream::Yard, text }]).await;
+    }
+}
+
+/// Which of a run's loans AWS's SDKs find without being told a profile: the only one of AWS, or the one named `aws`.
+fn default_of_aws(slots: &[Slot]) -> Option<&str> {
+    let mut of_aws = slots.iter().filter(|slot| slot.scope.kind() == Kind::Aws);
+    match (of_aws.next(), of_aws.next()) {
+        (Some(only), None) => Some(&only.name),
+        _ => slots.iter().find(|slot| slot.name == "aws" && slot.scope.kind() == Kind::Aws).map(|slot| &*slot.name),
+    }
+}
+
+/// Temporary credentials of AWS, where a loan is of those.
+struct OfAws<'a> {
+    access_key_id: &'a str,
+    secret_access_key: &'a str,
+    session_token: &'a str,
+    /// When it ends, to the second, as SDKs read it (RFC 3339).
+    expiration: String,
+}
+
+impl<'a> OfAws<'a> {
+    fn of(loan: &'a Loan) -> Option<Self> {
+        use secrecy::ExposeSecret;
+        match &loan.credential {
+            Credential::Aws { access_key_id, secret_access_key, session_token } => Some(Self {
+                access_key_id,
+                secret_access_key: secret_access_key.expose_secret(),
+                session_token: session_token.expose_secret(),
+                expiration: format!("{:.0}", loan.until),
+            }),
+            Credential::Token(_) | Credential::Value(_) => None,
+        }
+    }
+}
+
+/// What a run is that was ended for this cause.
+fn stopped(cause: StopCause) -> Outcome {
+    match cause {
+        StopCause::Deadline => Outcome::TimedOut,
+        StopCause::Cancel | StopCause::Stale | StopCause::Drain => Outcome::Stopped(cause),
+    }
+}
+
+fn failed(code: &str, message: &str, permanent: bool) -> Outcome {
+    Outcome::Failed { failure: Failure::new(code, message), permanent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots(of: &[(&str, bool)]) -> Vec<Slot> {
+        let scope = |aws: bool| match aws {
+            true => Scope::Aws { role: "arn:aws:iam::123456789012:role/x".to_owned() },
+            false => Scope::Global { secret: "x".to_owned() },
+        };
+        of.iter()
+            .map(|(name, aws)| Slot { name: (*name).to_owned(), scope: scope(*aws), held: Mutex::default() })
+            .collect()
+    }
+
+    #[test]
+    fn the_only_loan_of_aws_or_the_one_named_aws_is_what_sdks_find_by_themselves() {
+        let cases: [(&[(&str, bool)], Option<&str>); 6] = [
+            (&[("target", true), ("search", false)], Some("target")),
+            (&[("target", true), ("aws", true)], Some("aws")),
+            (&[("aws", true), ("target", true)], Some("aws")),
+            (&[("one", true), ("two", true)], None),
+            (&[("aws", false), ("one", true), ("two", true)], None),
+            (&[("search", false)], None),
+        ];
+        for (of, expected) in cases {
+            assert_eq!(default_of_aws(&slots(of)), expected, "{of:?}");
+        }
+    }
+}
