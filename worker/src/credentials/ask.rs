@@ -131,3 +131,127 @@ pub(super) async fn outcome(name: &str, unlent: Unlent, assignment: &Assignment<
         | RefusedCode::VendorAnswer => failed("loan_refused", &told, permanent),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use switchyard_core::job::{ClaimToken, Epoch, JobId};
+    use switchyard_core::lend::LoanRequest;
+    use switchyard_core::ports::{Beat, Claim, Claimed, Desk, LogLine, Order, Report, Reported, StopSignal, Voucher};
+
+    use super::*;
+    use crate::system::System;
+
+    /// A desk at which a run can borrow, and nothing else: it answers as told, and the last for good.
+    struct Answers(Mutex<Vec<fn() -> Option<Result<Answer, PortError>>>>, Mutex<u32>);
+
+    #[async_trait]
+    impl Desk for Answers {
+        async fn claim(&self, _: &Claim) -> Result<Claimed, PortError> {
+            unreachable!("nobody claims")
+        }
+
+        async fn beat(&self, _: &Beat, _: Duration) -> Result<Vec<Order>, PortError> {
+            unreachable!("nobody beats")
+        }
+
+        async fn log(&self, _: &Voucher, _: &[LogLine]) -> Result<(), PortError> {
+            unreachable!("nobody prints")
+        }
+
+        async fn settle(&self, _: &Report) -> Result<Reported, PortError> {
+            unreachable!("nobody ends")
+        }
+
+        async fn borrow(&self, _: &LoanRequest) -> Result<Answer, PortError> {
+            *self.1.lock().unwrap() += 1;
+            let next = {
+                let mut answers = self.0.lock().unwrap();
+                if answers.len() > 1 { answers.remove(0) } else { answers[0] }
+            };
+            match next() {
+                Some(answer) => answer,
+                None => std::future::pending().await,
+            }
+        }
+
+        async fn give_back(&self, _: &Voucher, _: &Loan) -> Result<(), PortError> {
+            unreachable!("nothing is lent")
+        }
+    }
+
+    fn refused(code: RefusedCode) -> Unlent {
+        Unlent::Refused(Refused::new(code, "its own reason"))
+    }
+
+    fn assignment(stop: &StopSignal) -> Assignment<'static> {
+        use serde_json::json;
+        use switchyard_core::intake::{self, Sender, Taking};
+        use switchyard_core::policies::{Policies, Situation};
+        let text = "version: 1\ncapabilities: [ { name: x, summary: Does, run: { command: [echo] } } ]";
+        let catalog = switchyard_core::catalog::Catalog::parse("x", text, &[], &Default::default()).unwrap();
+        let limits = switchyard_core::route::Limits::one_machine(1024);
+        let policies = std::sync::Arc::new(Policies { catalog, limits, ..Policies::default() });
+        let situation = Situation { policies, ..Situation::default() };
+        let (submission, digest) = intake::read(json!({ "capability": "x" }).to_string().as_bytes()).unwrap();
+        let sender = Sender { caller: "tests", key: None };
+        let prepared =
+            intake::prepare(&submission, digest, sender, &situation, Taking::default(), System.now(), [1; 32]).unwrap();
+        let (job, payload, deadline) = (prepared.job, prepared.payload, System.now());
+        Assignment { job, payload, deadline, stop: stop.clone(), loans: LoanDoor::NONE }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_reason_ends_a_run_in_its_own_way() {
+        let stop = StopSignal::default();
+        let run = assignment(&stop);
+        let mut told = Vec::new();
+        for unlent in RefusedCode::ALL.into_iter().map(refused).chain([
+            Unlent::Desk(PortError::retryable("borrow at", "the desk", "it is busy")),
+            Unlent::Desk(PortError::permanent("borrow at", "the desk", "it is closed")),
+            Unlent::Silence,
+        ]) {
+            let what = unlent.told();
+            told.push(match outcome("search", unlent, &run, &System).await {
+                Outcome::Failed { failure, permanent } => format!("{what}\n    {failure} [for good: {permanent}]"),
+                other => format!("{what}\n    {other:?}"),
+            });
+        }
+        insta::assert_snapshot!(told.join("\n"));
+        // Whoever was told to end hears why with the next beat.
+        let stopping = async {
+            tokio::time::sleep(BEAT).await;
+            stop.raise(StopCause::Cancel);
+        };
+        let (outcome, ()) = tokio::join!(outcome("search", refused(RefusedCode::Stopping), &run, &System), stopping);
+        assert_eq!(outcome, Outcome::Stopped(StopCause::Cancel));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_pass_is_asked_for_again_and_nothing_else_is() {
+        let voucher = Voucher { id: JobId::from_bytes([1; 16]), epoch: Epoch(1), token: ClaimToken::new([1; 32]) };
+        let scope = Scope::Global { secret: "search".to_owned() };
+        let busy = || Some(Err(PortError::retryable("borrow at", "the desk", "it is busy")));
+        let closed = || Some(Err(PortError::permanent("borrow at", "the desk", "it is closed")));
+        let down = || Some(Ok(Answer::Refused(Refused::new(RefusedCode::VendorDown, "down"))));
+        let no = || Some(Ok(Answer::Refused(Refused::new(RefusedCode::ScopeNotAllowed, "no"))));
+        type Answering = fn() -> Option<Result<Answer, PortError>>;
+        let cases: [(Vec<Answering>, u32, bool); 6] = [
+            (vec![busy], TRIES, true),
+            (vec![down], TRIES, true),
+            (vec![|| None], TRIES, true),
+            (vec![closed], 1, false),
+            (vec![no], 1, false),
+            (vec![busy, down, || None, no], 4, false),
+        ];
+        for (answers, asked, retryable) in cases {
+            let desk = Answers(Mutex::new(answers), Mutex::default());
+            let unlent = persistently(&LoanDoor::at(&desk, &voucher), &System, &scope).await.unwrap_err();
+            assert_eq!((*desk.1.lock().unwrap(), unlent.is_retryable()), (asked, retryable), "{unlent:?}");
+        }
+        let nobody = once(&LoanDoor::NONE, &scope).await.unwrap_err();
+        assert!(matches!(nobody, Unlent::Refused(Refused { code: RefusedCode::NoLender, .. })));
+    }
+}

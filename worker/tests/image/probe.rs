@@ -124,6 +124,31 @@ fn main() {
                 println!("{address} {}", if reached { "reached" } else { "out of reach" });
             }
         }
+        // What is lent: each file, whether it can be read, and where in it a secret is, which begins as told.
+        "credentials" => {
+            let folder = std::env::var("SWITCHYARD_CREDENTIALS").expect("where the credentials are");
+            println!("{folder}");
+            let mut names: Vec<_> = fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+            names.sort();
+            for name in names {
+                let name = name.into_string().expect("a text");
+                let text = fs::read_to_string(format!("{folder}/{name}")).expect("it can be read");
+                println!("{name}: {} lines, {} secrets", text.lines().count(), text.matches(what).count());
+                told(&format!("write {name}"), fs::write(format!("{folder}/{name}"), "x"));
+            }
+            told("a file more", fs::write(format!("{folder}/more"), "x"));
+            for name in ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI"] {
+                println!("{name}={}", std::env::var(name).unwrap_or_default());
+            }
+            let limits = fs::read_to_string("/proc/self/limits").expect("/proc is there");
+            println!("{}", limits.lines().find(|line| line.starts_with("Max core")).unwrap_or_default());
+        }
+        "await-change" => {
+            let first = fs::read(what).expect("it can be read");
+            while fs::read(what).expect("it can be read") == first {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
         "sleep" => std::thread::sleep(Duration::from_millis(number() as u64)),
         other => panic!("`{other}` is nothing this program does"),
     }
