@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use serde::de::Error;
 use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
 use zeroize::Zeroizing;
 
 use super::loan::{LoanAnswer, LoanAnswerWire, LoanCall, LoanCallWire};
 use super::{
-    FailureWire, LineWire, WireError, bad, decode, decode_body, encode, encode_body, from_hex, from_ms, hex, ms,
+    FailureWire, LineWire, WireCause, WireError, bad, decode, decode_body, encode, encode_body, from_hex, from_ms, hex,
+    ms,
 };
 use crate::job::{ClaimToken, Epoch, Holder, JobId, StopCause, TokenHash};
 use crate::ports::{
@@ -118,6 +121,16 @@ pub enum DeskAnswer {
     },
 }
 
+/// A reader's error without what was read, which may be a credential: what is wrong, and where.
+fn unquoted(error: &serde_json::Error) -> WireCause {
+    let what = match error.classify() {
+        Category::Data => "a value is not what its field holds",
+        Category::Syntax => "it is no JSON",
+        Category::Eof | Category::Io => "it ends in the middle",
+    };
+    WireCause::Json(serde_json::Error::custom(format!("{what}, at column {}", error.column())))
+}
+
 /// A call as it is sent. A claim's token is in it, and may be a credential: it is wiped when it is dropped.
 pub fn encode_call(call: &DeskCall) -> Zeroizing<String> {
     let wire = match call {
@@ -172,7 +185,7 @@ pub fn encode_call(call: &DeskCall) -> Zeroizing<String> {
 /// [`WireError`]: it is none.
 pub fn decode_call(text: &str) -> Result<DeskCall, WireError> {
     let what = "a call at the desk";
-    let wire: CallWire = serde_json::from_str(text).map_err(|error| bad(what, error))?;
+    let wire: CallWire = serde_json::from_str(text).map_err(|error| bad(what, unquoted(&error)))?;
     let voucher = |id, epoch, token: &str| {
         let token = ClaimToken::new(from_hex(token, "token").map_err(|cause| bad(what, cause))?);
         Ok::<_, WireError>(Voucher { id, epoch, token })
@@ -239,7 +252,8 @@ pub fn encode_answer(answer: &DeskAnswer) -> Zeroizing<String> {
 ///
 /// [`WireError`]: it is none.
 pub fn decode_answer(text: &str) -> Result<DeskAnswer, WireError> {
-    let wire: AnswerWire = serde_json::from_str(text).map_err(|error| bad("an answer of the desk", error))?;
+    let wire: AnswerWire =
+        serde_json::from_str(text).map_err(|error| bad("an answer of the desk", unquoted(&error)))?;
     Ok(match wire {
         AnswerWire::Won { record, payload } => {
             DeskAnswer::Claimed(Claimed::Won(Box::new(decode(&record)?), decode_body(&payload)?))
@@ -255,4 +269,84 @@ pub fn decode_answer(text: &str) -> Result<DeskAnswer, WireError> {
         }
         AnswerWire::Failed { message, retryable } => DeskAnswer::Failed { message, retryable },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::lend::{Answer, Credential, Loan, LoanId, Scope};
+
+    const CANARY: &str = "canary-5e1f";
+
+    /// Every text with one value of it replaced by another.
+    fn spoilt(value: &Value) -> Vec<Value> {
+        let odd = || [Value::from(CANARY), Value::from(7), Value::Null, Value::from(vec![CANARY])];
+        let mut all: Vec<Value> = odd().into();
+        match value {
+            Value::Object(fields) => {
+                for (name, inner) in fields {
+                    let with = |inner: Value| {
+                        let mut fields = fields.clone();
+                        fields.insert(name.clone(), inner);
+                        Value::Object(fields)
+                    };
+                    all.extend(spoilt(inner).into_iter().map(with));
+                    all.push(Value::Object([(CANARY.to_owned(), inner.clone())].into_iter().collect()));
+                }
+            }
+            Value::Array(list) => {
+                for (at, inner) in list.iter().enumerate() {
+                    let with = |inner: Value| {
+                        let mut list = list.clone();
+                        list[at] = inner;
+                        Value::Array(list)
+                    };
+                    all.extend(spoilt(inner).into_iter().map(with));
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+        all
+    }
+
+    #[test]
+    fn no_error_of_a_reader_repeats_a_credential() {
+        let secret = || SecretString::from(CANARY);
+        let loan = Loan {
+            id: LoanId::from_bytes([1; 16]),
+            scope: Scope::Global { secret: "search".to_owned() },
+            credential: Credential::Aws {
+                access_key_id: "ASIA".to_owned(),
+                secret_access_key: secret(),
+                session_token: secret(),
+            },
+            until: crate::testing::at(9),
+        };
+        let voucher = Voucher { id: JobId::from_bytes([2; 16]), epoch: Epoch(1), token: ClaimToken::new([3; 32]) };
+        let call = DeskCall::Loan(LoanCall::TakeBack(voucher, Box::new(loan.clone())));
+        let answer = DeskAnswer::Loan(LoanAnswer::Answer(Answer::Lent(Box::new(loan))));
+        assert_eq!(decode_call(&encode_call(&call)).unwrap(), call);
+        assert_eq!(decode_answer(&encode_answer(&answer)).unwrap(), answer);
+        let shown = format!("{call:?} {answer:?}");
+        assert!(!shown.contains(CANARY) && !shown.contains("03030303"), "{shown}");
+        let texts = |text: &str| {
+            let whole: Value = serde_json::from_str(text).unwrap();
+            let mut all: Vec<String> = spoilt(&whole).iter().map(Value::to_string).collect();
+            all.extend((0..text.len()).map(|length| text[..length].to_owned()));
+            all.push(format!("{text} {CANARY}"));
+            all
+        };
+        let mut told = std::collections::BTreeSet::new();
+        let call_errors = texts(&encode_call(&call)).into_iter().filter_map(|text| decode_call(&text).err());
+        let answer_errors = texts(&encode_answer(&answer)).into_iter().filter_map(|text| decode_answer(&text).err());
+        for error in call_errors.chain(answer_errors) {
+            let error = crate::ports::describe(&error);
+            assert!(!error.contains(CANARY), "{error}");
+            told.insert(error.split(", at column").next().unwrap().to_owned());
+        }
+        assert!(told.len() > 4, "the search has lost its way: {told:?}");
+    }
 }
