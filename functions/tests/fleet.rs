@@ -214,6 +214,7 @@ fn the_worker_is_started_from_the_image_of_tasks_by_its_digest() {
         "--volume /var/run/docker.sock:/var/run/docker.sock",
         "--volume /var/lib/switchyard:/var/lib/switchyard",
         "--env TMPDIR=/var/lib/switchyard",
+        "--volume /run/switchyard:/run/switchyard --env XDG_RUNTIME_DIR=/run/switchyard",
         "--env-file /etc/switchyard/worker.env",
     ] {
         assert!(start.contains(said), "{said}");

@@ -28,6 +28,7 @@ use switchyard_worker::credentials::Vault;
 use switchyard_worker::engine::Engine;
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::once;
+use switchyard_worker::process::marked;
 use switchyard_worker::scratch::Scratch;
 use switchyard_worker::system::System;
 use tempfile::TempDir;
@@ -319,6 +320,8 @@ impl Bench {
         let mut notes = self.yard.ledger.loans(&query).await.unwrap();
         notes.reverse();
         assert_eq!(self.folders(), Vec::<PathBuf>::new(), "a folder of credentials is left");
+        // Also by a process that is sealed: what it started can still be found.
+        assert_eq!(marked(&format!("{}:", self.executor.yard)).unwrap(), Vec::<u32>::new(), "a process is left");
         if let Some(uri) = self.seen("uri").filter(|uri| !uri.is_empty()) {
             let address = uri.strip_prefix("http://").unwrap().split('/').next().unwrap();
             assert!(std::net::TcpStream::connect(address).is_err(), "somebody listens still");
