@@ -257,7 +257,10 @@ fn failed(code: &str, message: &str, permanent: bool) -> Outcome {
 mod tests {
     use super::*;
 
-    fn slots(of: &[(&str, bool)]) -> Vec<Slot> {
+    /// The names of a run's loans, and whether each is one of AWS.
+    type Loans = &'static [(&'static str, bool)];
+
+    fn slots(of: Loans) -> Vec<Slot> {
         let scope = |aws: bool| match aws {
             true => Scope::Aws { role: "arn:aws:iam::123456789012:role/x".to_owned() },
             false => Scope::Global { secret: "x".to_owned() },
@@ -269,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_only_loan_of_aws_or_the_one_named_aws_is_what_sdks_find_by_themselves() {
-        let cases: [(&[(&str, bool)], Option<&str>); 6] = [
+        let cases: [(Loans, Option<&str>); 6] = [
             (&[("target", true), ("search", false)], Some("target")),
             (&[("target", true), ("aws", true)], Some("aws")),
             (&[("aws", true), ("target", true)], Some("aws")),

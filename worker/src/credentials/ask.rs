@@ -144,8 +144,11 @@ mod tests {
     use super::*;
     use crate::system::System;
 
-    /// A desk at which a run can borrow, and nothing else: it answers as told, and the last for good.
-    struct Answers(Mutex<Vec<fn() -> Option<Result<Answer, PortError>>>>, Mutex<u32>);
+    /// What is answered; `None`: nothing, ever.
+    type Answering = fn() -> Option<Result<Answer, PortError>>;
+
+    /// A desk at which a run can borrow, and nothing else: it answers as told, and the last for good. It counts.
+    struct Answers(Mutex<Vec<Answering>>, Mutex<u32>);
 
     #[async_trait]
     impl Desk for Answers {
@@ -237,7 +240,6 @@ mod tests {
         let closed = || Some(Err(PortError::permanent("borrow at", "the desk", "it is closed")));
         let down = || Some(Ok(Answer::Refused(Refused::new(RefusedCode::VendorDown, "down"))));
         let no = || Some(Ok(Answer::Refused(Refused::new(RefusedCode::ScopeNotAllowed, "no"))));
-        type Answering = fn() -> Option<Result<Answer, PortError>>;
         let cases: [(Vec<Answering>, u32, bool); 6] = [
             (vec![busy], TRIES, true),
             (vec![down], TRIES, true),
