@@ -92,8 +92,7 @@ impl Bench {
         let (now, random) = (System.now(), System.random());
         let prepared =
             intake::prepare(&submission, digest, sender, &situation, Taking::default(), now, random).unwrap();
-        let job = intake::accept(yard, vec![prepared]).await.unwrap().remove(0).unwrap().job;
-        job
+        intake::accept(yard, vec![prepared]).await.unwrap().remove(0).unwrap().job
     }
 
     async fn settled(&self, job: &Job) -> Job {

@@ -15,10 +15,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use secrecy::ExposeSecret;
 use switchyard_core::job::{Failure, StopCause};
 use switchyard_core::lend::{Credential, Kind, Loan, Scope};
 use switchyard_core::ports::{Ambient, Assignment, LogLine, LogSink, Message, Outcome, Stream};
+use tokio::sync::watch;
 
+use self::ask::Unlent;
 use self::endpoint::Endpoint;
 use self::files::Files;
 pub use self::folder::Vault;
@@ -107,6 +110,8 @@ pub struct Lent<'a> {
     files: Files,
     endpoint: Option<Endpoint>,
     handed: Handed,
+    /// Questions under way.
+    asking: watch::Sender<u32>,
 }
 
 impl<'a> Lent<'a> {
@@ -142,7 +147,7 @@ impl<'a> Lent<'a> {
             (Reader::Process, None) | (Reader::Container, _) => None,
         };
         let handed = files.handed(&slots, default.zip(endpoint.as_ref()));
-        let lent = Self { assignment, ambient, log, slots, files, endpoint, handed };
+        let lent = Self { assignment, ambient, log, slots, files, endpoint, handed, asking: watch::Sender::new(0) };
         match lent.borrow().await {
             Ok(()) => Ok(lent),
             Err(outcome) => {
@@ -154,17 +159,21 @@ impl<'a> Lent<'a> {
 
     /// Borrows under every name at once, and writes what comes.
     async fn borrow(&self) -> Result<(), Outcome> {
-        let each = self.slots.iter().map(async |slot| {
-            let loan = ask::persistently(&self.assignment.loans, self.ambient, &slot.scope).await?;
-            slot.put(self.ambient.now(), loan);
-            Ok(())
-        });
+        let each = self.slots.iter().map(|slot| ask::persistently(self.ambient, || self.ask(slot)));
+        let mut each = futures_util::future::join_all(each);
         let left = self.assignment.deadline.duration_since(self.ambient.now());
-        let lent = tokio::select! {
+        let asked = tokio::select! {
             biased;
-            cause = self.assignment.stop.raised() => return Err(stopped(cause)),
-            () = tokio::time::sleep(left.try_into().unwrap_or_default()) => return Err(Outcome::TimedOut),
-            lent = futures_util::future::join_all(each) => lent,
+            cause = self.assignment.stop.raised() => Err(stopped(cause)),
+            () = tokio::time::sleep(left.try_into().unwrap_or_default()) => Err(Outcome::TimedOut),
+            lent = &mut each => Ok(lent),
+        };
+        let lent = match asked {
+            Ok(lent) => lent,
+            Err(outcome) => {
+                self.hear_out(each).await;
+                return Err(outcome);
+            }
         };
         for (slot, lent) in self.slots.iter().zip(lent) {
             if let Err(unlent) = lent {
@@ -187,24 +196,71 @@ impl<'a> Lent<'a> {
 
     /// Renews what is lent, and answers the endpoint, for as long as the run lasts.
     pub async fn during<T>(&self, run: impl Future<Output = T>) -> T {
-        let renewing = futures_util::future::join_all(self.slots.iter().map(|slot| self.renew(slot)));
+        let mut renewing = futures_util::future::join_all(self.slots.iter().map(|slot| self.renew(slot)));
         let answering = async {
             match &self.endpoint {
                 Some(endpoint) => endpoint.serve(&self.slots).await,
                 None => std::future::pending::<Infallible>().await,
             }
         };
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
             ended = run => ended,
             never = answering => match never {},
-            _ = renewing => unreachable!("a run is lent something, and that is looked after until it ends"),
+            _ = &mut renewing => unreachable!("a run is lent something, and that is looked after until it ends"),
+        };
+        self.wipe();
+        self.hear_out(renewing).await;
+        ended
+    }
+
+    /// Removes the run's folder, if it is there: its program has ended.
+    fn wipe(&self) {
+        if let Err(error) = self.files.remove_all() {
+            let job = &self.assignment.job;
+            tracing::warn!(job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), %error, "the folder of a run's credentials is left behind");
+        }
+    }
+
+    /// Asks for one credential, and keeps what is lent.
+    async fn ask(&self, slot: &Slot) -> Result<(), Unlent> {
+        let _under_way = UnderWay::begin(&self.asking);
+        let loan = ask::once(&self.assignment.loans, &slot.scope).await?;
+        slot.put(self.ambient.now(), loan);
+        Ok(())
+    }
+
+    /// Goes on with what asks until no answer is under way any more, but not for long.
+    async fn hear_out<T>(&self, asking: impl Future<Output = T>) {
+        let mut under_way = self.asking.subscribe();
+        tokio::select! {
+            biased;
+            _ = under_way.wait_for(|asking| *asking == 0) => {}
+            _ = asking => {}
+            () = self.assignment.stop.hurried() => {}
+            () = tokio::time::sleep(ask::HEARD_OUT) => {}
         }
     }
 
     /// Says something in the job's log.
     async fn say(&self, text: String) {
         self.log.write(vec![LogLine { at: self.ambient.now(), stream: Stream::Yard, text }]).await;
+    }
+}
+
+/// A question that is under way, for as long as this lives.
+struct UnderWay<'a>(&'a watch::Sender<u32>);
+
+impl<'a> UnderWay<'a> {
+    fn begin(asking: &'a watch::Sender<u32>) -> Self {
+        asking.send_modify(|asking| *asking += 1);
+        Self(asking)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|asking| *asking -= 1);
     }
 }
 
@@ -228,7 +284,6 @@ struct OfAws<'a> {
 
 impl<'a> OfAws<'a> {
     fn of(loan: &'a Loan) -> Option<Self> {
-        use secrecy::ExposeSecret;
         match &loan.credential {
             Credential::Aws { access_key_id, secret_access_key, session_token } => Some(Self {
                 access_key_id,

@@ -16,6 +16,9 @@ const ANSWER: Duration = Duration::from_secs(20);
 pub(super) const GIVEN_BACK: Duration = Duration::from_secs(10);
 /// The same where there is no time left: its machine goes, and what its program made has to be reported before.
 const GIVEN_BACK_HURRIED: Duration = Duration::from_secs(1);
+/// How long a run that is over waits for answers that are under way: what is lent at that moment can only be given back by
+/// whoever hears of it.
+pub(super) const HEARD_OUT: Duration = Duration::from_secs(5);
 /// How often a program's start waits for a vendor that is down: with [`FIRST_PAUSE`] for 8 to 16 s in all, and the answers'
 /// own time. A vendor that is down for longer costs an attempt, and the next comes later.
 const TRIES: u32 = 6;
@@ -64,10 +67,13 @@ pub(super) async fn once(door: &LoanDoor<'_>, scope: &Scope) -> Result<Loan, Unl
 }
 
 /// Asks until it is lent, refused for good, or [`TRIES`] are over.
-pub(super) async fn persistently(door: &LoanDoor<'_>, ambient: &dyn Ambient, scope: &Scope) -> Result<Loan, Unlent> {
+pub(super) async fn persistently<T, Asking: Future<Output = Result<T, Unlent>>>(
+    ambient: &dyn Ambient,
+    mut ask: impl FnMut() -> Asking,
+) -> Result<T, Unlent> {
     let mut tried = 1;
     loop {
-        match once(door, scope).await {
+        match ask().await {
             Err(unlent) if unlent.is_retryable() && tried < TRIES => {
                 ambient.pause(backoff(FIRST_PAUSE, tried, ambient.chance())).await;
                 tried += 1;
@@ -250,7 +256,8 @@ mod tests {
         ];
         for (answers, asked, retryable) in cases {
             let desk = Answers(Mutex::new(answers), Mutex::default());
-            let unlent = persistently(&LoanDoor::at(&desk, &voucher), &System, &scope).await.unwrap_err();
+            let door = LoanDoor::at(&desk, &voucher);
+            let unlent = persistently(&System, || once(&door, &scope)).await.unwrap_err();
             assert_eq!((*desk.1.lock().unwrap(), unlent.is_retryable()), (asked, retryable), "{unlent:?}");
         }
         let nobody = once(&LoanDoor::NONE, &scope).await.unwrap_err();

@@ -84,9 +84,8 @@ impl Lent<'_> {
     }
 
     async fn renew_once(&self, slot: &Slot) -> Result<(), Why> {
-        let lent = ask::once(&self.assignment.loans, &slot.scope).await;
-        let loan = lent.map_err(|unlent| Why { told: unlent.told(), retryable: unlent.is_retryable() })?;
-        slot.put(self.ambient.now(), loan);
+        let lent = self.ask(slot).await;
+        lent.map_err(|unlent| Why { told: unlent.told(), retryable: unlent.is_retryable() })?;
         let written = self.files.put(slot).and_then(|()| self.files.put_profiles(&self.slots));
         // The endpoint has it; its file is tried again with the next.
         written.map_err(|error| Why { told: format!("its file cannot be written: {error}"), retryable: true })?;
@@ -114,10 +113,7 @@ impl Lent<'_> {
     pub async fn end(mut self) {
         // Nobody can ask or read any more before the first is given back.
         self.endpoint = None;
-        if let Err(error) = self.files.remove_all() {
-            let job = &self.assignment.job;
-            warn!(job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), %error, "the folder of a run's credentials is left behind");
-        }
+        self.wipe();
         self.give_back(self.slots.iter().flat_map(Slot::take_all).collect()).await;
     }
 

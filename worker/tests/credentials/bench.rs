@@ -68,8 +68,10 @@ pub(crate) enum Does {
     Issues(Duration),
     /// It refuses.
     Refuses(Refused),
-    /// It does not answer, and tells that it was asked.
+    /// It does not answer.
     Hangs,
+    /// It issues one of an hour, as soon as the test lets it.
+    Waits,
 }
 
 /// A vendor of everything.
@@ -79,6 +81,8 @@ pub(crate) struct Vendor {
     asked: watch::Sender<u32>,
     revoked: Mutex<Vec<Loan>>,
     pub(crate) cannot_revoke: bool,
+    /// What a vendor that waits, waits for.
+    pub(crate) open: watch::Sender<bool>,
 }
 
 impl Vendor {
@@ -114,6 +118,10 @@ impl Vendors for Vendor {
             Does::Issues(lasts) => lasts,
             Does::Refuses(refused) => return Err(refused),
             Does::Hangs => std::future::pending().await,
+            Does::Waits => {
+                self.open.subscribe().wait_for(|open| *open).await.unwrap();
+                Duration::from_secs(3600)
+            }
         };
         let credential = match order.scope.kind() {
             Kind::Aws => Credential::Aws {
@@ -263,6 +271,7 @@ impl Bench {
             asked: watch::Sender::new(0),
             revoked: Mutex::default(),
             cannot_revoke: setup.cannot_revoke,
+            open: watch::Sender::new(false),
         });
         let yard = Yard { ambient: Arc::new(System), ..Memory::new(System.now(), 1).yard(catalog, limits) };
         let broker = Broker { yard: yard.clone(), vendors: Arc::clone(&vendor) as Arc<dyn Vendors> };

@@ -69,7 +69,7 @@ async fn drained_with_its_worker_and_without_a_moment_left() {
 
 #[tokio::test]
 async fn stopped_while_it_still_borrows() {
-    // The first is lent, the second hangs: what came goes back.
+    // The first is lent, the others never: what came goes back.
     let does = vec![Does::Issues(Duration::from_secs(3600)), Does::Hangs];
     let bench = Bench::new(Setup { does, ..Setup::default() });
     let stopping = async {
@@ -79,6 +79,33 @@ async fn stopped_while_it_still_borrows() {
     let (ended, ()) = tokio::join!(bench.script("all", "touch OUT/ran"), stopping);
     assert_eq!((ended.job.interruptions, bench.seen("ran")), (1, None), "{}", ended.told());
     assert_eq!(ended.notes.len(), 2, "lent and returned: {:?}", ended.notes);
+}
+
+#[tokio::test]
+async fn what_is_lent_at_the_very_end_goes_back_too() {
+    // While it still borrows.
+    let bench = Bench::new(Setup { does: vec![Does::Waits], ..Setup::default() });
+    let stopping = async {
+        bench.vendor.asked_at_least(3).await;
+        bench.leave.raise(StopCause::Drain);
+        bench.vendor.open.send_replace(true);
+    };
+    let (ended, ()) = tokio::join!(bench.script("all", "touch OUT/ran"), stopping);
+    assert_eq!((ended.job.interruptions, bench.seen("ran")), (1, None), "{}", ended.told());
+    assert_eq!(ended.notes.len(), 6, "each is lent and returned: {:?}", ended.notes);
+    // While it is renewed: the program has done its work before the answer comes.
+    let does = vec![Does::Issues(Duration::from_secs(3)), Does::Waits];
+    let bench = Bench::new(Setup { does, ..Setup::default() });
+    let answering = async {
+        bench.vendor.asked_at_least(2).await;
+        bench.put("go");
+        bench.comes("done").await;
+        bench.vendor.open.send_replace(true);
+    };
+    let script = "cd OUT; until [ -e go ]; do sleep 0.02; done; touch done";
+    let (ended, ()) = tokio::join!(bench.script("one", script), answering);
+    assert_eq!(ended.job.phase(), Phase::Succeeded, "{}", ended.told());
+    assert_eq!(ended.notes.len(), 4, "the second is lent and returned, too: {:?}", ended.notes);
 }
 
 #[tokio::test]
