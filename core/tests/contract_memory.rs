@@ -14,9 +14,9 @@ use switchyard_core::dispatch;
 use switchyard_core::execute::{self, Holding, Ran, Runs};
 use switchyard_core::intake::{self, Prepared, Sender, Taking};
 use switchyard_core::job::{Epoch, Failure, Holder, Job, Phase};
+use switchyard_core::lend::{Answer, Loan, LoanRequest};
 use switchyard_core::memory::Memory;
 use switchyard_core::policies::Situation;
-use switchyard_core::lend::{Answer, Loan, LoanRequest};
 use switchyard_core::ports::{
     Assignment, Beat, Body, Claim, Claimed, Desk, Executor, LaunchFailed, LaunchFailure, LogLine, LogSink, Message,
     Order, Outcome, PortError, Report, Reported, Usage, Voucher, Yard,
