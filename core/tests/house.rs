@@ -34,7 +34,7 @@ fn the_map_names_what_is_there_and_all_that_is_there() {
     for path in &mapped {
         assert!(root().join(path).exists(), "ARCHITECTURE.md maps {path}, which is not there");
     }
-    for member in ["core", "worker", "embedded", "aws", "faults", "api", "cli", "functions"] {
+    for member in ["core", "vendors", "worker", "embedded", "aws", "faults", "api", "cli", "functions"] {
         for entry in std::fs::read_dir(root().join(member).join("src")).unwrap() {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
