@@ -33,13 +33,19 @@ pub enum Service {
     Lambda,
     /// Simple Storage Service.
     S3,
+    /// Secrets Manager.
+    SecretsManager,
     /// Simple Queue Service.
     Sqs,
+    /// Systems Manager, of which parameters are asked for.
+    Ssm,
+    /// Security Token Service.
+    Sts,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::AutoScaling,
         Self::Logs,
         Self::DynamoDb,
@@ -47,7 +53,10 @@ impl Service {
         Self::EventBridge,
         Self::Lambda,
         Self::S3,
+        Self::SecretsManager,
         Self::Sqs,
+        Self::Ssm,
+        Self::Sts,
     ];
 
     /// Its name in variables such as `AWS_ENDPOINT_URL_SQS` (AWS SDKs and Tools Reference Guide, "Service-specific
@@ -61,7 +70,10 @@ impl Service {
             Self::EventBridge => "EVENTBRIDGE",
             Self::Lambda => "LAMBDA",
             Self::S3 => "S3",
+            Self::SecretsManager => "SECRETS_MANAGER",
             Self::Sqs => "SQS",
+            Self::Ssm => "SSM",
+            Self::Sts => "STS",
         }
     }
 }
@@ -210,11 +222,32 @@ impl Clients {
         aws_sdk_s3::Client::from_conf(config.build())
     }
 
+    /// A client of Secrets Manager.
+    pub fn secretsmanager(&self) -> aws_sdk_secretsmanager::Client {
+        let mut config = aws_sdk_secretsmanager::config::Builder::from(&self.shared);
+        config.set_endpoint_url(self.endpoint(Service::SecretsManager));
+        aws_sdk_secretsmanager::Client::from_conf(config.build())
+    }
+
     /// A client of SQS. Its tries take as long as those of any other; a long poll's are given [`LONG_POLL`] more by whoever
     /// asks for one.
     pub fn sqs(&self) -> aws_sdk_sqs::Client {
         let mut config = aws_sdk_sqs::config::Builder::from(&self.shared);
         config.set_endpoint_url(self.endpoint(Service::Sqs));
         aws_sdk_sqs::Client::from_conf(config.build())
+    }
+
+    /// A client of Systems Manager.
+    pub fn ssm(&self) -> aws_sdk_ssm::Client {
+        let mut config = aws_sdk_ssm::config::Builder::from(&self.shared);
+        config.set_endpoint_url(self.endpoint(Service::Ssm));
+        aws_sdk_ssm::Client::from_conf(config.build())
+    }
+
+    /// A client of STS, at the region's own endpoint: not all it does is done at the global one.
+    pub fn sts(&self) -> aws_sdk_sts::Client {
+        let mut config = aws_sdk_sts::config::Builder::from(&self.shared);
+        config.set_endpoint_url(self.endpoint(Service::Sts));
+        aws_sdk_sts::Client::from_conf(config.build())
     }
 }

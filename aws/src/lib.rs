@@ -21,6 +21,9 @@ pub mod blobs_s3;
 pub mod logs_cloudwatch;
 pub mod herald_eventbridge;
 pub mod metrics_emf;
+pub mod vault_secrets;
+pub mod roles_sts;
+pub mod identity_sts;
 pub mod home;
 
 #[cfg(test)]
