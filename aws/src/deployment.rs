@@ -21,6 +21,7 @@ use crate::kicks_lambda::LambdaKicks;
 use crate::launcher_ecs::{self, Definitions, Doors, EcsLauncher, Network, PolicyStore};
 use crate::launcher_function::FunctionLauncher;
 use crate::launcher_none::NoLauncher;
+use crate::lender_lambda::LambdaLender;
 use crate::policies_s3::Parse;
 use crate::rate::LaunchRates;
 
@@ -44,6 +45,10 @@ pub struct Deployment {
     pub job_runner_memory_mib: Option<u32>,
     /// The function that is kicked where a bell rings and nobody works; `None`: this process kicks nobody.
     pub fleet_scaler: Option<String>,
+    /// The function that lends credentials.
+    pub broker: Option<String>,
+    /// What the names of secrets begin with, for the broker itself.
+    pub vault: Option<String>,
     /// The pool that a worker serves.
     pub pool: PoolName,
     /// What the names of the pools' groups begin with; `None`: this process knows of none.
@@ -142,6 +147,8 @@ impl Deployment {
             job_runner: read.maybe(name::JOB_RUNNER),
             job_runner_memory_mib: memory.transpose()?,
             fleet_scaler: read.maybe(name::FLEET_SCALER),
+            broker: read.maybe(name::BROKER),
+            vault: read.maybe(name::VAULT),
             pool,
             groups: read.maybe(name::GROUPS),
             group: read.maybe(name::GROUP),
@@ -174,6 +181,9 @@ impl Deployment {
         let mut yard = home.yard(launching(self, clients, &home), shelf);
         if let Some(function) = &self.fleet_scaler {
             yard.fleet = Arc::new(LambdaKicks::new(clients, function, home.ledger.clone()));
+        }
+        if let Some(function) = &self.broker {
+            yard.lender = Arc::new(LambdaLender::new(clients, function));
         }
         (home, yard)
     }

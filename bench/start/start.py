@@ -42,7 +42,7 @@ sys.path.insert(0, BENCH)
 import run as bench  # noqa: E402  (its tables and what it says of the machine)
 
 PYTHON = os.path.join(TARGET, "venv", "bin", "python")
-FUNCTIONS = ["http_api", "finding_listener", "task_listener", "job_runner", "job_reaper", "fleet_scaler"]
+FUNCTIONS = ["http_api", "finding_listener", "task_listener", "job_runner", "job_reaper", "fleet_scaler", "credential_broker"]
 PEERS = ["bare", "default_sdk", "boto3"]
 
 CPU_TO_NEXT = 1.5  # times that of the bare runtime
@@ -63,7 +63,7 @@ YARD = {
     "SWITCHYARD_JOB_RUNNER": "switchyard-job_runner", "SWITCHYARD_JOB_RUNNER_MEMORY_MIB": "1024",
     "SWITCHYARD_TASK_PREFIX": "switchyard-task-", "SWITCHYARD_OPERATORS": "role/operator",
     "ECS_CLUSTER": "switchyard", "ECS_TASK_DEFINITION": "switchyard-worker", "ECS_SUBNETS": "subnet-1,subnet-2",
-    "ECS_SECURITY_GROUP": "sg-1",
+    "ECS_SECURITY_GROUP": "sg-1", "SWITCHYARD_VAULT": "switchyard",
 }
 # What each is invoked with; the others with nothing, which is an invocation like any other to them.
 EVENTS = {"http_api": json.dumps({
@@ -96,16 +96,22 @@ class Started:
         # The clock of all of the process's CPU time, as clock_getcpuclockid(3) finds it.
         return time.clock_gettime_ns((~self.pid << 3) | 2) / 1e6
 
+    def found(self):
+        return {**self.next, "sent_cpu_ms": self.sent, "call_cpu_ms": self.call}
+
     def asks(self):
         """Whatever it asks: the first thing it asks after AWS's first answer says what that took."""
         with self.lock:
             if self.answered and self.call is None:
                 self.call = self.cpu_ms()
 
-    def asks_aws(self):
+    def asks_aws(self, _operation):
         with self.lock:
             if self.sent is None:
                 self.sent = self.cpu_ms()
+
+    def responds(self, _body):
+        """It has answered an invocation."""
 
     def asks_for_an_invocation(self):
         """True when it is given one: a process that has asked AWS for nothing yet."""
@@ -131,6 +137,8 @@ class Servers:
 
     def __init__(self, directory):
         self.started = None
+        # What AWS answers to operations, where that is not nothing.
+        self.answers = {}
         self.ready = threading.Event()
         servers = self
 
@@ -167,7 +175,7 @@ class Servers:
 
             def do_POST(self):
                 servers.started.asks()
-                self.body()
+                servers.started.responds(self.body())
                 self.answer(202, b"")
 
         class Aws(Handler):
@@ -178,7 +186,8 @@ class Servers:
                     self.keep()
                     return
                 started.asks()
-                started.asks_aws()
+                operation = self.headers.get("x-amz-target") or f"{self.command} {self.path.split('?')[0].split('/')[-1]}"
+                started.asks_aws(operation)
                 self.body()
                 if "Signature=" not in self.headers.get("authorization", ""):
                     self.answer(403, b"{}")
@@ -186,6 +195,8 @@ class Servers:
                 started.answered = True
                 if self.path.split("?")[0].endswith("/policies.json"):
                     self.answer(200, servers.policies, [("content-type", "application/json"), ("etag", '"1"')])
+                elif operation in servers.answers:
+                    self.answer(200, servers.answers[operation], [("content-type", "application/x-amz-json-1.1")])
                 elif "x-amz-target" in self.headers:
                     self.answer(200, b"{}", [("content-type", "application/x-amz-json-1.0"), ("x-amz-crc32", "2745614147")])
                 else:
@@ -240,16 +251,16 @@ class Servers:
         return {**LAMBDA, **YARD, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self.runtime.server_address[1]}",
                 "AWS_ENDPOINT_URL": endpoint, **trusted}
 
-    def push(self, switchyard):
-        """Pushes policies/ as a deployment does."""
+    def push(self, switchyard, policies=os.path.join(ROOT, "policies")):
+        """Pushes policies as a deployment does."""
         self.ready.set()
         environment = {**self.environment(True), "AWS_EC2_METADATA_DISABLED": "true"}
-        subprocess.run([switchyard, "policies", "push", "--bucket", YARD["POLICY_BUCKET"], os.path.join(ROOT, "policies")],
+        subprocess.run([switchyard, "policies", "push", "--bucket", YARD["POLICY_BUCKET"], policies],
                        env=environment, check=True, stdout=sys.stderr)
         if not self.policies:
             raise RuntimeError("no policies.json was pushed")
 
-    def start(self, command, name, log):
+    def start(self, command, name, log, kind=Started):
         """Starts a process, waits until it has asked for all that is measured, and ends it."""
         self.ready.clear()
         with open(log, "wb") as output:
@@ -257,7 +268,7 @@ class Servers:
             began = time.perf_counter_ns()
             pid = os.posix_spawn(command[0], command, self.environment(os.path.basename(command[0]) == "bootstrap"),
                                  file_actions=actions)
-        started = self.started = Started(pid, began, name)
+        started = self.started = kind(pid, began, name)
         done = started.done
         self.ready.set()
         try:
@@ -270,7 +281,7 @@ class Servers:
                     raise RuntimeError(f"{command[-1]} asked for too little in {PATIENCE_S} s: {tail(log)}")
             if started.call is None and not started.bare:
                 raise RuntimeError(f"{command[-1]} asked nothing of AWS: {tail(log)}")
-            return {**started.next, "sent_cpu_ms": started.sent, "call_cpu_ms": started.call}
+            return started.found()
         finally:
             if pid is not None:
                 os.kill(pid, 9)

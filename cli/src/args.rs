@@ -229,6 +229,9 @@ pub(crate) struct Local {
     pub(crate) tasks: Option<u16>,
     #[command(flatten)]
     pub(crate) containers: Containers,
+    /// The file of secrets that credentials are lent by; nobody else may read it. Without it nothing is lent.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) credentials: Option<PathBuf>,
     /// Days a settled job, and so its idempotency key, is kept.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=3660))]
     pub(crate) retention_days: u16,

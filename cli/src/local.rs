@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use switchyard_api::edge::Edge;
 use switchyard_api::{Api, Budget, Inline, serve as serve_http};
+use switchyard_aws::quiet::may_be_logged;
 use switchyard_core::job::{Holder, StopCause};
 use switchyard_core::policies::{Machine, Reload, Shelf};
 use switchyard_core::ports::{Ambient, Executor, Room, StopSignal};
@@ -24,10 +25,14 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::Local;
 use crate::containers;
 use crate::exit::Failure;
+use crate::lenders;
 use crate::policies::{self, Rules};
 use crate::show::escaped;
 use crate::tokens;
@@ -41,15 +46,15 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Structured logs on standard error; RUST_LOG chooses the level, `info` without it.
 pub(crate) fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LogLines);
     // A log that cannot be written is lost, and the work goes on: the library would panic over it.
-    let subscriber = subscriber.log_internal_errors(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| LogLines).log_internal_errors(false);
+    let all = tracing_subscriber::registry().with(filter).with(filter_fn(may_be_logged));
     // JSON for whatever collects it, plain lines for whoever watches.
     let started = if std::io::stderr().is_terminal() {
-        subscriber.with_ansi(false).try_init()
+        all.with(lines.with_ansi(false)).try_init()
     } else {
         // Every span once: the innermost is one of the list.
-        subscriber.json().flatten_event(true).with_current_span(false).try_init()
+        all.with(lines.json().flatten_event(true).with_current_span(false)).try_init()
     };
     // A second start in one process changes nothing.
     drop(started);
@@ -120,6 +125,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
     if local.policies.is_some() {
         args.extend(["--policies".to_owned(), for_tasks.display().to_string()]);
     }
+    let vendors = local.credentials.as_deref().map(|file| lenders::of(file, Arc::clone(&ambient))).transpose()?;
     let setup = Setup {
         shelf: Arc::clone(&shelf),
         policies: files.map(policies::for_tasks),
@@ -127,7 +133,7 @@ async fn serve(root: &Path, local: &Local) -> Result<u8, Failure> {
         tasks: local.tasks.map_or(processors * 2, usize::from),
         retention: Duration::from_secs(u64::from(local.retention_days) * 24 * 3600),
         engine: engine.clone(),
-        vendors: None,
+        vendors,
     };
     let cannot_open = |error: switchyard_embedded::home::HomeError| Failure::CannotOpen(error.into());
     let home = Home::open(root, setup, Arc::clone(&ambient)).await.map_err(cannot_open)?;

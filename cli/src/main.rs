@@ -18,6 +18,7 @@ mod show;
 mod sign;
 mod tokens;
 mod tool;
+mod lenders;
 mod loans;
 mod unmapped;
 mod watch;

@@ -383,14 +383,14 @@ fn told(yard: &Yard, note: &LoanNote) {
     let (job, epoch, kind) = (note.job, note.epoch, note.scope.kind());
     match &note.outcome {
         LoanOutcome::Lent { until, .. } => {
-            info!(job.id = %job, job.epoch = %epoch, loan.id = %note.id, kind = %kind, scope = %note.scope, until = %until, "lent");
+            info!(job.id = %job, job.epoch = %epoch, loan.id = %note.id, loan.scope = %note.scope, until = %until, "lent");
         }
         LoanOutcome::Refused(refused) => {
             let (code, error) = (refused.code, &refused.message);
-            warn!(job.id = %job, job.epoch = %epoch, loan.id = %note.id, kind = %kind, scope = %note.scope, code = %code, error, "not lent");
+            warn!(job.id = %job, job.epoch = %epoch, loan.id = %note.id, loan.scope = %note.scope, code = %code, error, "not lent");
         }
         LoanOutcome::Returned { loan, revoked } => {
-            info!(job.id = %job, job.epoch = %epoch, loan.id = %loan, kind = %kind, scope = %note.scope, revoked, "given back");
+            info!(job.id = %job, job.epoch = %epoch, loan.id = %loan, loan.scope = %note.scope, revoked, "given back");
         }
     }
     yard.meters.loan(kind, &note.outcome);

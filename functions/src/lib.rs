@@ -8,6 +8,7 @@
 //! | `job_runner` | the yard, asynchronously | runs one built-in job |
 //! | `job_reaper` | a schedule, each minute | looks after what is overdue, and keeps the clock |
 //! | `fleet_scaler` | a schedule, each minute; a kick | sizes the pools of workers |
+//! | `credential_broker` | whoever runs jobs, and waits | lends credentials to runs |
 //!
 //! A process serves one invocation at a time and is frozen between two: what an invocation began must have ended when
 //! it answers, and what it counted is written then. A panic ends it, for cargo-lambda builds it so: Lambda starts another,
@@ -25,3 +26,4 @@ pub mod parked;
 pub mod runner;
 pub mod reaper;
 pub mod scaler;
+pub mod broker;

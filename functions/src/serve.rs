@@ -9,12 +9,13 @@ use lambda_runtime::{Context, Error, LambdaEvent, service_fn};
 use serde_json::Value;
 use switchyard_aws::deployment::Launching;
 use switchyard_aws::metrics_emf::EmfFlush;
+use switchyard_aws::quiet::may_be_logged;
 use switchyard_core::ports::{PortError, describe};
 use tokio::sync::OnceCell;
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, error, info_span, warn};
 use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -41,8 +42,9 @@ fn start_logging() {
     let levels = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse::<Targets>().ok());
     let levels = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false);
+    let lines = lines.log_internal_errors(false).with_filter(levels).with_filter(filter_fn(may_be_logged));
     // A log that cannot be written is lost, and the work goes on. A second start in one process changes nothing.
-    drop(tracing_subscriber::registry().with(lines.log_internal_errors(false).with_filter(levels)).try_init());
+    drop(tracing_subscriber::registry().with(lines).try_init());
 }
 
 /// The yard, opened by the first invocation, and with it what the function makes of it. What fails then fails that

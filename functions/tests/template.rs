@@ -22,9 +22,10 @@ use switchyard_core::route::Limits;
 const LAUNCHING: [&str; 4] = ["finding_listener", "http_api", "job_reaper", "task_listener"];
 
 /// What is allowed on everything, because IAM knows nothing narrower.
-const ON_EVERYTHING: [(&str, &str); 3] = [
+const ON_EVERYTHING: [(&str, &str); 4] = [
     ("autoscaling:DescribeAutoScalingGroups", "IAM knows no resource for a description of groups"),
     ("ecr:GetAuthorizationToken", "a token is for an account's registry; there is no resource to name"),
+    ("sts:GetWebIdentityToken", "a token of one's own has no resource; a condition names whom it may be shown to"),
     ("ecs:ListTasks", "IAM knows it by container instances, which Fargate has none of; a condition names the cluster"),
 ];
 
@@ -210,7 +211,8 @@ fn no_variable_holds_a_secret() {
         set.extend(variables(template, function).into_iter().map(|(name, value)| (name.to_owned(), value.clone())));
     }
     for (name, value) in set {
-        let written = format!("{name} {value}").to_uppercase();
+        // The broker's own name says what it lends, and is none.
+        let written = format!("{name} {value}").replace("-credential_broker", "").to_uppercase();
         for word in ["SECRET", "TOKEN", "PASSWORD", "CREDENTIAL", "PRIVATE", "API_KEY", "ACCESS_KEY", "RESOLVE:"] {
             assert!(!written.contains(word), "{name}: {word}");
         }
@@ -343,6 +345,74 @@ fn one_function_sizes_the_pools_and_sees_no_more_than_it_must() {
 }
 
 #[test]
+fn one_function_reads_secrets_and_lends_and_only_whoever_runs_jobs_may_ask_it() {
+    let stacks = stacks();
+    let template = &stacks[0].1;
+    let of = |wanted: &dyn Fn(&str) -> bool| -> BTreeSet<String> {
+        let allowing = statements(&stacks).into_iter().filter(|(_, statement)| {
+            list(&statement["Action"]).into_iter().any(|action| wanted(action.as_str().unwrap()))
+        });
+        allowing.map(|(place, _)| place).collect()
+    };
+    let secrets = of(&|action| ["secretsmanager:", "ssm:", "kms:"].iter().any(|service| action.starts_with(service)));
+    assert_eq!(secrets, BTreeSet::from(["template.yaml CredentialBrokerRole".to_owned()]));
+    let identities = of(&|action| action.starts_with("sts:"));
+    assert_eq!(identities, ["template.yaml LendRoles", "template.yaml ShowIdentity"].map(str::to_owned).into());
+    let own = &template["Resources"]["CredentialBrokerRole"]["Properties"];
+    let by_sid: BTreeMap<&str, &Value> = own["Policies"][0]["PolicyDocument"]["Statement"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|statement| (statement["Sid"].as_str().unwrap(), statement))
+        .collect();
+    assert_eq!(by_sid.keys().copied().collect::<Vec<_>>(), ["Log", "Look", "Note", "Parameters", "Secrets"]);
+    // Of the table it sees jobs and adds records of loans; of the secrets those of this yard.
+    for (sid, action, keys) in [("Look", "dynamodb:GetItem", "J#*"), ("Note", "dynamodb:PutItem", "A#*")] {
+        assert_eq!(by_sid[sid]["Action"], action);
+        let condition = json!({ "ForAllValues:StringLike": { "dynamodb:LeadingKeys": [keys] } });
+        assert_eq!(by_sid[sid]["Condition"], condition, "{sid}");
+    }
+    assert!(text(&by_sid["Secrets"]["Resource"]).ends_with(":secret:${Prefix}/*"));
+    assert!(text(&by_sid["Parameters"]["Resource"]).ends_with(":parameter/${Prefix}/*"));
+    // Other roles and identities only where the operator names them.
+    for (policy, parameter, condition) in
+        [("LendRoles", "LendableRoles", "LendsRoles"), ("ShowIdentity", "IdentityAudiences", "Federates")]
+    {
+        assert_eq!(template["Parameters"][parameter]["Default"], "");
+        assert_eq!(template["Resources"][policy]["Condition"], condition);
+        assert_eq!(own["ManagedPolicyArns"].to_string().matches(&format!("\"{policy}\"")).count(), 1);
+        let statement = &template["Resources"][policy]["Properties"]["PolicyDocument"]["Statement"][0];
+        assert!(statement.to_string().contains(parameter), "{statement}");
+    }
+    assert_eq!(own["ManagedPolicyArns"].as_array().unwrap().len(), 3, "and the policies of the yard");
+    // Nobody else has these.
+    let all = stacks.iter().map(|(_, stack)| stack.to_string()).collect::<String>();
+    assert_eq!(all.matches(r#"{"Ref":"LendRoles"}"#).count(), 1);
+    assert_eq!(all.matches(r#"{"Ref":"ShowIdentity"}"#).count(), 1);
+    // To invoke it is one policy, which workers have, of tasks and of the fleet, and no function.
+    let asking: BTreeSet<String> = statements(&stacks)
+        .into_iter()
+        .filter(|(_, statement)| statement["Resource"].to_string().contains("credential_broker"))
+        .map(|(place, _)| place)
+        .collect();
+    assert_eq!(asking, BTreeSet::from(["infra/permissions.yaml Borrow".to_owned()]));
+    let holders: BTreeSet<String> = stacks
+        .iter()
+        .flat_map(|(file, stack)| {
+            resources(stack, "AWS::IAM::Role")
+                .filter(|(_, role)| role["ManagedPolicyArns"].to_string().contains("Borrow"))
+                .map(move |(id, _)| format!("{file} {id}"))
+        })
+        .collect();
+    assert_eq!(holders, ["infra/cluster.yaml TaskRole", "infra/fleet.yaml WorkerRole"].map(str::to_owned).into());
+    for (name, function) in functions(template) {
+        let set = variables(template, function);
+        assert!(!set.contains_key("SWITCHYARD_BROKER"), "{name} runs nothing that could borrow");
+        assert_eq!(set.contains_key("SWITCHYARD_VAULT"), name == "credential_broker", "{name}");
+    }
+}
+
+#[test]
 fn the_routes_are_those_of_the_api_and_each_role_may_call_its_own() {
     let api = read("infra/api.yaml");
     let mut found = BTreeMap::new();
@@ -431,7 +501,7 @@ fn nothing_that_could_not_be_delivered_is_dropped() {
         let config = &function["EventInvokeConfig"];
         match name {
             // Invoked synchronously; the next minute.
-            "http_api" => assert!(config.is_null()),
+            "credential_broker" | "http_api" => assert!(config.is_null()),
             "fleet_scaler" | "job_reaper" => assert_eq!(config["MaximumRetryAttempts"], 0),
             _ => assert!(config["DestinationConfig"]["OnFailure"].is_object(), "{name}"),
         }

@@ -10,8 +10,9 @@ use tokio::time::{sleep, timeout};
 
 use super::{failed, stopped};
 
-/// The longest that one answer is waited for: a broker asks a vendor in between, and gives that ten seconds.
-const ANSWER: Duration = Duration::from_secs(20);
+/// The longest that one answer is waited for: a broker asks a vendor in between, and gives that twenty
+/// seconds in all.
+const ANSWER: Duration = Duration::from_secs(30);
 /// How long a run that has ended waits until a loan of it is given back. What is not then ends by itself.
 pub(super) const GIVEN_BACK: Duration = Duration::from_secs(10);
 /// The same where there is no time left: its machine goes, and what its program made has to be reported before.

@@ -121,8 +121,8 @@ impl Lent<'_> {
     async fn give_back(&self, loans: Vec<Loan>) {
         let each = loans.iter().map(async |loan| {
             let Err(why) = ask::given_back(self.assignment, self.ambient, loan).await else { return };
-            let (job, kind) = (&self.assignment.job, loan.scope.kind());
-            warn!(job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), loan.id = %loan.id, kind = %kind, error = why, "a loan is not given back");
+            let job = &self.assignment.job;
+            warn!(job.id = %job.id, job.epoch = %job.epoch, trace.id = %job.trace_id(), loan.id = %loan.id, loan.scope = %loan.scope, error = why, "a loan is not given back");
         });
         futures_util::future::join_all(each).await;
     }
