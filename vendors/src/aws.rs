@@ -121,3 +121,85 @@ impl fmt::Debug for Assumed {
         f.debug_struct("Assumed").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use switchyard_core::job::{Epoch, JobId};
+    use switchyard_core::lend::{Grant, GrantOf, Pattern, Scope};
+
+    use super::*;
+
+    const ROLE: &str = "arn:aws:iam::111122223333:role/scan";
+
+    fn order(seconds: u64) -> Order {
+        let now = Timestamp::from_millisecond(1_800_000_000_900).unwrap();
+        let of = GrantOf::Aws { role: Pattern::new(ROLE).unwrap(), external_id: None, session_policy: None };
+        Order {
+            grant: Grant { of, at_most_seconds: None },
+            scope: Scope::Aws { role: ROLE.to_owned() },
+            job: JobId::keyed("tests", "one"),
+            epoch: Epoch(u32::MAX),
+            capability: "c".repeat(64),
+            now,
+            until: now + Duration::from_secs(seconds),
+        }
+    }
+
+    #[test]
+    fn a_session_can_do_nothing_after_the_loan_and_lasts_no_shorter_than_it() {
+        for (seconds, lasts, end) in [
+            (1, 900, "2027-01-15T08:00:01Z"),
+            (899, 900, "2027-01-15T08:14:59Z"),
+            (901, 901, "2027-01-15T08:15:01Z"),
+            (3600, 3600, "2027-01-15T09:00:00Z"),
+            (9000, 3600, "2027-01-15T10:30:00Z"),
+        ] {
+            let session = Session::new(&order(seconds), ROLE, None, None).unwrap();
+            assert_eq!(session.duration_seconds, lasts);
+            let policy: Value = serde_json::from_str(&session.policy).unwrap();
+            let expected = json!({ "Version": "2012-10-17", "Statement": [
+                { "Effect": "Allow", "Action": "*", "Resource": "*" },
+                { "Effect": "Deny", "Action": "*", "Resource": "*",
+                  "Condition": { "DateGreaterThan": { "aws:CurrentTime": end } } },
+            ] });
+            assert_eq!(policy, expected, "cut to seconds, and never later than the loan");
+        }
+    }
+
+    #[test]
+    fn a_grants_own_policy_takes_the_place_of_anything_and_not_of_the_end() {
+        let given =
+            r#"{"Version":"2012-10-17","Id":"x","Statement":[{"Effect":"Allow","Action":"s3:Get*","Resource":"*"}]}"#;
+        let session = Session::new(&order(60), ROLE, Some("yard"), Some(given)).unwrap();
+        let policy: Value = serde_json::from_str(&session.policy).unwrap();
+        assert_eq!((&policy["Id"], &policy["Statement"][0]["Action"]), (&json!("x"), &json!("s3:Get*")));
+        assert_eq!(policy["Statement"][1]["Effect"], "Deny");
+        assert_eq!(policy["Statement"].as_array().unwrap().len(), 2);
+        assert_eq!(session.external_id.as_deref(), Some("yard"));
+    }
+
+    #[test]
+    fn a_policy_that_leaves_no_room_for_the_end_is_refused() {
+        let of = |n: usize| format!(r#"{{"Statement":[{{"Sid":"{}"}}],"Version":"2012-10-17"}}"#, "s".repeat(n));
+        // What a catalog takes at most fits.
+        let most = of(1800 - of(0).len());
+        assert!(Session::new(&order(60), ROLE, None, Some(&most)).is_ok());
+        for (policy, why) in [(of(1900), "is the most"), ("{".into(), "is no JSON"), ("{}".into(), "no list")] {
+            let refused = Session::new(&order(60), ROLE, None, Some(&policy)).unwrap_err();
+            assert!(refused.code == RefusedCode::NoLender && refused.message.contains(why), "{refused}");
+        }
+    }
+
+    #[test]
+    fn names_and_tags_fit_what_sts_takes() {
+        let session = Session::new(&order(60), ROLE, None, None).unwrap();
+        // AssumeRole: 2 to 64 of these for either name; keys of 128, values of 256 characters.
+        for name in [&session.name, &session.source_identity] {
+            let fits = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
+            assert!((2..=64).contains(&name.len()) && name.chars().all(fits), "{name}");
+        }
+        for (key, value) in &session.tags {
+            assert!(key.len() <= 128 && value.len() <= 256 && !key.starts_with("aws:"), "{key} {value}");
+        }
+    }
+}

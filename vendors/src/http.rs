@@ -177,7 +177,7 @@ impl Http {
                 return Err(VendorError::down(vendor, what));
             }
             let own = backoff(self.patience.first_backoff, tried, self.ambient.chance());
-            warn!(error = what, tried, "{vendor} does not answer as it should; trying again");
+            warn!(error = %format_args!("{vendor}: {what}"), tried, "a vendor does not answer as it should; trying again");
             self.ambient.pause(own.max(pause)).await;
             tried += 1;
         }

@@ -93,3 +93,68 @@ impl Key {
         Ok(token)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const PKCS8: &str = include_str!("../tests/keys/test-only-ours.pkcs8.pem");
+    const PKCS1: &str = include_str!("../tests/keys/test-only-ours.pkcs1.pem");
+    /// By `openssl dgst -sha256 -sign`, of the same header and claims with the same key: this padding leaves nothing to chance.
+    const BY_OPENSSL: &str = concat!(
+        "eyJhbGciOiJSUzI1NiIsImtpZCI6ImtleS0xIiwidHlwIjoiSldUIn0.eyJpc3MiOiIxMjM0NSJ9.UY91wT7FCPby_eSsOos9-Bd",
+        "x6mwHDoMfQVaeCRD9T-L0F9BB4WuHrcUhc1gMTjxGHZqzScTz4_y7Cwy9VhXLAXfP5dJZuOqixPIshWc82gpF9TxvNm_DZ2f_YR9",
+        "95_C0xaqfPF09Aw6YwZxopgWe2e7_c3b2t6UicL8vGXXtHPoM0g4As0i99B2RKxiytLmMVc9ofQ6v6l8laZv2SOtfgH2l3JhRk60",
+        "c6QjSGWKU8Iw6LfnwFqYGyJvSbe_91PoVM3-JExOgnbhKmoZpAoSn7PMW6LEL49zLEQJFDUHMiKX64_gKVGFJM9mjPk7GseE_BE1",
+        "jf95em1gQNvvG7f9sYQ",
+    );
+
+    #[test]
+    fn a_signature_is_what_another_library_makes_of_the_same() {
+        for pem in [PKCS8, PKCS1] {
+            let key = Key::read(pem).unwrap();
+            let signed = key.sign(Algorithm::Rs256, &[("kid", "key-1")], &json!({ "iss": "12345" })).unwrap();
+            assert_eq!(*signed, BY_OPENSSL);
+            // The other padding has chance in it, so that no two are the same; tests/peers checks it.
+            let [one, two] = [(); 2].map(|()| key.sign(Algorithm::Ps256, &[], &json!({})).unwrap());
+            assert_ne!(*one, *two);
+        }
+    }
+
+    #[test]
+    fn no_buffer_of_a_statement_grows() {
+        let key = Key::read(PKCS8).unwrap();
+        for n in 0..70 {
+            let claims = json!({ "scope": "s".repeat(n * 13) });
+            let signed = key.sign(Algorithm::Rs256, &[("kid", &"k".repeat(n))], &claims).unwrap();
+            let header = json!({ "alg": "RS256", "typ": "JWT", "kid": "k".repeat(n) }).to_string();
+            let most = (header.len() + claims.to_string().len() + 256).div_ceil(3) * 4 + 16;
+            assert!(signed.len() <= most && signed.capacity() < 2 * most, "{n}: {} of {most}", signed.len());
+        }
+    }
+
+    #[test]
+    fn a_statement_is_of_a_minute_ago_and_lasts_five() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        assert_eq!(Times::at(now), Times { iat: 1_799_999_940, exp: 1_800_000_300 });
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_and_not_repeated() {
+        let body = PKCS8.replace("PRIVATE KEY", "EC PRIVATE KEY");
+        let cut = format!("{}-----END PRIVATE KEY-----\n", &PKCS8[..PKCS8.len() / 2]);
+        for (text, why) in [
+            ("", "it has no private key, PEM"),
+            ("hunter2", "it has no private key, PEM"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "it has no private key, PEM"),
+            ("-----BEGIN PRIVATE KEY-----\n!!!!\n-----END PRIVATE KEY-----\n", "it has no private key, PEM"),
+            (&body, "its private key is not one of RSA"),
+            (&PKCS8[..1000], "it has no private key, PEM"),
+        ] {
+            assert_eq!(Key::read(text).err(), Some(why), "{text}");
+        }
+        assert!(Key::read(&cut).is_err());
+    }
+}
