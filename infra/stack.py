@@ -7,7 +7,7 @@
                                     there is no such stack
     rollback STACK                  deploys the last remembered that is another than what is there, which it remembers
     bend STACK                      what an emulator takes differently from AWS, after the deployment: see there
-    users STACK                     makes users of an emulator, a key each, and prints both as NAME=VALUE
+    users STACK                     makes users of an emulator, a key each, and a role that jobs borrow; prints the keys as NAME=VALUE
 """
 
 import json
@@ -153,6 +153,11 @@ def bend(stack):
 def users(stack):
     found = of_stack(stack)
     iam = boto3.client("iam")
+    # What the broker may assume for jobs.
+    trust = {"Effect": "Allow", "Principal": {"AWS": found["CredentialBrokerRole"]},
+             "Action": ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"]}
+    iam.create_role(RoleName=f"{found['QueuePrefix']}-lent",
+                    AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]}))
     for role, policies in [
         ("operator", found["OperatorsPolicy"]),
         ("submitter", found["SubmittersPolicy"]),

@@ -51,16 +51,23 @@ fn program() -> PathBuf {
     target.join("debug/switchyard")
 }
 
+impl User {
+    /// A part of their key.
+    fn key(self, part: &str) -> String {
+        let who = match self {
+            Self::Operator => "OPERATOR",
+            Self::Submitter => "SUBMITTER",
+            Self::Viewer => "VIEWER",
+            Self::Worker => "WORKER",
+        };
+        env(&format!("{who}_{part}"))
+    }
+}
+
 fn command(user: User) -> Command {
-    let who = match user {
-        User::Operator => "OPERATOR",
-        User::Submitter => "SUBMITTER",
-        User::Viewer => "VIEWER",
-        User::Worker => "WORKER",
-    };
     let mut command = Command::new(program());
-    for key in ["ACCESS_KEY_ID", "SECRET_ACCESS_KEY"] {
-        command.env(format!("AWS_{key}"), env(&format!("{who}_{key}")));
+    for part in ["ACCESS_KEY_ID", "SECRET_ACCESS_KEY"] {
+        command.env(format!("AWS_{part}"), user.key(part));
     }
     command
 }
@@ -113,6 +120,13 @@ impl Deployed {
         let reloaded = deployed.cli(User::Operator, &["reload"]);
         assert!(reloaded.status.success(), "{}", said(&reloaded));
         deployed
+    }
+
+    /// The clients of a user.
+    pub(crate) fn clients_of(&self, user: User) -> Clients {
+        let keys = Credentials::new(user.key("ACCESS_KEY_ID"), user.key("SECRET_ACCESS_KEY"), None, None, "tests");
+        let settings = Settings::read(&|name| std::env::var(name).ok()).expect("a region");
+        Clients::new(settings, SharedCredentialsProvider::new(keys))
     }
 
     /// The folder of the policies in force.

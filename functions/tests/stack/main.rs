@@ -5,6 +5,7 @@
 mod deployed;
 mod events;
 mod jobs;
+mod lent;
 mod refused;
 mod swept;
 mod upgrade;
@@ -17,13 +18,14 @@ use deployed::Deployed;
 type Case = (&'static str, fn(&Deployed));
 
 /// Every case; those that need containers last, for they take longest.
-const CASES: [Case; 18] = [
+const CASES: [Case; 19] = [
     ("a built-in runs inline in the call that asked for it", jobs::inline),
     ("a built-in that nobody has measured runs in the function that runs jobs", jobs::function),
     ("a network tool runs on the worker of the fleet and prints what it found", jobs::fleet),
     ("five hundred jobs of one batch all end", jobs::batch),
     ("a job is cancelled while it runs, and its log was followed until then", jobs::cancelled),
     ("a doorbell that rings twice, and one of an older epoch, start nothing", jobs::doubled),
+    ("a run is lent what its capability may borrow, and nobody else is", lent::borrowed),
     ("the clock's ticks come by the deployed schedule", jobs::ticks),
     ("every recorded event that is delivered twice makes its jobs once", events::recorded),
     ("a finding comes in by the queue, by the topic, and as an object", events::doors),
