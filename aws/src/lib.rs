@@ -18,6 +18,7 @@ pub mod inventory;
 pub mod fleet_scaler;
 pub mod kicks_lambda;
 pub mod blobs_s3;
+pub mod siding_s3;
 pub mod logs_cloudwatch;
 pub mod herald_eventbridge;
 pub mod metrics_emf;

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::job::one_line;
+use crate::records::Emits;
 use crate::route::Needs;
 
 mod file;
@@ -53,6 +54,8 @@ pub struct Capability {
     pub start_within: Option<Duration>,
     /// The JSON Schema of the payload.
     pub input: Schema,
+    /// What its runs emit as records.
+    pub emits: Emits,
 }
 
 /// A JSON Schema, and what checks values by it: made when it is first needed, for that takes longer than all the rest of
@@ -78,6 +81,19 @@ impl Schema {
     /// It, as written.
     pub fn written(&self) -> &Value {
         &self.written
+    }
+
+    /// Holds a value against it.
+    pub(crate) fn check(&self, value: &Value) -> Result<(), BadPayload> {
+        let validator = self.validator().map_err(|what| BadPayload {
+            path: String::new(),
+            message: format!("what the capability takes is {what}"),
+        })?;
+        validator.validate(value).map_err(|error| BadPayload {
+            path: error.instance_path().to_string(),
+            // Masked: a value may hold what must not be repeated in an error or a log.
+            message: one_line(&error.masked().to_string(), 300),
+        })
     }
 
     /// What checks by it, or why it is no schema.
@@ -330,15 +346,7 @@ impl Capability {
     ///
     /// [`BadPayload`] names the first place that does not fit.
     pub fn check(&self, payload: &Value) -> Result<(), BadPayload> {
-        let validator = self.input.validator().map_err(|what| BadPayload {
-            path: String::new(),
-            message: format!("what the capability takes is {what}"),
-        })?;
-        validator.validate(payload).map_err(|error| BadPayload {
-            path: error.instance_path().to_string(),
-            // Masked: a payload may hold what must not be repeated in an error or a log.
-            message: one_line(&error.masked().to_string(), 300),
-        })?;
+        self.input.check(payload)?;
         self.arguments(payload).map(|_| ())
     }
 

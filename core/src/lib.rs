@@ -14,6 +14,8 @@
 //!
 //! Between rooms 3 and 4 a job may have to wait: [`brake`] says what holds it, and when it may go on.
 //!
+//! What a run finds out it emits as [`records`]: judged, and kept or parked, whatever becomes of the job.
+//!
 //! Beside the rooms, [`schedule`] says which ticks are due; each goes through [`intake`] like any submission.
 //!
 //! In a room a short async function loads, calls a pure decision, saves, and acts; the decision is a plain function
@@ -28,6 +30,7 @@ pub mod dispatch;
 pub mod brake;
 pub mod execute;
 pub mod settle;
+pub mod records;
 mod tell;
 pub mod reap;
 pub mod sweep;

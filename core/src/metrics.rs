@@ -16,6 +16,7 @@ pub use self::emf::{DIMENSIONS_MOST, METRICS_MOST, NAMESPACE, emf};
 use crate::job::{Phase, Tier};
 use crate::ports::{Depths, Kicked, Worker};
 use crate::reap::Counts;
+use crate::records::Code;
 use crate::route::{PoolName, Venue};
 use crate::scale::Verdict;
 use crate::schedule::TickCounts;
@@ -53,6 +54,8 @@ pub struct Meters {
     scaled: IntCounterVec,
     instances: IntCounterVec,
     kicks: IntCounterVec,
+    records: IntCounterVec,
+    records_parked: IntCounterVec,
     requests: IntCounterVec,
     waited: HistogramVec,
     ran: HistogramVec,
@@ -148,6 +151,16 @@ impl Default for Meters {
                 "switchyard_kicks_total",
                 "Doorbells that rang where nobody works, by what was done about it.",
                 &["became"],
+            ),
+            records: make.counters(
+                "switchyard_records_total",
+                "Lines that runs emitted and that were judged, by what became of them.",
+                &["became"],
+            ),
+            records_parked: make.counters(
+                "switchyard_records_parked_total",
+                "Lines that runs emitted and that are no records, by the reason's code.",
+                &["code"],
             ),
             requests: make.counters(
                 "switchyard_http_requests_total",
@@ -264,6 +277,22 @@ impl Meters {
             let more = to.saturating_sub(verdict.desired);
             self.instances.with_label_values(&[pool.as_str()]).inc_by(u64::from(more));
         }
+    }
+
+    /// Emitted lines were judged: so many are kept now, were kept before, must come again.
+    pub(crate) fn records(&self, stored: u64, known: u64, failed: u64) {
+        for (became, n) in [("stored", stored), ("known", known), ("failed", failed)] {
+            // What never happens is not shown.
+            if n > 0 {
+                self.records.with_label_values(&[became]).inc_by(n);
+            }
+        }
+    }
+
+    /// Something that is no record is parked.
+    pub fn record_parked(&self, code: Code) {
+        self.records.with_label_values(&["parked"]).inc();
+        self.records_parked.with_label_values(&[code.as_str()]).inc();
     }
 
     /// A round of the night watch.

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use switchyard_core::ports::{
-    Beat, Claim, Claimed, Desk, LogLine, Message, Order, PortError, Report, Reported, Voucher, describe,
+    Beat, Claim, Claimed, Desk, Emission, LogLine, Message, Order, PortError, Report, Reported, Voucher, describe,
 };
+use switchyard_core::records::Emitted;
 use switchyard_core::wire::{self, DeskAnswer, DeskCall};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -95,6 +96,7 @@ fn speaks_of(call: &DeskCall) -> Option<Message> {
         DeskCall::Claim(claim) => Some(Message { id: claim.id, epoch: claim.epoch }),
         DeskCall::Beat(..) => None,
         DeskCall::Log(voucher, _) => Some(Message { id: voucher.id, epoch: voucher.epoch }),
+        DeskCall::Emit(voucher, _) => Some(Message { id: voucher.id, epoch: voucher.epoch }),
         DeskCall::Settle(report) => Some(Message { id: report.voucher.id, epoch: report.voucher.epoch }),
     }
 }
@@ -102,7 +104,7 @@ fn speaks_of(call: &DeskCall) -> Option<Message> {
 fn beats_for(call: &DeskCall, run: Message) -> bool {
     match call {
         DeskCall::Beat(beat, _) => beat.running.iter().all(|other| *other == run),
-        DeskCall::Claim(_) | DeskCall::Log(..) | DeskCall::Settle(_) => false,
+        DeskCall::Claim(_) | DeskCall::Log(..) | DeskCall::Emit(..) | DeskCall::Settle(_) => false,
     }
 }
 
@@ -111,6 +113,7 @@ async fn answer(desk: &dyn Desk, call: DeskCall) -> DeskAnswer {
         DeskCall::Claim(claim) => desk.claim(&claim).await.map(DeskAnswer::Claimed),
         DeskCall::Beat(beat, patience) => desk.beat(&beat, patience).await.map(DeskAnswer::Orders),
         DeskCall::Log(voucher, lines) => desk.log(&voucher, &lines).await.map(|()| DeskAnswer::Logged),
+        DeskCall::Emit(voucher, lines) => desk.emit(&voucher, &lines).await.map(DeskAnswer::Emitted),
         DeskCall::Settle(report) => desk.settle(&report).await.map(DeskAnswer::Reported),
     };
     answered.unwrap_or_else(|error| DeskAnswer::Failed { message: describe(&error), retryable: error.retryable })
@@ -195,6 +198,13 @@ impl Desk for SocketDesk {
         match self.call("log at", &DeskCall::Log(voucher.clone(), lines.to_vec())).await? {
             DeskAnswer::Logged => Ok(()),
             _ => Err(unexpected("log at")),
+        }
+    }
+
+    async fn emit(&self, voucher: &Voucher, lines: &[Emitted]) -> Result<Emission, PortError> {
+        match self.call("emit at", &DeskCall::Emit(voucher.clone(), lines.to_vec())).await? {
+            DeskAnswer::Emitted(emission) => Ok(emission),
+            _ => Err(unexpected("emit at")),
         }
     }
 

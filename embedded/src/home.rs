@@ -30,6 +30,7 @@ use crate::lanes_sqlite::SqliteLanes;
 use crate::launcher_process::{ProcessLauncher, TaskProgram};
 use crate::ledger_sqlite::SqliteLedger;
 use crate::logs_folder::FolderLogs;
+use crate::siding_folder::FolderSiding;
 use crate::store::{self, Store};
 
 /// How a home is set up.
@@ -151,6 +152,9 @@ impl Home {
             workers: Arc::clone(&roster) as Arc<dyn Workers>,
             // Its workers are in this process.
             fleet: Arc::new(FixedFleet),
+            // Whoever runs a job is on this machine, and so is the ledger.
+            conveyor: None,
+            siding: Arc::new(FolderSiding::new(&folder)),
             shelf: setup.shelf,
             turnstile: Arc::default(),
             meters: Arc::default(),

@@ -20,7 +20,12 @@ use switchyard_worker::system::Vital;
 use tokio::sync::oneshot;
 
 /// The schema's steps: the file's `user_version` says how many were taken. A step is never changed, only added.
-const MIGRATIONS: &[&str] = &[include_str!("schema-1.sql"), include_str!("schema-2.sql"), include_str!("schema-3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema-1.sql"),
+    include_str!("schema-2.sql"),
+    include_str!("schema-3.sql"),
+    include_str!("schema-4.sql"),
+];
 
 /// Operations in one commit at most: a batch of 500 submissions beside what else waits.
 const GROUP: usize = 1024;

@@ -13,8 +13,9 @@ use switchyard_core::ports::{Ambient, Assignment, LogLine, LogSink, Message, Out
 use tokio::process::Child;
 
 use crate::capture::Capture;
-use crate::environment::{PAYLOAD_FILE, RESULT_FILE, is_large, variables};
+use crate::environment::{PAYLOAD_FILE, RECORDS_FILE, RESULT_FILE, is_large, variables};
 use crate::process::{self, MARK, mark};
+use crate::records::Emitter;
 use crate::result;
 use crate::scratch::Scratch;
 
@@ -121,7 +122,8 @@ async fn run_in(
         }
     };
     let mut capture = Capture::new(command.ambient);
-    let (ended, stopped) = watch(command, assignment, &mut child, &mut capture, log).await;
+    let mut emitter = Emitter::new(assignment, &folder.join(RECORDS_FILE), command.ambient);
+    let (ended, stopped) = watch(command, assignment, &mut child, &mut capture, &mut emitter, log).await;
     drop(live);
     // Whatever left the group is found by its mark, however the program ended: a process that closed its output and
     // left the session shows as an orphan and in no other way.
@@ -137,12 +139,13 @@ async fn run_in(
         process::end_unmarked_orphans();
         process::has_orphans();
     }
-    match (stopped, ended) {
+    let outcome = match (stopped, ended) {
         (Some(StopCause::Deadline), _) => Outcome::TimedOut,
         (Some(cause @ (StopCause::Cancel | StopCause::Stale | StopCause::Drain)), _) => Outcome::Stopped(cause),
         (None, Err(error)) => failed("not_awaited", format!("cannot wait for the process: {error}"), false),
         (None, Ok(status)) => judge(status, command.permanent_exits, capture.last_error_line(), &result_path),
-    }
+    };
+    emitter.finish(outcome, log).await
 }
 
 /// This very program, also when its file was replaced or removed since it was started (proc(5)).
@@ -177,6 +180,7 @@ async fn watch(
     assignment: &Assignment,
     child: &mut Child,
     capture: &mut Capture<'_>,
+    emitter: &mut Emitter<'_>,
     log: &dyn LogSink,
 ) -> (io::Result<ExitStatus>, Option<StopCause>) {
     let leader = child.id();
@@ -190,7 +194,8 @@ async fn watch(
     let mut ended = None;
     {
         let pump = capture.pump(stdout.as_mut(), stderr.as_mut(), log);
-        tokio::pin!(pump, deadline, sample);
+        let follow = emitter.follow(log);
+        tokio::pin!(pump, deadline, sample, follow);
         let mut pumped = false;
         loop {
             tokio::select! {
@@ -214,6 +219,7 @@ async fn watch(
                     sample.as_mut().reset(tokio::time::Instant::now() + apart);
                     continue;
                 }
+                () = &mut follow => unreachable!("it follows for ever"),
             }
             break;
         }
