@@ -44,6 +44,8 @@ pub struct Deployment {
     pub job_runner_memory_mib: Option<u32>,
     /// The function that is kicked where a bell rings and nobody works; `None`: this process kicks nobody.
     pub fleet_scaler: Option<String>,
+    /// The stream that carries what runs emit, for whoever runs them; `None`: there is none.
+    pub record_stream: Option<String>,
     /// The pool that a worker serves.
     pub pool: PoolName,
     /// What the names of the pools' groups begin with; `None`: this process knows of none.
@@ -142,6 +144,7 @@ impl Deployment {
             job_runner: read.maybe(name::JOB_RUNNER),
             job_runner_memory_mib: memory.transpose()?,
             fleet_scaler: read.maybe(name::FLEET_SCALER),
+            record_stream: read.maybe(name::RECORD_STREAM),
             pool,
             groups: read.maybe(name::GROUPS),
             group: read.maybe(name::GROUP),

@@ -23,6 +23,8 @@ pub const JOB_RUNNER_MEMORY_MIB: &str = "SWITCHYARD_JOB_RUNNER_MEMORY_MIB";
 /// The function that sizes pools, by name or ARN: a bell that rings where nobody works kicks it. Not set: this process
 /// kicks nobody, and the minute's look does it.
 pub const FLEET_SCALER: &str = "SWITCHYARD_FLEET_SCALER";
+/// The stream that carries what runs emit, by name. Not set: it is kept by whoever runs the job.
+pub const RECORD_STREAM: &str = "SWITCHYARD_RECORD_STREAM";
 /// In front of a capability's name: the family of the task definition of its task image.
 pub const TASK_PREFIX: &str = "SWITCHYARD_TASK_PREFIX";
 /// `true`: tasks get a public address, which they need in a subnet whose way out is an internet gateway.
