@@ -46,6 +46,7 @@ def outputs(stack):
         ("SWITCHYARD_LOG_GROUP", "RunLogs"),
         ("SWITCHYARD_BUS", "Bus"),
         ("SWITCHYARD_RETENTION_DAYS", "RetentionDays"),
+        ("SWITCHYARD_RECORD_STREAM", "RecordStream"),
         ("POLICY_BUCKET", "PoliciesBucket"),
     ]:
         print(f"{name}={found[output]}")

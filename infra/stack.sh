@@ -182,7 +182,7 @@ emulate() {
 again() {
     as_root
     deploy_stack "$prefix" dev "Prefix=$prefix" "WorkerImage=$image" "Operators=user/$prefix-operator" \
-        "Submitters=user/$prefix-submitter" "ExtraEventSources=example.scanner" "LogLevel=${RUST_LOG:-info}" \
+        "Submitters=user/$prefix-submitter" "ExtraEventSources=example.scanner" "RecordShards=1" "LogLevel=${RUST_LOG:-info}" \
         >"$state/deploy.log" 2>&1 || { tail -n 40 "$state/deploy.log" >&2; exit 1; }
     stack_py bend "$prefix"
 }

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::deployed::{Deployed, block, env, root, said};
 
-const FUNCTIONS: [&str; 6] =
-    ["HTTP_API", "FINDING_LISTENER", "TASK_LISTENER", "JOB_RUNNER", "JOB_REAPER", "FLEET_SCALER"];
+const FUNCTIONS: [&str; 7] =
+    ["HTTP_API", "FINDING_LISTENER", "TASK_LISTENER", "RESULT_LISTENER", "JOB_RUNNER", "JOB_REAPER", "FLEET_SCALER"];
 
 /// The hashes of the functions' code, as Lambda has them.
 fn code(yard: &Deployed) -> Vec<String> {
@@ -28,7 +28,9 @@ pub(crate) fn upgraded_and_rolled_back(yard: &Deployed) {
     let before = code(yard);
     let mut jobs = vec![yard.submit("stack-quick", &json!({})), yard.submit("stack-long", &json!({}))];
     // Other bytes that do the same: what is shown is that they come, and go again.
-    for name in ["http_api", "finding_listener", "task_listener", "job_runner", "job_reaper", "fleet_scaler"] {
+    for name in
+        ["http_api", "finding_listener", "task_listener", "result_listener", "job_runner", "job_reaper", "fleet_scaler"]
+    {
         let bootstrap = root().join(format!("target/lambda/{name}/bootstrap"));
         let note = root().join("Cargo.toml");
         let section = format!(".note.next={}", note.display());
@@ -53,5 +55,5 @@ pub(crate) fn upgraded_and_rolled_back(yard: &Deployed) {
         let job = yard.ended(&id, 120);
         assert_eq!(job["state"], "succeeded", "{job:#}");
     }
-    eprintln!("ok: six functions were upgraded and rolled back under jobs, and all of these ended well");
+    eprintln!("ok: seven functions were upgraded and rolled back under jobs, and all of these ended well");
 }
