@@ -248,7 +248,7 @@ async fn naive(clients: &Clients, jobs: usize, what: &str) {
 fn records_cost_a_twentieth_of_a_request_each_and_assets_one_more() {
     let proxy = proxy(Emulator::MiniStack);
     let records = 1000_u64;
-    let mut cost = |what: &str, assets: bool, again: bool| {
+    let cost = |what: &str, assets: bool, again: bool| {
         block(async {
             let (_, _, yard) = open(&proxy, LIVE).await;
             let taken = intake::accept(&yard, vec![prepared(&yard, "records").await]).await.expect("accept");

@@ -48,6 +48,9 @@ const ORDER: &str = "ord";
 /// The run that saw it last: `job/epoch/n`.
 const BY: &str = "run";
 
+/// What names a record.
+type Name = (JobId, Epoch, u64);
+
 fn records_pk(job: JobId) -> String {
     format!("O#{job}")
 }
@@ -134,7 +137,7 @@ fn entry(item: &Item) -> Option<Registered> {
 }
 
 /// Of several sightings of one thing, what they say together; and which records they are of.
-fn together(records: &[&Record]) -> Vec<(Register, Registered, Vec<(JobId, Epoch, u64)>)> {
+fn together(records: &[&Record]) -> Vec<(Register, Registered, Vec<Name>)> {
     let mut entries: BTreeMap<(Register, String), (Registered, Vec<_>)> = BTreeMap::new();
     for record in records {
         let Some((register, seen)) = Registered::of(record) else { continue };
@@ -167,7 +170,7 @@ impl DynamoLedger {
             }
         };
         let new: Vec<&Record> = records.iter().filter(|record| !known.contains_key(&record.name())).collect();
-        let mut failed: HashMap<(JobId, Epoch, u64), String> = HashMap::new();
+        let mut failed: HashMap<Name, String> = HashMap::new();
         let seen = together(&new);
         let writes: Vec<_> = seen
             .iter()
@@ -199,7 +202,7 @@ impl DynamoLedger {
     }
 
     /// Which of these records are there, with their bodies.
-    async fn known(&self, records: &[Record]) -> Result<HashMap<(JobId, Epoch, u64), String>, PortError> {
+    async fn known(&self, records: &[Record]) -> Result<HashMap<Name, String>, PortError> {
         let keys: Vec<Item> =
             records.iter().map(|record| key(records_pk(record.job), record_sk(record.epoch, record.n))).collect();
         let show = [PK, SK, KIND, AT, CAPABILITY, ID, BODY, GONE];
