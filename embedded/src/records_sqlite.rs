@@ -165,3 +165,69 @@ impl SqliteLedger {
         gone.map(|gone| gone as u64).map_err(|error| error.at("forget", "what nobody sees any more"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use switchyard_core::ports::Ledger;
+    use switchyard_core::records::REGISTER_KEPT;
+    use switchyard_worker::system::System;
+
+    use super::*;
+    use crate::store::Store;
+
+    fn open(file: &Path) -> SqliteLedger {
+        SqliteLedger::new(Arc::new(Store::open(file).unwrap()), Arc::new(System))
+    }
+
+    async fn seen(ledger: &SqliteLedger, id: &'static str, at: i64) {
+        let insert = "INSERT INTO register VALUES (?1, ?2, ?3, ?3, zeroblob(16), 1, 1, 'scan', '{}')";
+        let values = ("asset", id, at);
+        ledger.store.write(move |connection| connection.execute(insert, values), |_| {}).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_nobody_sees_any_more_is_forgotten_the_longest_unseen_first_and_what_is_seen_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = open(&folder.path().join("yard.db"));
+        for (id, at) in [("host:c", 3), ("host:a", 1), ("host:d", 4), ("host:b", 2)] {
+            seen(&ledger, id, at).await;
+        }
+        let before = Timestamp::from_millisecond(4).unwrap();
+        assert_eq!(ledger.forget_registered(before, 2).await.unwrap(), 2);
+        let query = RegisterQuery { register: Register::Assets, capability: None, since: None, after: None, limit: 10 };
+        let ids = async || -> Vec<String> {
+            ledger.registered(&query).await.unwrap().entries.into_iter().map(|entry| entry.id).collect()
+        };
+        assert_eq!(ids().await, ["host:c", "host:d"]);
+        assert_eq!(ledger.forget_registered(before, 2).await.unwrap(), 1);
+        assert_eq!(ledger.forget_registered(before, 2).await.unwrap(), 0, "and nothing is written");
+        assert_eq!(ids().await, ["host:d"]);
+        assert_eq!(REGISTER_KEPT.as_secs(), 90 * 24 * 3600);
+    }
+
+    #[tokio::test]
+    async fn no_page_and_no_forgetting_reads_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = open(&folder.path().join("yard.db"));
+        for (sql, by) in
+            [(PAGE, "PRIMARY KEY (job=?"), (REGISTER_PAGE, "(register=? AND id>?)"), (FORGET, "register_last")]
+        {
+            let read = |connection: &Connection| {
+                let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+                for parameter in 1..=statement.parameter_count() {
+                    statement.raw_bind_parameter(parameter, 1)?;
+                }
+                let mut rows = statement.raw_query();
+                let mut plan = Vec::new();
+                while let Some(row) = rows.next()? {
+                    plan.push(row.get::<_, String>(3)?);
+                }
+                Ok(plan.join("; "))
+            };
+            let plan = ledger.store.read(read).unwrap();
+            assert!(plan.contains(by) && !plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -22,6 +23,9 @@ use crate::scratch::Scratch;
 /// How long output is awaited after the program ended and its group was killed. Only a process that left the group
 /// can hold the pipe still; it is swept then.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// How long lines that were read may take into their log when the program has ended: two calls to a log service that is busy.
+const WRITTEN: Duration = Duration::from_secs(10);
 
 /// How long a program runs before its memory is first looked at. Shorter ones are not: a look costs as much as they do.
 const FIRST_SAMPLE: Duration = Duration::from_millis(50);
@@ -193,6 +197,7 @@ async fn watch(
     let mut stopped = None;
     let mut ended = None;
     {
+        let writing = capture.writing();
         let pump = capture.pump(stdout.as_mut(), stderr.as_mut(), log);
         let follow = emitter.follow(log);
         tokio::pin!(pump, deadline, sample, follow);
@@ -243,8 +248,12 @@ async fn watch(
             process::signal_group(leader, Signal::KILL);
         }
         if !pumped {
-            // What comes later is a stray's, and not kept.
-            let _ = tokio::time::timeout(LINGER, &mut pump).await;
+            // What comes later is a stray's, and not kept. What is read already is on its way, and is waited for.
+            let until = tokio::time::Instant::now() + WRITTEN;
+            while tokio::time::timeout(LINGER, &mut pump).await.is_err()
+                && writing.load(Ordering::Relaxed)
+                && tokio::time::Instant::now() < until
+            {}
         }
     }
     let ended = match ended {

@@ -148,6 +148,7 @@ impl<'a> Emitter<'a> {
             };
             match passed.await {
                 Ok(_) => return Ok(()),
+                // Whatever the failure: permissions come back, too, and hours of work are worth the wait.
                 Err(error) if tried >= tries => return Err(error),
                 Err(_) => {
                     let pause = backoff(Duration::from_millis(200), tried, self.ambient.chance());
