@@ -78,7 +78,7 @@ bench:
 	python3 bench/run.py
 	sh infra/stack.sh build
 	python3 bench/start/start.py
-	for function in http_api finding_listener task_listener job_runner job_reaper fleet_scaler; do sh bench/start/check.sh $$function || exit 1; done
+	for function in http_api finding_listener task_listener result_listener job_runner job_reaper fleet_scaler; do sh bench/start/check.sh $$function || exit 1; done
 	sh infra/emulators/run.sh with cargo test --workspace --all-features --test requests -- --nocapture --test-threads 1
 
 # Long forms of what `test` runs short.

@@ -119,6 +119,7 @@ def arguments():
     parser.add_argument("--no-build", dest="build", action="store_false", help="use what is built already")
     parser.add_argument("--timeout", type=int, default=600, help="seconds one command may take")
     parser.add_argument("--jobs", type=int, default=20000, help="jobs of our queue benchmark")
+    parser.add_argument("--records", type=int, default=100000, help="records of our benchmark of what jobs emit")
     parser.add_argument("--dispatch-jobs", type=int, default=1000, help="jobs of our dispatch benchmark")
     parser.add_argument("--apalis-jobs", type=int, default=5000)
     parser.add_argument("--celery-jobs", type=int, default=2000)
@@ -143,6 +144,7 @@ def commands(args):
     return [
         ("fdatasync", [os.path.join(PEERS, "fdatasync"), *sized(args.appends)]),
         ("throughput", [os.path.join(OURS, "throughput"), *sized(args.jobs)]),
+        ("records", [os.path.join(OURS, "records"), *sized(args.records)]),
         ("dispatch", [os.path.join(OURS, "dispatch"), *sized(args.dispatch_jobs)]),
         ("apalis_sqlite", [os.path.join(PEERS, "apalis_sqlite"), *sized(args.apalis_jobs)]),
         ("celery_redis", [PYTHON, os.path.join(BENCH, "peers", "celery_redis.py"), *sized(args.celery_jobs)]),

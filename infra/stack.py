@@ -47,6 +47,7 @@ def outputs(stack):
         ("SWITCHYARD_BUS", "Bus"),
         ("SWITCHYARD_RETENTION_DAYS", "RetentionDays"),
         ("SWITCHYARD_BROKER", "CredentialBrokerFunction"),
+        ("SWITCHYARD_RECORD_STREAM", "RecordStream"),
         ("POLICY_BUCKET", "PoliciesBucket"),
     ]:
         print(f"{name}={found[output]}")

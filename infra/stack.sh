@@ -183,7 +183,7 @@ again() {
     as_root
     deploy_stack "$prefix" dev "Prefix=$prefix" "WorkerImage=$image" "Operators=user/$prefix-operator" \
         "Submitters=user/$prefix-submitter" "ExtraEventSources=example.scanner" \
-        "LendableRoles=arn:aws:iam::000000000000:role/$prefix-lent" "LogLevel=${RUST_LOG:-info}" \
+        "RecordShards=1" "LendableRoles=arn:aws:iam::000000000000:role/$prefix-lent" "LogLevel=${RUST_LOG:-info}" \
         >"$state/deploy.log" 2>&1 || { tail -n 40 "$state/deploy.log" >&2; exit 1; }
     stack_py bend "$prefix"
 }

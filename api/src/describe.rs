@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use switchyard_core::intake::{KEY_BYTES, Submission};
 use switchyard_core::job::Phase;
 use switchyard_core::ports::UnmappedId;
+use switchyard_core::records::{ID_BYTES, Kind};
 use switchyard_core::wire::{EventPlanView, Explanation, JobView, Supposed, YardView};
 use utoipa::PartialSchema;
 use utoipa::openapi::schema::{ArrayBuilder, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
@@ -13,9 +14,7 @@ use crate::brakes::{PauseBody, ResumeBody};
 use crate::openapi::Doc;
 use crate::problem::Code;
 use crate::{
-    BATCH_BYTES, BATCH_JOBS, BODY_BYTES, BatchAnswer, CostAnswer, EventAnswer, JobAnswer, JobsPage, LoansPage,
-    LogsPage, ReloadAnswer, ReplayAnswer, SchedulesAnswer, TimelineAnswer, UnmappedAnswer, UnmappedPage, WAIT_SECONDS,
-    WorkersAnswer,
+    BATCH_BYTES, BATCH_JOBS, BODY_BYTES, BatchAnswer, CostAnswer, EventAnswer, JobAnswer, JobsPage, LoansPage, LogsPage, ReloadAnswer, ReplayAnswer, SchedulesAnswer, TimelineAnswer, UnmappedAnswer, UnmappedPage, WAIT_SECONDS, WorkersAnswer, AssetsPage, FindingsPage, RecordsPage,
 };
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -218,9 +217,63 @@ pub(crate) fn logs() -> Doc {
 
 /// GET /v1/jobs/{id}/result
 pub(crate) fn result() -> Doc {
-    Doc::new("getResult", "what a job made")
-        .answers_with(200, "Its result: any JSON, as the job wrote it.", utoipa::openapi::schema::empty())
+    let mut doc = Doc::new("getResult", "what a job made, or what it emitted");
+    doc.known::<RecordsPage>();
+    doc.more("With `kind` it lists the records of that kind that the job's runs emitted, as they emitted them.")
+        .query("kind", text().enum_values(Some(Kind::ALL.map(Kind::as_str))).build(), "The records to list.")
+        .query("limit", whole_number(1, 500), "With `kind`: at most so many; 50 unless said.")
+        .query(
+            "cursor",
+            text().pattern(Some("^[0-9]{1,10}\\.[0-9]{1,20}$")).build(),
+            "With `kind`: where the page starts: what the last page gave as `next`.",
+        )
+        .answers_with(
+            200,
+            "Its result: any JSON, as the job wrote it; with `kind` a RecordsPage.",
+            utoipa::openapi::schema::empty(),
+        )
         .problems(&[Code::NoResult])
+}
+
+fn registered(doc: Doc) -> Doc {
+    doc.more("One entry each, as it was seen last; what nobody sees for 90 days is forgotten.")
+        .query(
+            "since",
+            text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))).build(),
+            "Only what was seen since.",
+        )
+        .query("capability", text().build(), "Only what this capability saw last.")
+        .query("limit", whole_number(1, 500), "At most so many; 50 unless said.")
+        .query(
+            "cursor",
+            text().min_length(Some(1)).max_length(Some(ID_BYTES)).build(),
+            "After which id the page starts: what the last page gave as `next`.",
+        )
+}
+
+fn an_entry(id: &str, record: Value) -> Value {
+    json!({
+        "id": id, "first_seen": "2026-01-30T12:00:00.000Z", "last_seen": "2026-01-31T12:00:00.000Z",
+        "job": ID, "capability": "port-scan", "record": record,
+    })
+}
+
+/// GET /v1/assets
+pub(crate) fn assets() -> Doc {
+    let record = json!({ "kind": "asset", "id": "host:10.0.0.1", "ports": [22] });
+    let answer = json!({ "assets": [an_entry("host:10.0.0.1", record)], "next": "host:10.0.0.1" });
+    registered(Doc::new("listAssets", "what jobs saw, by id")).answers::<AssetsPage>(200, "A page of assets.", answer)
+}
+
+/// GET /v1/findings
+pub(crate) fn findings() -> Doc {
+    let record = json!({ "kind": "finding", "id": "open-port:10.0.0.1:22", "severity": "low" });
+    let answer = json!({ "findings": [an_entry("open-port:10.0.0.1:22", record)] });
+    registered(Doc::new("listFindings", "what jobs found wrong, by id")).answers::<FindingsPage>(
+        200,
+        "A page of findings.",
+        answer,
+    )
 }
 
 /// POST /v1/jobs/{id}/cancel

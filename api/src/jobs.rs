@@ -23,11 +23,11 @@ use utoipa::ToSchema;
 
 use crate::admit::Caller;
 use crate::body::Whole;
-use crate::params::{Id, ListQuery, Nothing, Params, WaitQuery, invalid, number, wait};
+use crate::params::{Id, ListQuery, Nothing, Params, ResultQuery, WaitQuery, invalid, number, wait};
 use crate::problem::{Code, Problem};
 use crate::request::Trace;
 use crate::watch::until_settled;
-use crate::{Api, BODY_BYTES};
+use crate::{Api, BODY_BYTES, records};
 
 /// Jobs on a page unless asked otherwise.
 const PAGE: usize = 50;
@@ -237,7 +237,17 @@ pub(crate) async fn timeline(
 }
 
 /// GET /v1/jobs/{id}/result
-pub(crate) async fn result(State(api): State<Arc<Api>>, Id(id): Id, _: Params<Nothing>) -> Result<Response, Problem> {
+pub(crate) async fn result(
+    State(api): State<Arc<Api>>,
+    Id(id): Id,
+    Params(ResultQuery { kind, limit, cursor }): Params<ResultQuery>,
+) -> Result<Response, Problem> {
+    if let Some(kind) = kind {
+        return records::of_job(&api, id, &kind, limit, cursor).await.map(IntoResponse::into_response);
+    }
+    if limit.is_some() || cursor.is_some() {
+        return Err(invalid("limit", "without a `kind` a result is answered whole, and has no pages"));
+    }
     let job = load(&api, id).await?;
     match result_text(&api, &job).await? {
         Some(text) => Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response()),

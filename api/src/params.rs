@@ -71,6 +71,25 @@ pub(crate) struct LoansQuery {
     pub(crate) cursor: Option<String>,
 }
 
+/// What of a result: nothing said means the result itself.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResultQuery {
+    pub(crate) kind: Option<String>,
+    pub(crate) limit: Option<String>,
+    pub(crate) cursor: Option<String>,
+}
+
+/// What a register is narrowed by.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegisteredQuery {
+    pub(crate) since: Option<String>,
+    pub(crate) capability: Option<String>,
+    pub(crate) limit: Option<String>,
+    pub(crate) cursor: Option<String>,
+}
+
 /// Where in a log, and how long to wait for more of it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -16,7 +16,7 @@ use crate::edge::bound;
 use crate::openapi::Doc;
 use crate::problem::{Code, Problem};
 use crate::{
-    Api, batch, body, brakes, cost, describe, events, explain, health, jobs, loans, metrics, openapi, policies,
+    Api, batch, body, brakes, cost, describe, events, explain, health, jobs, loans, metrics, openapi, policies, records,
     request, schedules, unmapped, watch, workers,
 };
 
@@ -48,6 +48,8 @@ pub fn table() -> Vec<Route> {
         route(M::GET, "/v1/jobs/{id}/timeline", VIEWER, jobs::timeline, describe::timeline),
         route(M::GET, "/v1/jobs/{id}/logs", VIEWER, watch::logs, describe::logs),
         route(M::GET, "/v1/jobs/{id}/result", VIEWER, jobs::result, describe::result),
+        route(M::GET, "/v1/assets", VIEWER, records::assets, describe::assets),
+        route(M::GET, "/v1/findings", VIEWER, records::findings, describe::findings),
         // Of jobs that it submitted itself; an operator those of everybody.
         route(M::POST, "/v1/jobs/{id}/cancel", SUBMITTER, jobs::cancel, describe::cancel),
         route(M::POST, "/v1/jobs/{id}/retry", SUBMITTER, jobs::retry, describe::retry),

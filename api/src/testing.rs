@@ -17,10 +17,11 @@ use switchyard_core::lend::{LoanNote, LoanQuery};
 use switchyard_core::memory::Memory;
 use switchyard_core::policies::{NotReloaded, Reload, Reloaded, Situation};
 use switchyard_core::ports::{
-    self, Acceptance, Assignment, Beat, Body, Claim, Claimed, Depths, Executor, LogSink, NewJob, Outcome, Permits,
-    PortError, Query, Saved, Spend, Unmapped, UnmappedCount, UnmappedId, UnmappedSummary, Yard,
+    self, Acceptance, Assignment, Beat, Body, Claim, Claimed, Depths, Executor, Kept, LogSink, NewJob, Outcome,
+    Permits, PortError, Query, RecordQuery, Saved, Spend, Unmapped, UnmappedCount, UnmappedId, UnmappedSummary, Yard,
 };
 use switchyard_core::quota::{Drawn, Rate};
+use switchyard_core::records::{Record, RegisterPage, RegisterQuery};
 use switchyard_core::route::Limits;
 use switchyard_core::schedule::Ticked;
 use switchyard_core::settle::YardDesk;
@@ -290,6 +291,22 @@ impl ports::Ledger for Ledger {
 
     async fn loans(&self, query: &LoanQuery) -> Result<Vec<LoanNote>, PortError> {
         self.home.loans(query).await
+    }
+
+    async fn keep_records(&self, records: &[Record]) -> Vec<Result<Kept, PortError>> {
+        self.home.keep_records(records).await
+    }
+
+    async fn records(&self, query: &RecordQuery) -> Result<Vec<Record>, PortError> {
+        self.home.records(query).await
+    }
+
+    async fn registered(&self, query: &RegisterQuery) -> Result<RegisterPage, PortError> {
+        self.home.registered(query).await
+    }
+
+    async fn forget_registered(&self, seen_before: Timestamp, limit: usize) -> Result<u64, PortError> {
+        self.home.forget_registered(seen_before, limit).await
     }
 }
 

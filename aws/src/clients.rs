@@ -29,6 +29,8 @@ pub enum Service {
     Ecs,
     /// EventBridge.
     EventBridge,
+    /// Kinesis Data Streams.
+    Kinesis,
     /// Functions.
     Lambda,
     /// Simple Storage Service.
@@ -45,12 +47,13 @@ pub enum Service {
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AutoScaling,
         Self::Logs,
         Self::DynamoDb,
         Self::Ecs,
         Self::EventBridge,
+        Self::Kinesis,
         Self::Lambda,
         Self::S3,
         Self::SecretsManager,
@@ -68,6 +71,7 @@ impl Service {
             Self::DynamoDb => "DYNAMODB",
             Self::Ecs => "ECS",
             Self::EventBridge => "EVENTBRIDGE",
+            Self::Kinesis => "KINESIS",
             Self::Lambda => "LAMBDA",
             Self::S3 => "S3",
             Self::SecretsManager => "SECRETS_MANAGER",
@@ -204,6 +208,13 @@ impl Clients {
         let mut config = aws_sdk_eventbridge::config::Builder::from(&self.shared);
         config.set_endpoint_url(self.endpoint(Service::EventBridge));
         aws_sdk_eventbridge::Client::from_conf(config.build())
+    }
+
+    /// A client of Kinesis.
+    pub fn kinesis(&self) -> aws_sdk_kinesis::Client {
+        let mut config = aws_sdk_kinesis::config::Builder::from(&self.shared);
+        config.set_endpoint_url(self.endpoint(Service::Kinesis));
+        aws_sdk_kinesis::Client::from_conf(config.build())
     }
 
     /// A client of Lambda.

@@ -49,6 +49,8 @@ pub struct Deployment {
     pub broker: Option<String>,
     /// What the names of secrets begin with, for the broker itself.
     pub vault: Option<String>,
+    /// The stream that carries what runs emit, for whoever runs them; `None`: there is none.
+    pub record_stream: Option<String>,
     /// The pool that a worker serves.
     pub pool: PoolName,
     /// What the names of the pools' groups begin with; `None`: this process knows of none.
@@ -149,6 +151,7 @@ impl Deployment {
             fleet_scaler: read.maybe(name::FLEET_SCALER),
             broker: read.maybe(name::BROKER),
             vault: read.maybe(name::VAULT),
+            record_stream: read.maybe(name::RECORD_STREAM),
             pool,
             groups: read.maybe(name::GROUPS),
             group: read.maybe(name::GROUP),

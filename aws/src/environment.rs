@@ -28,6 +28,8 @@ pub const BROKER: &str = "SWITCHYARD_BROKER";
 /// What the names of secrets begin with that the broker reads: `PREFIX/NAME` in Secrets Manager, `/PREFIX/NAME` in Parameter
 /// Store.
 pub const VAULT: &str = "SWITCHYARD_VAULT";
+/// The stream that carries what runs emit, by name. Not set: it is kept by whoever runs the job.
+pub const RECORD_STREAM: &str = "SWITCHYARD_RECORD_STREAM";
 /// In front of a capability's name: the family of the task definition of its task image.
 pub const TASK_PREFIX: &str = "SWITCHYARD_TASK_PREFIX";
 /// `true`: tasks get a public address, which they need in a subnet whose way out is an internet gateway.

@@ -13,6 +13,7 @@ use crate::herald_eventbridge::EventBridgeHerald;
 use crate::lanes_sqs::SqsLanes;
 use crate::ledger_dynamodb::{DynamoLedger, DynamoSettings, LIVE};
 use crate::logs_cloudwatch::CloudWatchLogs;
+use crate::siding_s3::S3Siding;
 use crate::sightings::Sightings;
 
 /// What a yard stands on in its account and region.
@@ -79,6 +80,8 @@ pub struct Home {
     pub blobs: S3Blobs,
     /// What runs print.
     pub logs: CloudWatchLogs,
+    /// What is no record.
+    pub siding: S3Siding,
     /// Announcements.
     pub herald: Arc<EventBridgeHerald>,
     ambient: Arc<dyn Ambient>,
@@ -102,6 +105,7 @@ impl Home {
         Self {
             lanes,
             blobs: S3Blobs::new(clients, &names.bucket),
+            siding: S3Siding::new(clients, &names.bucket),
             logs: CloudWatchLogs::new(clients, &names.log_group, Arc::clone(&ambient)),
             herald: Arc::new(EventBridgeHerald::new(clients, &names.bus)),
             ledger,
@@ -134,6 +138,8 @@ impl Home {
             workers: Arc::new(self.ledger.clone()),
             fleet: Arc::new(FixedFleet),
             lender: Arc::new(NoLender),
+            conveyor: None,
+            siding: Arc::new(self.siding.clone()),
             shelf,
             turnstile: Arc::default(),
             meters: Arc::default(),

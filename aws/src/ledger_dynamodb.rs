@@ -15,6 +15,7 @@ mod lists;
 mod loans;
 mod live;
 mod marks;
+mod records;
 mod table;
 mod unmapped;
 mod write;
@@ -32,10 +33,11 @@ use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, Tier};
 use switchyard_core::lend::{LoanNote, LoanQuery};
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
-    Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Ledger, NewJob, Permits, PortError, Query, Saved, Spend,
-    Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary, Worker, Workers,
+    Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Kept, Ledger, NewJob, Permits, PortError, Query,
+    RecordQuery, Saved, Spend, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary, Worker, Workers,
 };
 use switchyard_core::quota::{Drawn, Rate};
+use switchyard_core::records::{Record, RegisterPage, RegisterQuery};
 use switchyard_core::schedule::Ticked;
 use switchyard_core::wire;
 
@@ -430,6 +432,22 @@ impl Ledger for DynamoLedger {
 
     async fn loans(&self, query: &LoanQuery) -> Result<Vec<LoanNote>, PortError> {
         self.list_loans(query).await
+    }
+
+    async fn keep_records(&self, records: &[Record]) -> Vec<Result<Kept, PortError>> {
+        self.keep_all_records(records).await
+    }
+
+    async fn records(&self, query: &RecordQuery) -> Result<Vec<Record>, PortError> {
+        self.list_records(query).await
+    }
+
+    async fn registered(&self, query: &RegisterQuery) -> Result<RegisterPage, PortError> {
+        self.list_registered(query).await
+    }
+
+    async fn forget_registered(&self, seen_before: Timestamp, limit: usize) -> Result<u64, PortError> {
+        self.forget_seen_before(seen_before, limit).await
     }
 }
 

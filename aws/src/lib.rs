@@ -20,6 +20,8 @@ pub mod fleet_scaler;
 pub mod kicks_lambda;
 pub mod lender_lambda;
 pub mod blobs_s3;
+pub mod siding_s3;
+pub mod conveyor_kinesis;
 pub mod logs_cloudwatch;
 pub mod herald_eventbridge;
 pub mod metrics_emf;

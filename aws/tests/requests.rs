@@ -22,6 +22,7 @@ use switchyard_core::job::{Holder, Phase, StopCause};
 use switchyard_core::policies::{Policies, Shelf};
 use switchyard_core::ports::{Assignment, Executor, LogSink, Outcome, Room, StopSignal, Yard};
 use switchyard_core::reap;
+use switchyard_core::records::{BATCH_RECORDS, Became, Emitted, take};
 use switchyard_core::route::{Limits, PoolName};
 use switchyard_core::settle::YardDesk;
 use switchyard_faults::{Proxy, Service, Tally};
@@ -36,6 +37,7 @@ capabilities:
     summary: Does nothing
     run: { command: ["true"] }
     needs: { timeout_seconds: 600 }
+    emits: { asset: true, metric: true }
 "#;
 
 /// Does nothing, and counts how often.
@@ -239,6 +241,53 @@ async fn naive(clients: &Clients, jobs: usize, what: &str) {
         }
         sqs.delete_message().queue_url(url).receipt_handle(&receipt).send().await.expect("delete");
     }
+}
+
+/// As result_listener takes them: batches of 500, and again what came before.
+#[test]
+fn records_cost_a_twentieth_of_a_request_each_and_assets_one_more() {
+    let proxy = proxy(Emulator::MiniStack);
+    let records = 1000_u64;
+    let cost = |what: &str, assets: bool, again: bool| {
+        block(async {
+            let (_, _, yard) = open(&proxy, LIVE).await;
+            let taken = intake::accept(&yard, vec![prepared(&yard, "records").await]).await.expect("accept");
+            let job = taken.into_iter().flatten().next().expect("one job").job;
+            let line = |n: u64| Emitted {
+                job: job.id,
+                epoch: job.epoch,
+                n,
+                at: yard.ambient.now(),
+                line: if assets {
+                    json!({ "kind": "asset", "id": format!("host:{n}"), "text": "x".repeat(150) }).to_string()
+                } else {
+                    json!({ "kind": "metric", "name": "m", "value": n, "text": "x".repeat(150) }).to_string()
+                },
+            };
+            let lines: Vec<Emitted> = (1..=records).map(line).collect();
+            let run = async |wanted: Became| {
+                for batch in lines.chunks(BATCH_RECORDS) {
+                    let became = take(&yard, "stream", batch).await;
+                    assert!(became.iter().all(|became| *became == wanted), "{became:?}");
+                }
+            };
+            if again {
+                run(Became::Stored).await;
+            }
+            let mark = proxy.records().mark();
+            run(if again { Became::Known } else { Became::Stored }).await;
+            let tally = proxy.records().tally_since(mark);
+            let total = tally.total();
+            let each = total.requests as f64 / records as f64;
+            let dollars = total.nanodollars as f64 / 1e9 / records as f64 * 1e6;
+            println!("{what}: {each:.3} requests a record, ${dollars:.2} a million records\n{}", tally.table());
+            each
+        })
+    };
+    // A look and a put for each hundred and each 25 of them, and one at the job for each 500; an entry is an update.
+    assert!(cost("metrics", false, false) <= 0.06);
+    assert!(cost("assets", true, false) <= 1.06);
+    assert!(cost("assets that come again", true, true) <= 0.02);
 }
 
 #[test]

@@ -42,7 +42,8 @@ sys.path.insert(0, BENCH)
 import run as bench  # noqa: E402  (its tables and what it says of the machine)
 
 PYTHON = os.path.join(TARGET, "venv", "bin", "python")
-FUNCTIONS = ["http_api", "finding_listener", "task_listener", "job_runner", "job_reaper", "fleet_scaler", "credential_broker"]
+FUNCTIONS = ["http_api", "finding_listener", "task_listener", "result_listener", "job_runner", "job_reaper", "fleet_scaler",
+             "credential_broker"]
 PEERS = ["bare", "default_sdk", "boto3"]
 
 CPU_TO_NEXT = 1.5  # times that of the bare runtime

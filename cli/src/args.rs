@@ -81,6 +81,18 @@ pub(crate) enum Command {
         /// Its id.
         id: String,
     },
+    /// List what a job emitted as records.
+    Records {
+        /// Its id.
+        id: String,
+        /// Only records of this kind.
+        #[arg(long, value_parser = ["asset", "finding", "metric", "log"])]
+        kind: Option<String>,
+    },
+    /// List the assets that jobs saw, by id, each as it was seen last.
+    Assets(Registered),
+    /// List the findings that jobs emitted, by id, each as it was seen last.
+    Findings(Registered),
     /// Cancel a job, or ask its holder to end it.
     Cancel {
         /// Its id.
@@ -322,6 +334,20 @@ pub(crate) struct Submit {
     /// Wait until it has ended, and print what it made; with --batch, until all have. Exits with 1 without success.
     #[arg(long)]
     pub(crate) wait: bool,
+}
+
+/// Which assets or findings.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Registered {
+    /// Only what was seen since, such as 2026-01-31T12:00:00Z.
+    #[arg(long)]
+    pub(crate) since: Option<String>,
+    /// Only what this capability saw last.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) capability: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+    pub(crate) limit: u16,
 }
 
 /// What a pause is over: everything unless a tier or a capability is named.

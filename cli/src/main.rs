@@ -12,6 +12,7 @@ mod exit;
 mod explain;
 mod local;
 mod policies;
+mod records;
 mod replay;
 mod schedules;
 mod show;
@@ -69,6 +70,9 @@ fn run(args: Args) -> Result<u8, Failure> {
         Command::Jobs(jobs) => show::jobs(&client()?, &jobs, json),
         Command::Logs { id, follow, raw } => show::logs(&client()?, &id, follow, raw, json),
         Command::Result { id } => show::result(&client()?, &id),
+        Command::Records { id, kind } => records::of_job(&client()?, &id, kind.as_deref(), json),
+        Command::Assets(asked) => records::assets(&client()?, &asked, json),
+        Command::Findings(asked) => records::findings(&client()?, &asked, json),
         Command::Cancel { id } => show::change(&client()?, &id, "cancel", json),
         Command::Retry { id } => show::change(&client()?, &id, "retry", json),
         Command::Pause(pause) => brakes::pause(&client()?, &pause, json),

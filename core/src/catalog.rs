@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::job::one_line;
 use crate::lend::{Borrow, Grant, Scope};
+use crate::records::Emits;
 use crate::route::Needs;
 
 mod file;
@@ -59,6 +60,8 @@ pub struct Capability {
     pub borrows: Vec<Borrow>,
     /// What its runs may borrow, and how that is got.
     pub may_borrow: Vec<Grant>,
+    /// What its runs emit as records.
+    pub emits: Emits,
 }
 
 /// A JSON Schema, and what checks values by it: made when it is first needed, for that takes longer than all the rest of
@@ -84,6 +87,19 @@ impl Schema {
     /// It, as written.
     pub fn written(&self) -> &Value {
         &self.written
+    }
+
+    /// Holds a value against it.
+    pub(crate) fn check(&self, value: &Value) -> Result<(), BadPayload> {
+        let validator = self.validator().map_err(|what| BadPayload {
+            path: String::new(),
+            message: format!("what the capability takes is {what}"),
+        })?;
+        validator.validate(value).map_err(|error| BadPayload {
+            path: error.instance_path().to_string(),
+            // Masked: a value may hold what must not be repeated in an error or a log.
+            message: one_line(&error.masked().to_string(), 300),
+        })
     }
 
     /// What checks by it, or why it is no schema.
@@ -336,15 +352,7 @@ impl Capability {
     ///
     /// [`BadPayload`] names the first place that does not fit.
     pub fn check(&self, payload: &Value) -> Result<(), BadPayload> {
-        let validator = self.input.validator().map_err(|what| BadPayload {
-            path: String::new(),
-            message: format!("what the capability takes is {what}"),
-        })?;
-        validator.validate(payload).map_err(|error| BadPayload {
-            path: error.instance_path().to_string(),
-            // Masked: a payload may hold what must not be repeated in an error or a log.
-            message: one_line(&error.masked().to_string(), 300),
-        })?;
+        self.input.check(payload)?;
         self.arguments(payload)?;
         self.loans(payload).map(|_| ())
     }

@@ -25,6 +25,7 @@
 
 mod brakes;
 mod loans;
+mod records;
 mod unmapped;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +42,7 @@ use serde_json::{Value, json};
 
 use self::brakes::*;
 use self::loans::*;
+use self::records::*;
 pub use self::unmapped::UNMAPPED_ROOM;
 use self::unmapped::*;
 use crate::brake::{Brake, Pause, Scope};
@@ -129,6 +131,13 @@ macro_rules! contract_suite {
             unmapped_events_are_listed_last_seen_first_and_page_by_page
             a_forgotten_unmapped_event_leaves_nothing_and_is_new_when_it_comes_again
             the_longest_unseen_events_make_room_and_are_counted
+            // What runs emit.
+            a_record_is_kept_once_and_another_of_its_name_changes_nothing
+            records_are_listed_as_they_were_emitted_and_page_by_page
+            the_register_has_each_thing_once_as_it_was_seen_last
+            a_register_is_listed_by_id_page_by_page_and_narrowed
+            what_a_job_emitted_goes_with_it_and_the_register_stays
+            what_a_run_emits_is_taken_as_long_as_it_holds_its_job
             // The lanes.
             a_rung_job_is_heard_in_its_own_lane_only
             jobs_of_one_batch_ring_each_in_its_own_lane
@@ -197,6 +206,7 @@ capabilities:
     input: { type: object, required: [name], properties: { name: { type: string } } }
     needs: { timeout_seconds: 3600 }
     retry: { attempts: 2, backoff_seconds: 60 }
+    emits: { asset: true, finding: true, metric: true }
   - name: knock
     summary: Tries again at once
     run: { command: [echo] }

@@ -17,9 +17,10 @@ use tracing::{debug, warn};
 use crate::job::{ClaimToken, Failure, Holder, Job, Run, State, Step, StopCause, TraceId, Watch};
 use crate::policies::Situation;
 use crate::ports::{
-    Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LoanDoor, LogLine, LogSink, Message,
+    Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LoanDoor, LogLine, LogSink, Message, Emission,
     Outcome, PortError, Refusal, Report, Reported, Room, StopSignal, Usage, Voucher, persist,
 };
+use crate::records::Emitted;
 use crate::route::Venue;
 
 /// How often a holder shows life. Four times a lease: three may be lost.
@@ -355,6 +356,10 @@ struct DeskLog<'a> {
 impl LogSink for DeskLog<'_> {
     fn used(&self, usage: Usage) {
         *self.usage.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = usage;
+    }
+
+    async fn emit(&self, lines: &[Emitted]) -> Result<Emission, PortError> {
+        self.desk.emit(self.voucher, lines).await
     }
 
     async fn write(&self, lines: Vec<LogLine>) {

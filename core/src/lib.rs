@@ -14,6 +14,8 @@
 //!
 //! Between rooms 3 and 4 a job may have to wait: [`brake`] says what holds it, and when it may go on.
 //!
+//! What a run finds out it emits as [`records`]: judged, and kept or parked, whatever becomes of the job.
+//!
 //! Beside the rooms, [`lend`] decides what credential a run may borrow, and [`schedule`] says which ticks
 //! are due; each goes through [`intake`] like any submission.
 //!
@@ -29,6 +31,7 @@ pub mod dispatch;
 pub mod brake;
 pub mod execute;
 pub mod settle;
+pub mod records;
 mod tell;
 pub mod reap;
 pub mod sweep;

@@ -4,6 +4,7 @@
 //! lets the next writes take effect and loses their answers, as a network does.
 
 mod inventory;
+mod records;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -22,12 +23,10 @@ use crate::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
 use crate::lend::{LoanId, LoanNote, LoanQuery};
 use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
-    Acceptance, Ambient, Beat, Bell, BlobRef, Blobs, Body, Claim, Claimed, Depths, FixedFleet, Herald, Lane, Lanes,
-    LaunchFailed, Launcher, Ledger, LogLine, LogPage, Logs, Message, NewJob, NoLender, Permits, PortError, Query,
-    Received, Refusal, Saved, Spend, TaskState, TierDepth, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom,
-    UnmappedSummary, Worker, Workers, Yard,
+    Acceptance, Ambient, Beat, Bell, BlobRef, Blobs, Body, Claim, Claimed, Depths, FixedFleet, Herald, Lane, Lanes, LaunchFailed, Launcher, Ledger, LogLine, LogPage, Logs, Message, NewJob, NoLender, Permits, PortError, Query, Received, Refusal, Saved, Spend, TaskState, TierDepth, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary, Worker, Workers, Yard, self, RecordQuery,
 };
 use crate::quota::{Buckets, Drawn, Rate};
+use crate::records::{Record, RegisterPage, RegisterQuery};
 use crate::route::{Limits, Venue};
 use crate::schedule::Ticked;
 
@@ -74,6 +73,7 @@ struct Kept {
     unmapped_room: UnmappedRoom,
     loans: BTreeMap<LoanId, LoanNote>,
     inventory: inventory::Kept,
+    records: records::Kept,
 }
 
 impl Kept {
@@ -116,6 +116,8 @@ impl Memory {
             workers: Arc::new(self.clone()),
             fleet: Arc::new(FixedFleet),
             lender: Arc::new(NoLender),
+            conveyor: None,
+            siding: Arc::new(self.clone()),
             shelf: Arc::new(Shelf::new(Policies { catalog, limits, ..Policies::default() })),
             turnstile: Arc::default(),
             meters: Arc::default(),
@@ -489,6 +491,7 @@ impl Ledger for Memory {
             kept.jobs.remove(id);
             kept.payloads.remove(id);
             kept.results.retain(|(job, _), _| job != id);
+            kept.records.forget(*id);
         }
         Ok(())
     }
@@ -551,6 +554,22 @@ impl Ledger for Memory {
     async fn loans(&self, query: &LoanQuery) -> Result<Vec<LoanNote>, PortError> {
         let kept = self.kept();
         Ok(kept.loans.values().rev().filter(|note| query.wants(note)).take(query.limit).cloned().collect())
+    }
+
+    async fn keep_records(&self, records: &[Record]) -> Vec<Result<ports::Kept, PortError>> {
+        self.keep_all(records)
+    }
+
+    async fn records(&self, query: &RecordQuery) -> Result<Vec<Record>, PortError> {
+        Ok(self.kept().records.list(query))
+    }
+
+    async fn registered(&self, query: &RegisterQuery) -> Result<RegisterPage, PortError> {
+        Ok(self.kept().records.page(query))
+    }
+
+    async fn forget_registered(&self, seen_before: Timestamp, limit: usize) -> Result<u64, PortError> {
+        Ok(self.kept().records.forget_before(seen_before, limit))
     }
 }
 

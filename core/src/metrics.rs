@@ -17,6 +17,7 @@ use crate::job::{Phase, Tier};
 use crate::lend::{Kind, LoanOutcome};
 use crate::ports::{Depths, Kicked, Worker};
 use crate::reap::Counts;
+use crate::records::Code;
 use crate::route::{PoolName, Venue};
 use crate::scale::Verdict;
 use crate::schedule::TickCounts;
@@ -55,6 +56,8 @@ pub struct Meters {
     instances: IntCounterVec,
     kicks: IntCounterVec,
     loans: IntCounterVec,
+    records: IntCounterVec,
+    records_parked: IntCounterVec,
     requests: IntCounterVec,
     waited: HistogramVec,
     ran: HistogramVec,
@@ -155,6 +158,16 @@ impl Default for Meters {
                 "switchyard_loans_total",
                 "Requests for credentials, and credentials given back, by what became of them.",
                 &["kind", "became"],
+            ),
+            records: make.counters(
+                "switchyard_records_total",
+                "Lines that runs emitted and that were judged, by what became of them.",
+                &["became"],
+            ),
+            records_parked: make.counters(
+                "switchyard_records_parked_total",
+                "Lines that runs emitted and that are no records, by the reason's code.",
+                &["code"],
             ),
             requests: make.counters(
                 "switchyard_http_requests_total",
@@ -280,6 +293,22 @@ impl Meters {
             let more = to.saturating_sub(verdict.desired);
             self.instances.with_label_values(&[pool.as_str()]).inc_by(u64::from(more));
         }
+    }
+
+    /// Emitted lines were judged: so many are kept now, were kept before, must come again.
+    pub(crate) fn records(&self, stored: u64, known: u64, failed: u64) {
+        for (became, n) in [("stored", stored), ("known", known), ("failed", failed)] {
+            // What never happens is not shown.
+            if n > 0 {
+                self.records.with_label_values(&[became]).inc_by(n);
+            }
+        }
+    }
+
+    /// Something that is no record is parked.
+    pub fn record_parked(&self, code: Code) {
+        self.records.with_label_values(&["parked"]).inc();
+        self.records_parked.with_label_values(&[code.as_str()]).inc();
     }
 
     /// A round of the night watch.

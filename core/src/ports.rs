@@ -6,6 +6,7 @@
 mod call;
 mod door;
 mod inventory;
+mod records;
 mod unmapped;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub(crate) use self::call::persist;
 pub use self::call::{PortError, backoff, describe};
 pub use self::door::LoanDoor;
 pub use self::inventory::{Ended, Inventory, Listed, Machine, Machines, Marks, Stage};
+pub use self::records::{Conveyor, Emission, Kept, Parked, RecordQuery, Siding};
 pub use self::unmapped::{NotAnUnmappedId, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary};
 use crate::brake::{Pause, Pauses, Scope, Turnstile};
 use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, StopCause, Tier, TokenHash};
@@ -32,6 +34,7 @@ use crate::lend::{
 use crate::metrics::Meters;
 use crate::policies::{Policies, Shelf, Situation};
 use crate::quota::{Drawn, Rate};
+use crate::records::{Emitted, Record, RegisterPage, RegisterQuery};
 use crate::route::{Needs, PoolName, Venue};
 use crate::schedule::Ticked;
 
@@ -59,6 +62,10 @@ pub struct Yard {
     pub fleet: Arc<dyn Fleet>,
     /// Who lends credentials.
     pub lender: Arc<dyn Lender>,
+    /// What carries what runs emit to where it is judged; `None`: it is judged where it comes in.
+    pub conveyor: Option<Arc<dyn Conveyor>>,
+    /// Where lies what runs emitted and is no record.
+    pub siding: Arc<dyn Siding>,
     /// The rules in force.
     pub shelf: Arc<Shelf>,
     /// Who admits held jobs of which capability just now.
@@ -363,7 +370,8 @@ pub trait Ledger: Send + Sync {
     async fn last_ticks(&self) -> Result<BTreeMap<String, Ticked>, PortError>;
     /// Remembers how far a schedule came; `None` forgets it.
     async fn ticked(&self, schedule: &str, ticked: Option<&Ticked>) -> Result<(), PortError>;
-    /// Removes those of these records that are still settled and owe nothing, for good; their keys are free again.
+    /// Removes those of these records that are still settled and owe nothing, for good, with what their runs emitted; their
+    /// keys are free again.
     async fn forget(&self, ids: &[JobId]) -> Result<(), PortError>;
     /// Keeps an event that no mapping answered; durable before it answers. Of the same event again only `last`, `seen`
     /// and `why` change. What there is no room for goes in the same write, the longest unseen first, and is counted.
@@ -381,6 +389,17 @@ pub trait Ledger: Send + Sync {
     async fn forget_unmapped(&self, ids: &[UnmappedId]) -> Result<(), PortError>;
     /// How many unmapped events are kept, and how many no longer.
     async fn unmapped_count(&self) -> Result<UnmappedCount, PortError>;
+    /// Keeps records, no two of one name among them, and with each asset and finding its entry in the register, as
+    /// [`crate::records::Registered::with`] decides. Says of each what became of it, in their order; what is answered as
+    /// kept is durable, with its entry. One that failed takes no other along, and can be given again.
+    async fn keep_records(&self, records: &[Record]) -> Vec<Result<Kept, PortError>>;
+    /// Records of a job, as its runs emitted them: by epoch, then by number.
+    async fn records(&self, query: &RecordQuery) -> Result<Vec<Record>, PortError>;
+    /// Entries of a register, by id.
+    async fn registered(&self, query: &RegisterQuery) -> Result<RegisterPage, PortError>;
+    /// Removes entries of the registers that were seen last before this moment, `limit` of them at most. Answers how many;
+    /// a home whose table forgets by itself need not.
+    async fn forget_registered(&self, seen_before: Timestamp, limit: usize) -> Result<u64, PortError>;
     /// Writes down what became of a request for a credential; durable before it answers. The same again is one record.
     async fn note_loan(&self, note: &LoanNote) -> Result<(), PortError>;
     /// What was written down of loans, newest first. A home keeps it for [`LOANS_KEPT`].
@@ -840,6 +859,9 @@ pub trait Desk: Send + Sync {
     async fn beat(&self, beat: &Beat, patience: Duration) -> Result<Vec<Order>, PortError>;
     /// Adds to the run's log; refused quietly when the run is no longer the job's.
     async fn log(&self, voucher: &Voucher, lines: &[LogLine]) -> Result<(), PortError>;
+    /// Takes lines that the run emitted as records; not those of a run that is no longer the job's. After an error all of
+    /// them can be handed over again: what was taken is not taken twice.
+    async fn emit(&self, voucher: &Voucher, lines: &[Emitted]) -> Result<Emission, PortError>;
     /// Reports the end of a run.
     async fn settle(&self, report: &Report) -> Result<Reported, PortError>;
     /// Asks for a credential for a run.
@@ -870,6 +892,12 @@ pub trait LogSink: Send + Sync {
     async fn write(&self, lines: Vec<LogLine>);
     /// Hears what the run used, once it is known. Who only keeps lines need not listen.
     fn used(&self, _usage: Usage) {}
+    /// Takes lines that the run emitted as records.
+    ///
+    /// # Errors
+    ///
+    /// They are not safe yet: all of them must be given again.
+    async fn emit(&self, lines: &[Emitted]) -> Result<Emission, PortError>;
 }
 
 /// Runs one job, by whatever it is packaged as.

@@ -15,6 +15,7 @@ use crate::execute::{FORCE_AFTER, LEASE};
 use crate::job::{Ending, Failure, Holder, Job, JobId, Run, State, Step, Stop, StopCause};
 use crate::policies::Situation;
 use crate::ports::{Beat, Lane, Message, PortError, Saved, TaskState, Yard, describe};
+use crate::records::REGISTER_KEPT;
 use crate::route::{self, Rule, Venue};
 use crate::settle::{self, REPORT_WITHIN};
 use crate::tell::{self, Was};
@@ -352,6 +353,8 @@ async fn forget(yard: &Yard) -> Result<u64, PortError> {
         }
     }
     yard.ledger.forget(&gone).await?;
+    // What nobody sees any more is no job, and is not counted as one.
+    yard.ledger.forget_registered(yard.ambient.now() - REGISTER_KEPT, ROUND).await?;
     Ok(gone.len() as u64)
 }
 

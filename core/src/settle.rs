@@ -20,9 +20,10 @@ use crate::job::{
 use crate::lend::{Answer, Loan, LoanRequest};
 use crate::policies::Situation;
 use crate::ports::{
-    Beat, Body, Claim, Claimed, Desk, LaunchFailed, LaunchFailure, LogLine, Message, Order, Outcome, PortError,
-    Refusal, Report, Reported, Saved, Usage, Voucher, Yard, backoff,
+    Beat, Body, Claim, Claimed, Desk, Emission, LaunchFailed, LaunchFailure, LogLine, Message, Order, Outcome,
+    PortError, Refusal, Report, Reported, Saved, Usage, Voucher, Yard, backoff,
 };
+use crate::records::{self, Became, Emitted};
 use crate::route::{Venue, route};
 use crate::tell::{self, Was};
 
@@ -538,6 +539,21 @@ pub async fn task_stopped(
 #[derive(Clone)]
 pub struct YardDesk(pub Yard);
 
+impl YardDesk {
+    /// Whether a voucher's run is still the job's.
+    async fn holds(&self, voucher: &Voucher) -> Result<bool, PortError> {
+        let holds = |job: Option<Job>| {
+            job.is_some_and(|job| match &job.state {
+                State::Running(run) => job.epoch == voucher.epoch && run.token == voucher.token.hash(),
+                State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Settled(_) => false,
+            })
+        };
+        // What is kept by epoch harms no other run, should this one have been buried since it was seen.
+        let ledger = &self.0.ledger;
+        Ok(holds(ledger.glimpse(voucher.id).await?) || holds(ledger.load(voucher.id).await?))
+    }
+}
+
 #[async_trait]
 impl Desk for YardDesk {
     async fn claim(&self, claim: &Claim) -> Result<Claimed, PortError> {
@@ -575,16 +591,31 @@ impl Desk for YardDesk {
     }
 
     async fn log(&self, voucher: &Voucher, lines: &[LogLine]) -> Result<(), PortError> {
-        let holds = |job: Option<Job>| {
-            job.is_some_and(|job| match &job.state {
-                State::Running(run) => job.epoch == voucher.epoch && run.token == voucher.token.hash(),
-                State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } | State::Settled(_) => false,
-            })
-        };
-        // What is kept by epoch harms no other run, should this one have been buried since it was seen.
-        let ledger = &self.0.ledger;
-        let holds = holds(ledger.glimpse(voucher.id).await?) || holds(ledger.load(voucher.id).await?);
-        if holds { self.0.logs.append(voucher.id, voucher.epoch, lines).await } else { Ok(()) }
+        if self.holds(voucher).await? { self.0.logs.append(voucher.id, voucher.epoch, lines).await } else { Ok(()) }
+    }
+
+    async fn emit(&self, voucher: &Voucher, lines: &[Emitted]) -> Result<Emission, PortError> {
+        let yard = &self.0;
+        if !self.holds(voucher).await? {
+            return Ok(Emission::Stale);
+        }
+        // A run speaks of itself alone.
+        if lines.iter().any(|line| (line.job, line.epoch) != (voucher.id, voucher.epoch)) {
+            return Err(PortError::permanent("emit records of", voucher.id, "they are another run's"));
+        }
+        if let Some(conveyor) = &yard.conveyor {
+            conveyor.carry(lines).await?;
+            return Ok(Emission::Taken(Vec::new()));
+        }
+        let mut refused = Vec::new();
+        for (line, became) in lines.iter().zip(records::take(yard, "run", lines).await) {
+            match became {
+                Became::Stored | Became::Known => {}
+                Became::Refused(why) => refused.push((line.n, why)),
+                Became::Later(why) => return Err(PortError::retryable("keep records of", voucher.id, why)),
+            }
+        }
+        Ok(Emission::Taken(refused))
     }
 
     async fn settle(&self, report: &Report) -> Result<Reported, PortError> {

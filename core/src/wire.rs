@@ -11,6 +11,7 @@ mod holder;
 mod loan;
 mod marks;
 mod record;
+mod records;
 #[cfg(feature = "openapi")]
 mod schema;
 mod ticked;
@@ -31,6 +32,7 @@ pub use self::loan::{
 };
 pub use self::marks::{decode_marks, encode_marks};
 pub use self::record::{RECORD_VERSION, decode, encode};
+pub use self::records::{EMITTED_VERSION, RecordView, RegisteredView, decode_emitted, encode_emitted, encode_parked};
 pub use self::ticked::{decode_ticked, encode_ticked};
 pub use self::view::{EntryView, Explanation, JobView, LogView, Supposed, VerdictView, completion_event, verdicts};
 pub use self::workers::{RunView, WorkerView};
@@ -213,7 +215,8 @@ mod tests {
     use super::*;
     use crate::dispatch;
     use crate::job::{ClaimToken, Failure, Holder, Job, State, StopCause, TaskEnd, TaskEndCause};
-    use crate::ports::{Beat, Claim, Claimed, Message, Order, Outcome, Refusal, Report, Reported, Voucher};
+    use crate::ports::{Beat, Claim, Claimed, Emission, Message, Order, Outcome, Refusal, Report, Reported, Voucher};
+    use crate::records::{Code, Emitted, Refused};
     use crate::route::Limits;
     use crate::route::Venue;
     use crate::settle;
@@ -335,6 +338,7 @@ mod tests {
         let job = a_running_job(Venue::Fargate, 1);
         let voucher = Voucher { id: job.id, epoch: job.epoch, token: ClaimToken::new([3; 32]) };
         let line = LogLine { at: at(1), stream: crate::ports::Stream::Stderr, text: "oops \u{1}".into() };
+        let emitted = Emitted { job: job.id, epoch: job.epoch, n: 3, at: at(1), line: "{\"a\": \"\u{1}\"}".into() };
         let here = Message { id: job.id, epoch: job.epoch };
         let beat = Beat { holder: Holder("a/b".into()), counter: 4, running: vec![here] };
         let outcomes = [
@@ -351,6 +355,7 @@ mod tests {
             DeskCall::Claim(Claim { room: Some(a_room), ..a_claim(&job, 2) }),
             DeskCall::Beat(beat, Duration::from_millis(1500)),
             DeskCall::Log(voucher.clone(), vec![line]),
+            DeskCall::Emit(voucher.clone(), vec![emitted]),
         ];
         let usage = crate::ports::Usage { max_rss_mib: Some(7), output_dropped_bytes: 9 };
         calls.extend(outcomes.map(|outcome| DeskCall::Settle(Report { voucher: voucher.clone(), outcome, usage })));
@@ -370,6 +375,9 @@ mod tests {
             DeskAnswer::Claimed(Claimed::Lost(Refusal::NoRoom(a_room))),
             DeskAnswer::Orders(vec![Order { run: here, cause: StopCause::Cancel }]),
             DeskAnswer::Logged,
+            DeskAnswer::Emitted(Emission::Stale),
+            DeskAnswer::Emitted(Emission::Taken(vec![])),
+            DeskAnswer::Emitted(Emission::Taken(vec![(3, Refused::new(Code::NotJson, "it is not JSON"))])),
             DeskAnswer::Reported(Reported::Stale),
             DeskAnswer::Failed { message: "disk full".into(), retryable: true },
         ];

@@ -18,10 +18,11 @@ use switchyard_core::lend::{Answer, Loan, LoanRequest};
 use switchyard_core::memory::Memory;
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
-    Assignment, Beat, Body, Claim, Claimed, Desk, Executor, LaunchFailed, LaunchFailure, LogLine, LogSink, Message,
-    Order, Outcome, PortError, Report, Reported, Usage, Voucher, Yard,
+    Assignment, Beat, Body, Claim, Claimed, Desk, Emission, Executor, LaunchFailed, LaunchFailure, LogLine, LogSink,
+    Message, Order, Outcome, PortError, Report, Reported, Usage, Voucher, Yard,
 };
 use switchyard_core::reap;
+use switchyard_core::records::Emitted;
 use switchyard_core::route::{Limits, Place, Venue};
 use switchyard_core::settle::{self, YardDesk};
 
@@ -108,6 +109,10 @@ impl Desk for Lossy {
 
     async fn log(&self, voucher: &Voucher, lines: &[LogLine]) -> Result<(), PortError> {
         self.desk.log(voucher, lines).await
+    }
+
+    async fn emit(&self, voucher: &Voucher, lines: &[Emitted]) -> Result<Emission, PortError> {
+        self.desk.emit(voucher, lines).await
     }
 
     async fn settle(&self, report: &Report) -> Result<Reported, PortError> {

@@ -116,6 +116,8 @@ fn the_published_schema_of_capabilities_agrees_with_the_parser() {
         more("input: true"),
         more("input: { type: object }"),
         more("input: { $ref: schemas/x.json }"),
+        more("emits: {}"),
+        more("emits: { asset: true, finding: { type: object }, metric: { $ref: schemas/x.json }, log: {} }"),
         more("needs: {}, route: {}, retry: {}, limits: {}"),
         more(
             "needs: { expected_seconds: 0, timeout_seconds: 39600, grace_seconds: 0, memory_mib: 4294967295, vcpu: 2, \
@@ -164,6 +166,10 @@ fn the_published_schema_of_capabilities_agrees_with_the_parser() {
         "version: 1\ncapabilities: {}\n".to_owned(),
         "version: 1\ncapabilities: []\nextra: 1\n".to_owned(),
         more("learn: on"),
+        more("emits: { host: true }"),
+        more("emits: { asset: false }"),
+        more("emits: { asset: 7 }"),
+        more("emits: [asset]"),
         run("command: [a]").replace("name: c", "name: C"),
         run("command: [a]").replace("name: c", "name: 7"),
         run("command: [a]").replace("name: c, ", ""),

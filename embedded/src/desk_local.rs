@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use switchyard_core::lend::{Answer, Loan, LoanRequest};
-use switchyard_core::ports::{Beat, Claim, Claimed, Desk, LogLine, Order, PortError, Report, Reported, Voucher};
+use switchyard_core::ports::{
+    Beat, Claim, Claimed, Desk, Emission, LogLine, Order, PortError, Report, Reported, Voucher,
+};
+use switchyard_core::records::Emitted;
 use switchyard_core::settle::YardDesk;
 
 use crate::ledger_sqlite::SqliteLedger;
@@ -51,6 +54,10 @@ impl Desk for LocalDesk {
 
     async fn log(&self, voucher: &Voucher, lines: &[LogLine]) -> Result<(), PortError> {
         self.desk.log(voucher, lines).await
+    }
+
+    async fn emit(&self, voucher: &Voucher, lines: &[Emitted]) -> Result<Emission, PortError> {
+        self.desk.emit(voucher, lines).await
     }
 
     async fn settle(&self, report: &Report) -> Result<Reported, PortError> {

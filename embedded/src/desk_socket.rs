@@ -13,8 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use switchyard_core::lend::{Answer, Loan, LoanRequest};
 use switchyard_core::ports::{
-    Beat, Claim, Claimed, Desk, LogLine, Message, Order, PortError, Report, Reported, Voucher, describe,
+    Beat, Claim, Claimed, Desk, Emission, LogLine, Message, Order, PortError, Report, Reported, Voucher, describe,
 };
+use switchyard_core::records::Emitted;
 use switchyard_core::wire::{self, DeskAnswer, DeskCall, LoanAnswer, LoanCall};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -108,6 +109,7 @@ fn speaks_of(call: &DeskCall) -> Option<Message> {
         DeskCall::Claim(claim) => Some(Message { id: claim.id, epoch: claim.epoch }),
         DeskCall::Beat(..) => None,
         DeskCall::Log(voucher, _) => Some(Message { id: voucher.id, epoch: voucher.epoch }),
+        DeskCall::Emit(voucher, _) => Some(Message { id: voucher.id, epoch: voucher.epoch }),
         DeskCall::Settle(report) => Some(Message { id: report.voucher.id, epoch: report.voucher.epoch }),
         DeskCall::Loan(LoanCall::Lend(LoanRequest { voucher, .. }) | LoanCall::TakeBack(voucher, _)) => {
             Some(Message { id: voucher.id, epoch: voucher.epoch })
@@ -118,7 +120,7 @@ fn speaks_of(call: &DeskCall) -> Option<Message> {
 fn beats_for(call: &DeskCall, run: Message) -> bool {
     match call {
         DeskCall::Beat(beat, _) => beat.running.iter().all(|other| *other == run),
-        DeskCall::Claim(_) | DeskCall::Log(..) | DeskCall::Settle(_) | DeskCall::Loan(_) => false,
+        DeskCall::Claim(_) | DeskCall::Log(..) | DeskCall::Emit(..) | DeskCall::Settle(_) | DeskCall::Loan(_) => false,
     }
 }
 
@@ -127,6 +129,7 @@ async fn answer(desk: &dyn Desk, call: DeskCall) -> DeskAnswer {
         DeskCall::Claim(claim) => desk.claim(&claim).await.map(DeskAnswer::Claimed),
         DeskCall::Beat(beat, patience) => desk.beat(&beat, patience).await.map(DeskAnswer::Orders),
         DeskCall::Log(voucher, lines) => desk.log(&voucher, &lines).await.map(|()| DeskAnswer::Logged),
+        DeskCall::Emit(voucher, lines) => desk.emit(&voucher, &lines).await.map(DeskAnswer::Emitted),
         DeskCall::Settle(report) => desk.settle(&report).await.map(DeskAnswer::Reported),
         DeskCall::Loan(LoanCall::Lend(request)) => {
             desk.borrow(&request).await.map(|answer| DeskAnswer::Loan(LoanAnswer::Answer(answer)))
@@ -217,6 +220,13 @@ impl Desk for SocketDesk {
         match self.call("log at", &DeskCall::Log(voucher.clone(), lines.to_vec())).await? {
             DeskAnswer::Logged => Ok(()),
             _ => Err(unexpected("log at")),
+        }
+    }
+
+    async fn emit(&self, voucher: &Voucher, lines: &[Emitted]) -> Result<Emission, PortError> {
+        match self.call("emit at", &DeskCall::Emit(voucher.clone(), lines.to_vec())).await? {
+            DeskAnswer::Emitted(emission) => Ok(emission),
+            _ => Err(unexpected("emit at")),
         }
     }
 

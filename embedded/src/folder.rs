@@ -29,7 +29,7 @@ impl Folder {
     /// The folder cannot be made.
     pub fn open(root: &Path) -> io::Result<Self> {
         let folder = Self { root: std::path::absolute(root)? };
-        for part in [folder.root.clone(), folder.blobs(), folder.logs(), folder.scratch()] {
+        for part in [folder.root.clone(), folder.blobs(), folder.logs(), folder.scratch(), folder.parked()] {
             DirBuilder::new().recursive(true).mode(0o700).create(part)?;
         }
         Ok(folder)
@@ -64,6 +64,11 @@ impl Folder {
     /// Where runs work; nothing in it outlives them.
     pub fn scratch(&self) -> PathBuf {
         self.root.join("scratch")
+    }
+
+    /// What runs emitted and is no record, with the reasons, one JSON text a line.
+    pub fn parked(&self) -> PathBuf {
+        self.root.join("parked")
     }
 
     /// Announced settlements, one JSON text a line.

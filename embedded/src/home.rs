@@ -32,6 +32,7 @@ use crate::lanes_sqlite::SqliteLanes;
 use crate::launcher_process::{ProcessLauncher, TaskProgram};
 use crate::ledger_sqlite::SqliteLedger;
 use crate::logs_folder::FolderLogs;
+use crate::siding_folder::FolderSiding;
 use crate::store::{self, Store};
 
 /// How a home is set up.
@@ -159,6 +160,9 @@ impl Home {
             // Its workers are in this process.
             fleet: Arc::new(FixedFleet),
             lender: Arc::new(NoLender),
+            // Whoever runs a job is on this machine, and so is the ledger.
+            conveyor: None,
+            siding: Arc::new(FolderSiding::new(&folder)),
             shelf: setup.shelf,
             turnstile: Arc::default(),
             meters: Arc::default(),

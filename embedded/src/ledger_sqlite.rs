@@ -14,10 +14,11 @@ use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
 use switchyard_core::lend::{LoanNote, LoanQuery};
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
-    Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Lane, Ledger, NewJob, Permits, PortError, Query, Refusal,
-    Saved, Spend, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary,
+    Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Kept, Lane, Ledger, NewJob, Permits, PortError, Query,
+    RecordQuery, Refusal, Saved, Spend, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary,
 };
 use switchyard_core::quota::{Buckets, Drawn, Rate};
+use switchyard_core::records::{Record, RegisterPage, RegisterQuery};
 use switchyard_core::route::Venue;
 use switchyard_core::schedule::Ticked;
 use switchyard_core::wire;
@@ -737,6 +738,7 @@ impl Ledger for SqliteLedger {
                 let seq: Option<i64> =
                     connection.prepare_cached(sql)?.query_row([id.as_bytes()], |row| row.get(0)).optional()?;
                 connection.prepare_cached("DELETE FROM bodies WHERE job = ?1")?.execute([seq])?;
+                connection.prepare_cached("DELETE FROM records WHERE job = ?1")?.execute([seq])?;
             }
             Ok(())
         };
@@ -773,5 +775,21 @@ impl Ledger for SqliteLedger {
 
     async fn loans(&self, query: &LoanQuery) -> Result<Vec<LoanNote>, PortError> {
         self.list_loans(query)
+    }
+
+    async fn keep_records(&self, records: &[Record]) -> Vec<Result<Kept, PortError>> {
+        self.keep_all_records(records).await
+    }
+
+    async fn records(&self, query: &RecordQuery) -> Result<Vec<Record>, PortError> {
+        self.list_records(query).await
+    }
+
+    async fn registered(&self, query: &RegisterQuery) -> Result<RegisterPage, PortError> {
+        self.list_registered(query).await
+    }
+
+    async fn forget_registered(&self, seen_before: Timestamp, limit: usize) -> Result<u64, PortError> {
+        self.forget_seen_before(seen_before, limit).await
     }
 }

@@ -13,6 +13,7 @@ use switchyard_embedded::lanes_sqlite::SqliteLanes;
 use switchyard_embedded::launcher_process::{ProcessLauncher, TaskProgram};
 use switchyard_embedded::ledger_sqlite::SqliteLedger;
 use switchyard_embedded::logs_folder::FolderLogs;
+use switchyard_embedded::siding_folder::FolderSiding;
 use switchyard_embedded::store::Store;
 use switchyard_worker::roster::Roster;
 use switchyard_worker::system::System;
@@ -40,6 +41,8 @@ fn on_sqlite(case: Case) {
             workers: Arc::new(Roster::default()),
             fleet: Arc::new(FixedFleet),
             lender: Arc::new(NoLender),
+            conveyor: None,
+            siding: Arc::new(FolderSiding::new(&folder)),
             shelf: Arc::default(),
             turnstile: Arc::default(),
             meters: Arc::default(),

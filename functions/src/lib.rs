@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `http_api` | API Gateway, a load balancer | serves the API's router, and runs inline jobs |
 //! | `finding_listener` | EventBridge, SNS, SQS, S3 | makes jobs of findings |
+//! | `result_listener` | Kinesis | keeps what runs emitted, and parks what is no record |
 //! | `task_listener` | ECS, EC2, `job_runner`'s failures | hears how tasks ended that did not say so themselves |
 //! | `job_runner` | the yard, asynchronously | runs one built-in job |
 //! | `job_reaper` | a schedule, each minute | looks after what is overdue, and keeps the clock |
@@ -23,6 +24,7 @@ pub mod objects;
 pub mod findings;
 pub mod tasks;
 pub mod parked;
+pub mod records;
 pub mod runner;
 pub mod reaper;
 pub mod scaler;

@@ -57,6 +57,7 @@ fn user_data() -> String {
         ("RunLogs", "/switchyard/yard/runs"),
         ("Bus", "yard"),
         ("Policies", "yard-policies"),
+        ("RecordStream", "yard-records"),
         ("RetentionDays", "7"),
         ("LogLevel", "info"),
     ] {

@@ -443,6 +443,30 @@ fn the_routes_are_those_of_the_api_and_each_role_may_call_its_own() {
 }
 
 #[test]
+fn the_stream_has_one_name_and_who_runs_jobs_may_only_put_into_it() {
+    let stacks = stacks();
+    let of = |file: &str| &stacks.iter().find(|(name, _)| name == file).unwrap().1;
+    let (_, stream) = resources(of("infra/stream.yaml"), "AWS::Kinesis::Stream").next().unwrap();
+    assert_eq!(text(&stream["Name"]), "${Prefix}-records");
+    let told = json!({ "Fn::If": ["Streamed", { "Fn::Sub": "${Prefix}-records" }, ""] });
+    for stack in ["Cluster", "Fleet"] {
+        assert_eq!(stacks[0].1["Resources"][stack]["Properties"]["Parameters"]["RecordStream"], told, "{stack}");
+    }
+    let may: BTreeMap<String, BTreeSet<String>> = statements(&stacks)
+        .into_iter()
+        .filter(|(_, statement)| statement["Action"].to_string().contains("kinesis:"))
+        .map(|(place, statement)| {
+            assert!(text(&statement["Resource"]).ends_with(":stream/${Prefix}-records"), "{place}");
+            let actions = list(&statement["Action"]).into_iter().map(|action| action.as_str().unwrap().to_owned());
+            (place, actions.collect())
+        })
+        .collect();
+    assert_eq!(may["infra/permissions.yaml StreamRecords"], BTreeSet::from(["kinesis:PutRecords".to_owned()]));
+    assert!(!may["template.yaml ResultListenerRole"].iter().any(|action| action.contains("Put")));
+    assert_eq!(may.len(), 2);
+}
+
+#[test]
 fn the_queues_are_those_that_the_lanes_know() {
     let queues = read("infra/queues.yaml");
     let by_name: BTreeMap<String, &Value> = resources(&queues, "AWS::SQS::Queue")
@@ -494,6 +518,11 @@ fn nothing_that_could_not_be_delivered_is_dropped() {
         }
         for (id, mapping) in resources(stack, "AWS::Lambda::EventSourceMapping") {
             assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]), "{file} {id}");
+            // A queue has its own place for what fails too often; a stream has none.
+            if mapping.get("StartingPosition").is_some() {
+                assert!(mapping["DestinationConfig"]["OnFailure"].is_object(), "{file} {id}");
+                assert_eq!(mapping["BisectBatchOnFunctionError"], true, "{file} {id}");
+            }
         }
     }
     assert!(targets > 8, "{targets}");
@@ -501,7 +530,7 @@ fn nothing_that_could_not_be_delivered_is_dropped() {
         let config = &function["EventInvokeConfig"];
         match name {
             // Invoked synchronously; the next minute.
-            "credential_broker" | "http_api" => assert!(config.is_null()),
+            "credential_broker" | "http_api" | "result_listener" => assert!(config.is_null()),
             "fleet_scaler" | "job_reaper" => assert_eq!(config["MaximumRetryAttempts"], 0),
             _ => assert!(config["DestinationConfig"]["OnFailure"].is_object(), "{name}"),
         }

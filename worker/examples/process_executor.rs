@@ -12,7 +12,8 @@ use switchyard_core::catalog::Catalog;
 use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::Epoch;
 use switchyard_core::policies::{Policies, Shelf, Situation};
-use switchyard_core::ports::{Ambient, Assignment, Executor, LoanDoor, LogLine, LogSink, Outcome, StopSignal};
+use switchyard_core::ports::{Ambient, Assignment, Emission, Executor, LoanDoor, LogLine, LogSink, Outcome, PortError, StopSignal};
+use switchyard_core::records::Emitted;
 use switchyard_core::route::Limits;
 use switchyard_worker::credentials::Vault;
 use switchyard_worker::executor::LocalExecutor;
@@ -23,6 +24,10 @@ struct Nowhere;
 
 #[async_trait]
 impl LogSink for Nowhere {
+    async fn emit(&self, _: &[Emitted]) -> Result<Emission, PortError> {
+        Ok(Emission::Taken(vec![]))
+    }
+
     async fn write(&self, _: Vec<LogLine>) {}
 }
 

@@ -1,6 +1,8 @@
 //! What runs print, on its way into their logs: cut into lines, within limits.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use switchyard_core::ports::{Ambient, LogLine, LogSink, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -23,13 +25,28 @@ pub struct Capture<'a> {
     cut: bool,
     dropped_bytes: u64,
     last_error_line: String,
+    writing: Arc<AtomicBool>,
 }
 
 impl<'a> Capture<'a> {
     /// A capture that has seen nothing yet.
     pub fn new(ambient: &'a dyn Ambient) -> Self {
         let (stdout, stderr) = (Lines::default(), Lines::default());
-        Self { ambient, stdout, stderr, kept: 0, cut: false, dropped_bytes: 0, last_error_line: String::new() }
+        Self {
+            ambient,
+            stdout,
+            stderr,
+            kept: 0,
+            cut: false,
+            dropped_bytes: 0,
+            last_error_line: String::new(),
+            writing: Arc::default(),
+        }
+    }
+
+    /// Whether lines that are read are on their way into the log.
+    pub fn writing(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.writing)
     }
 
     /// The last line of standard error that says anything; empty where there was none.
@@ -112,7 +129,9 @@ impl<'a> Capture<'a> {
             lines.push(LogLine { at, stream, text });
         }
         if !lines.is_empty() {
+            self.writing.store(true, Ordering::Relaxed);
             log.write(lines).await;
+            self.writing.store(false, Ordering::Relaxed);
         }
     }
 }

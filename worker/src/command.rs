@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -13,14 +14,18 @@ use switchyard_core::ports::{Ambient, Assignment, LogLine, LogSink, Message, Out
 use tokio::process::Child;
 
 use crate::capture::Capture;
-use crate::environment::{PAYLOAD_FILE, RESULT_FILE, is_large, variables};
+use crate::environment::{PAYLOAD_FILE, RECORDS_FILE, RESULT_FILE, is_large, variables};
 use crate::process::{self, MARK, mark};
+use crate::records::Emitter;
 use crate::result;
 use crate::scratch::Scratch;
 
 /// How long output is awaited after the program ended and its group was killed. Only a process that left the group
 /// can hold the pipe still; it is swept then.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// How long lines that were read may take into their log when the program has ended: two calls to a log service that is busy.
+const WRITTEN: Duration = Duration::from_secs(10);
 
 /// How long a program runs before its memory is first looked at. Shorter ones are not: a look costs as much as they do.
 const FIRST_SAMPLE: Duration = Duration::from_millis(50);
@@ -121,7 +126,8 @@ async fn run_in(
         }
     };
     let mut capture = Capture::new(command.ambient);
-    let (ended, stopped) = watch(command, assignment, &mut child, &mut capture, log).await;
+    let mut emitter = Emitter::new(assignment, &folder.join(RECORDS_FILE), command.ambient);
+    let (ended, stopped) = watch(command, assignment, &mut child, &mut capture, &mut emitter, log).await;
     drop(live);
     // Whatever left the group is found by its mark, however the program ended: a process that closed its output and
     // left the session shows as an orphan and in no other way.
@@ -137,12 +143,13 @@ async fn run_in(
         process::end_unmarked_orphans();
         process::has_orphans();
     }
-    match (stopped, ended) {
+    let outcome = match (stopped, ended) {
         (Some(StopCause::Deadline), _) => Outcome::TimedOut,
         (Some(cause @ (StopCause::Cancel | StopCause::Stale | StopCause::Drain)), _) => Outcome::Stopped(cause),
         (None, Err(error)) => failed("not_awaited", format!("cannot wait for the process: {error}"), false),
         (None, Ok(status)) => judge(status, command.permanent_exits, capture.last_error_line(), &result_path),
-    }
+    };
+    emitter.finish(outcome, log).await
 }
 
 /// This very program, also when its file was replaced or removed since it was started (proc(5)).
@@ -177,6 +184,7 @@ async fn watch(
     assignment: &Assignment<'_>,
     child: &mut Child,
     capture: &mut Capture<'_>,
+    emitter: &mut Emitter<'_>,
     log: &dyn LogSink,
 ) -> (io::Result<ExitStatus>, Option<StopCause>) {
     let leader = child.id();
@@ -189,8 +197,10 @@ async fn watch(
     let mut stopped = None;
     let mut ended = None;
     {
+        let writing = capture.writing();
         let pump = capture.pump(stdout.as_mut(), stderr.as_mut(), log);
-        tokio::pin!(pump, deadline, sample);
+        let follow = emitter.follow(log);
+        tokio::pin!(pump, deadline, sample, follow);
         let mut pumped = false;
         loop {
             tokio::select! {
@@ -214,6 +224,7 @@ async fn watch(
                     sample.as_mut().reset(tokio::time::Instant::now() + apart);
                     continue;
                 }
+                () = &mut follow => unreachable!("it follows for ever"),
             }
             break;
         }
@@ -237,8 +248,12 @@ async fn watch(
             process::signal_group(leader, Signal::KILL);
         }
         if !pumped {
-            // What comes later is a stray's, and not kept.
-            let _ = tokio::time::timeout(LINGER, &mut pump).await;
+            // What comes later is a stray's, and not kept. What is read already is on its way, and is waited for.
+            let until = tokio::time::Instant::now() + WRITTEN;
+            while tokio::time::timeout(LINGER, &mut pump).await.is_err()
+                && writing.load(Ordering::Relaxed)
+                && tokio::time::Instant::now() < until
+            {}
         }
     }
     let ended = match ended {

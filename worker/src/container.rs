@@ -28,9 +28,10 @@ use tokio::time::Instant;
 use crate::capture::Capture;
 use crate::credentials::{Handed, IN_CONTAINER, NO_CORE_BYTES};
 use crate::engine::{BOOT_LABEL, Engine, EngineError, ImageError, JOB_LABEL, Known, RUN_LABEL, YARD_LABEL};
-use crate::environment::{PAYLOAD_FILE, RESULT_FILE, is_large, variables};
+use crate::environment::{PAYLOAD_FILE, RECORDS_FILE, RESULT_FILE, is_large, variables};
 use crate::network;
 use crate::process::mark;
+use crate::records::Emitter;
 use crate::result;
 
 /// Where the run's volume is in the container.
@@ -211,9 +212,20 @@ async fn to_its_end(
     let peak = watched.peak_mib.load(Ordering::Relaxed);
     let output_dropped_bytes = watched.capture.dropped_bytes();
     log.used(Usage { max_rss_mib: (peak > 0).then_some(peak), output_dropped_bytes });
-    match ended {
+    let mut emitter = Emitter::new(assignment, Path::new(RECORDS_FILE), container.ambient);
+    let fetched = watched.fetch_records(&mut emitter).await;
+    let outcome = match ended {
         Ok(ended) => judge(ended, interrupted, container.permanent_exits, watched.capture.last_error_line()),
         Err(outcome) => outcome,
+    };
+    match (fetched, outcome) {
+        // Its records may be what it was run for: they are fetched by another attempt, or nobody ever has them.
+        (Err(error), Outcome::Succeeded(_)) => failed("records_unreadable", &error.to_string(), false),
+        (Err(error), outcome) => {
+            watched.say(format!("its records cannot be fetched: {error}")).await;
+            outcome
+        }
+        (Ok(()), outcome) => emitter.finish(outcome, log).await,
     }
 }
 
@@ -576,6 +588,95 @@ impl Watched<'_> {
         }
         Ok(read_result(&archive))
     }
+
+    /// Fetches what the run emitted out of its volume, once it is over: an engine shows a file as a whole and not what is
+    /// new in it.
+    async fn fetch_records(&self, emitter: &mut Emitter<'_>) -> Result<(), EngineError> {
+        let docker = self.container.engine.known().await?.docker;
+        let path = format!("{VOLUME}/{FOLDER}/{RECORDS_FILE}");
+        let options = DownloadFromContainerOptionsBuilder::new().path(&path).build();
+        let mut parts = std::pin::pin!(docker.download_from_container(self.id, Some(options)));
+        let mut file = FirstFile::default();
+        while let Some(part) = parts.next().await {
+            let part: Bytes = match part.map_err(|error| EngineError::of("fetch the records", error)) {
+                Err(error) if error.is_not_found() => return Ok(()),
+                part => part?,
+            };
+            let bytes = file.take(&part);
+            // What is not taken now stays with the emitter, which tries again at the end.
+            if !bytes.is_empty() && emitter.feed(&bytes, self.log).await.is_err() {
+                continue;
+            }
+            if file.is_over() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first regular file of an archive that comes in parts. Its bytes are passed on and not kept.
+#[derive(Default)]
+struct FirstFile {
+    /// What is read of a header.
+    header: Vec<u8>,
+    /// What an entry before it has still to be let go.
+    skip: u64,
+    /// What is left of it, once its header was read.
+    left: Option<u64>,
+}
+
+impl FirstFile {
+    /// A block of an archive (pax, IEEE Std 1003.1-2017).
+    const BLOCK: usize = 512;
+
+    /// What stands in this part of the file.
+    fn take(&mut self, part: &[u8]) -> Vec<u8> {
+        let mut part = part;
+        let mut taken = Vec::new();
+        while !part.is_empty() && self.left != Some(0) {
+            let length = part.len() as u64;
+            if let Some(left) = &mut self.left {
+                let here = usize::try_from((*left).min(length)).unwrap_or(part.len());
+                taken.extend_from_slice(&part[..here]);
+                *left -= here as u64;
+                part = &part[here..];
+            } else if self.skip > 0 {
+                let here = usize::try_from(self.skip.min(length)).unwrap_or(part.len());
+                self.skip -= here as u64;
+                part = &part[here..];
+            } else {
+                let here = (Self::BLOCK - self.header.len()).min(part.len());
+                self.header.extend_from_slice(&part[..here]);
+                part = &part[here..];
+                if self.header.len() == Self::BLOCK {
+                    self.read_header();
+                }
+            }
+        }
+        taken
+    }
+
+    fn read_header(&mut self) {
+        let mut header = tar::Header::new_old();
+        header.as_mut_bytes().copy_from_slice(&self.header);
+        self.header.clear();
+        let size = header.entry_size().unwrap_or(0);
+        match header.entry_type() {
+            // What stands before a file to say more of it.
+            tar::EntryType::XHeader
+            | tar::EntryType::XGlobalHeader
+            | tar::EntryType::GNULongName
+            | tar::EntryType::GNULongLink => self.skip = size.next_multiple_of(Self::BLOCK as u64),
+            tar::EntryType::Regular | tar::EntryType::Continuous => self.left = Some(size),
+            // A link or a folder holds no records.
+            _ => self.left = Some(0),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.left == Some(0)
+    }
 }
 
 /// Resolves when the container does not run any more.
@@ -697,4 +798,31 @@ fn judge(ended: Ended, interrupted: bool, permanent_exits: &[i32], last_error_li
 
 fn failed(code: &str, message: &str, permanent: bool) -> Outcome {
     Outcome::Failed { failure: Failure::new(code, message), permanent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_file_of_an_archive_is_the_same_in_parts_of_any_size() {
+        let text = "{\"kind\":\"log\"}\n".repeat(100);
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append_pax_extensions([("mtime", b"1.5".as_slice())]).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_size(text.len() as u64);
+        header.set_entry_type(tar::EntryType::Regular);
+        archive.append_data(&mut header, "records.ndjson", text.as_bytes()).unwrap();
+        let archive = archive.into_inner().unwrap();
+        for size in [1, 7, 511, 512, 513, 4096, archive.len()] {
+            let mut file = FirstFile::default();
+            let taken: Vec<u8> = archive.chunks(size).flat_map(|part| file.take(part)).collect();
+            assert!(taken == text.as_bytes() && file.is_over(), "parts of {size}");
+        }
+        let mut link = tar::Header::new_ustar();
+        link.set_entry_type(tar::EntryType::Symlink);
+        link.set_size(0);
+        let mut file = FirstFile::default();
+        assert!(file.take(link.as_bytes()).is_empty() && file.is_over(), "a link is no file");
+    }
 }

@@ -10,6 +10,8 @@ pub const ENVIRONMENT_BYTES: usize = 64 * 1024;
 pub const PAYLOAD_FILE: &str = "payload.json";
 /// Where a result is written, in the run's folder.
 pub const RESULT_FILE: &str = "result.json";
+/// Where records are emitted, one JSON object a line, in the run's folder.
+pub const RECORDS_FILE: &str = "records.ndjson";
 
 /// Whether a payload is handed over as a file.
 pub fn is_large(payload: &str) -> bool {
@@ -17,8 +19,8 @@ pub fn is_large(payload: &str) -> bool {
 }
 
 /// The variables that say which run this is: SWITCHYARD_JOB_ID and SWITCHYARD_EPOCH, SWITCHYARD_PAYLOAD (or
-/// SWITCHYARD_PAYLOAD_URI when it is over [`ENVIRONMENT_BYTES`]), SWITCHYARD_RESULT_PATH, and SWITCHYARD_DEADLINE (RFC
-/// 3339); and TRACEPARENT, the run as a span of its job's trace (W3C Trace Context). `folder` is the run's folder as the program sees it.
+/// SWITCHYARD_PAYLOAD_URI when it is over [`ENVIRONMENT_BYTES`]), SWITCHYARD_RESULT_PATH, SWITCHYARD_RECORDS_PATH, and
+/// SWITCHYARD_DEADLINE (RFC 3339); and TRACEPARENT, the run as a span of its job's trace (W3C Trace Context). `folder` is the run's folder as the program sees it.
 pub fn variables(assignment: &Assignment<'_>, folder: &Path) -> Vec<(&'static str, String)> {
     let payload = if is_large(&assignment.payload) {
         ("SWITCHYARD_PAYLOAD_URI", format!("file://{}", folder.join(PAYLOAD_FILE).display()))
@@ -30,6 +32,7 @@ pub fn variables(assignment: &Assignment<'_>, folder: &Path) -> Vec<(&'static st
         ("SWITCHYARD_EPOCH", assignment.job.epoch.to_string()),
         payload,
         ("SWITCHYARD_RESULT_PATH", folder.join(RESULT_FILE).display().to_string()),
+        ("SWITCHYARD_RECORDS_PATH", folder.join(RECORDS_FILE).display().to_string()),
         ("SWITCHYARD_DEADLINE", assignment.deadline.to_string()),
         ("TRACEPARENT", assignment.job.trace_id().traceparent(assignment.job.id, assignment.job.epoch)),
     ]

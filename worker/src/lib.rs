@@ -20,6 +20,7 @@ pub mod network;
 pub mod once;
 pub mod policies;
 pub mod process;
+pub mod records;
 pub mod result;
 pub mod roster;
 pub mod scratch;

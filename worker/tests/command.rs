@@ -15,8 +15,9 @@ use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{ClaimToken, Holder, Nonce, StopCause};
 use switchyard_core::policies::{Policies, Shelf, Situation};
 use switchyard_core::ports::{
-    Ambient, Assignment, Body, Claim, Executor, LoanDoor, LogLine, LogSink, Outcome, StopSignal, Stream, Usage,
+    Ambient, Assignment, Body, Claim, Executor, LoanDoor, LogLine, LogSink, Outcome, StopSignal, Stream, Usage, Emission, PortError,
 };
+use switchyard_core::records::Emitted;
 use switchyard_core::route::Limits;
 use switchyard_core::wire;
 use switchyard_worker::capture::{LINE_BYTES, OUTPUT_BYTES};
@@ -57,10 +58,15 @@ capabilities:
 
 /// A log that is looked at afterwards.
 #[derive(Default)]
-struct Kept(Mutex<Vec<LogLine>>, Mutex<Usage>);
+struct Kept(Mutex<Vec<LogLine>>, Mutex<Usage>, Mutex<Vec<String>>);
 
 #[async_trait]
 impl LogSink for Kept {
+    async fn emit(&self, lines: &[Emitted]) -> Result<Emission, PortError> {
+        self.2.lock().unwrap().extend(lines.iter().map(|line| line.line.clone()));
+        Ok(Emission::Taken(vec![]))
+    }
+
     async fn write(&self, lines: Vec<LogLine>) {
         self.0.lock().unwrap().extend(lines);
     }
@@ -409,6 +415,7 @@ async fn the_environment_is_the_documented_one_and_nothing_else() {
         "SWITCHYARD_EPOCH",
         "SWITCHYARD_JOB_ID",
         "SWITCHYARD_PAYLOAD",
+        "SWITCHYARD_RECORDS_PATH",
         "SWITCHYARD_RESULT_PATH",
         "SWITCHYARD_RUN",
         "TRACEPARENT",

@@ -21,8 +21,9 @@ use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{ClaimToken, Holder, Nonce, StopCause};
 use switchyard_core::policies::{Policies, Shelf, Situation};
 use switchyard_core::ports::{
-    Ambient, Assignment, Body, Claim, Executor, LoanDoor, LogLine, LogSink, Outcome, StopSignal, Stream, Usage,
+    Ambient, Assignment, Body, Claim, Executor, LoanDoor, LogLine, LogSink, Outcome, StopSignal, Stream, Usage, Emission, PortError,
 };
+use switchyard_core::records::Emitted;
 use switchyard_core::route::Limits;
 use switchyard_worker::capture::OUTPUT_BYTES;
 use switchyard_worker::credentials::Vault;
@@ -69,10 +70,15 @@ capabilities:
 
 /// A log that is looked at afterwards.
 #[derive(Default)]
-struct Kept(Mutex<Vec<LogLine>>, Mutex<Usage>);
+struct Kept(Mutex<Vec<LogLine>>, Mutex<Usage>, Mutex<Vec<String>>);
 
 #[async_trait]
 impl LogSink for Kept {
+    async fn emit(&self, lines: &[Emitted]) -> Result<Emission, PortError> {
+        self.2.lock().unwrap().extend(lines.iter().map(|line| line.line.clone()));
+        Ok(Emission::Taken(vec![]))
+    }
+
     async fn write(&self, lines: Vec<LogLine>) {
         self.0.lock().unwrap().extend(lines);
     }
@@ -95,6 +101,7 @@ struct Run {
     outcome: Outcome,
     log: Vec<LogLine>,
     usage: Usage,
+    emitted: Vec<String>,
 }
 
 impl Run {
@@ -174,7 +181,9 @@ impl Bench {
         };
         let log = Kept::default();
         let outcome = executor.run(&assignment, &log).await;
-        let run = Run { outcome, log: log.0.into_inner().unwrap(), usage: log.1.into_inner().unwrap() };
+        let Kept(lines, usage, emitted) = log;
+        let (log, usage) = (lines.into_inner().unwrap(), usage.into_inner().unwrap());
+        let run = Run { outcome, log, usage, emitted: emitted.into_inner().unwrap() };
         let left = self.containers(&docker(&self.engine).await).await;
         assert!(left.is_empty(), "containers of ended runs are left: {left:?}");
         run
@@ -249,6 +258,7 @@ async fn a_program_finds_what_it_is_given_and_nothing_of_the_yards() {
             "SWITCHYARD_EPOCH",
             "SWITCHYARD_JOB_ID",
             "SWITCHYARD_PAYLOAD",
+            "SWITCHYARD_RECORDS_PATH",
             "SWITCHYARD_RESULT_PATH",
             "TRACEPARENT",
             "TZ"
@@ -337,6 +347,22 @@ async fn a_result_is_taken_as_a_commands_is() {
         told.push(format!("{what} {how}\n    {}", bench.probe(what, &how).await.told()));
     }
     insta::assert_snapshot!(told.join("\n"));
+}
+
+#[tokio::test]
+async fn what_a_container_emits_is_taken_when_it_has_ended_however_that_was() {
+    let Some((bench, _image)) = bench("what_a_container_emits_is_taken_when_it_has_ended_however_that_was").await
+    else {
+        return;
+    };
+    let many = bench.probe("emit", "3000").await;
+    assert_eq!(many.outcome, Outcome::Succeeded(None), "{}", many.told());
+    assert!(many.emitted.len() == 3000 && many.emitted[2999].contains("host:2999"), "{}", many.emitted.len());
+    let failed = bench.probe("emit-and-fail", "2").await;
+    assert_eq!(failed.emitted.len(), 2, "{}", failed.told());
+    assert!(matches!(failed.outcome, Outcome::Failed { .. }));
+    let linked = bench.probe("linked-records", "").await;
+    assert_eq!((linked.outcome, linked.emitted), (Outcome::Succeeded(None), vec![]), "a link is no file of records");
 }
 
 #[tokio::test]

@@ -112,6 +112,8 @@ pub(super) fn named(pk: &str) -> Option<String> {
         ("C" | "H" | "L", capability) => Some(format!("capability {capability}")),
         // Whose it is stands there as a hash.
         ("Q", _) => Some("a caller".to_owned()),
+        ("O", id) => Some(format!("records of job {id}")),
+        ("G", _) => Some("the register".to_owned()),
         ("U", id) => Some(format!("unmapped event {id}")),
         _ => None,
     }

@@ -378,6 +378,8 @@ impl DynamoLedger {
 
     /// Removes a record and all that lies beside it, in one write; nothing, where it has not ended or owes something.
     async fn forget_one(&self, id: JobId) -> Result<(), PortError> {
+        // Before the record: what a crash in between leaves of it, the next round finds.
+        self.forget_records(id).await?;
         let subject = || self.subject(format_args!("job {id}"));
         let unfit = |error| PortError::permanent("forget", subject(), error);
         let mut of = Expression::default();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchyard_aws::clients::Clients;
+use switchyard_aws::conveyor_kinesis::KinesisConveyor;
 use switchyard_aws::deployment::{Deployment, nothing};
 use switchyard_aws::home::Home;
 use switchyard_aws::metrics_emf::EmfFlush;
@@ -60,7 +61,10 @@ impl Deployed {
         let policies = S3Policies::new(&clients, bucket, Arc::clone(&shelf), parse, built_in(), Arc::clone(&ambient));
         policies.load().await.map_err(refused)?;
         // Whatever its environment says: a worker has no permission to launch.
-        let (home, yard) = deployment.open(&clients, shelf, Arc::clone(&ambient), nothing);
+        let (home, mut yard) = deployment.open(&clients, shelf, Arc::clone(&ambient), nothing);
+        if let Some(stream) = &deployment.record_stream {
+            yard.conveyor = Some(Arc::new(KinesisConveyor::new(&clients, stream, Arc::clone(&ambient))));
+        }
         Ok(Self { deployment, clients, home, yard, boot: ambient.nonce(), policies })
     }
 

@@ -16,6 +16,7 @@ use crate::intake::AHEAD_MAX;
 use crate::job::one_line;
 use crate::lend::Scope;
 use crate::policies::{Document, Violations, Wrong, given, is_name};
+use crate::records::{Emits, Kind};
 use crate::route::{Needs, Packaging, Pin};
 
 #[derive(Deserialize)]
@@ -38,6 +39,44 @@ struct Entry {
     borrows: BTreeMap<String, Scope>,
     #[serde(default)]
     may_borrow: Vec<GrantEntry>,
+    #[serde(default)]
+    emits: EmitsEntry,
+}
+
+/// What its runs emit: of each kind a JSON Schema, or `true`.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct EmitsEntry {
+    #[serde(deserialize_with = "given")]
+    asset: Option<Value>,
+    #[serde(deserialize_with = "given")]
+    finding: Option<Value>,
+    #[serde(deserialize_with = "given")]
+    metric: Option<Value>,
+    #[serde(deserialize_with = "given")]
+    log: Option<Value>,
+}
+
+impl EmitsEntry {
+    fn into_emits(self, schemas: &BTreeMap<String, Value>, checked: Checked, wrong: &mut Vec<Wrong>) -> Emits {
+        let Self { asset, finding, metric, log } = self;
+        let mut emits = BTreeMap::new();
+        for (kind, written) in
+            [(Kind::Asset, asset), (Kind::Finding, finding), (Kind::Metric, metric), (Kind::Log, log)]
+        {
+            let Some(written) = written else { continue };
+            let place = format!("emits.{kind}");
+            if !written.is_object() && written != Value::Bool(true) {
+                wrong.push((place, "expected true, or a JSON Schema".to_owned()));
+                continue;
+            }
+            match resolve(&place, written, schemas, checked) {
+                Ok(schema) => drop(emits.insert(kind, schema)),
+                Err(error) => wrong.push(error),
+            }
+        }
+        Emits::new(emits)
+    }
 }
 
 #[derive(Deserialize)]
@@ -188,7 +227,7 @@ impl Default for RetryEntry {
 
 impl Catalog {
     /// Reads a catalog. `file` names it in errors, `builtins` are the functions there are, and `schemas` holds the
-    /// files that `input: { $ref: … }` may name, by path relative to the catalog.
+    /// files that `input` and `emits` may name as `{ $ref: … }`, by path relative to the catalog.
     ///
     /// # Errors
     ///
@@ -244,7 +283,7 @@ impl Entry {
         schemas: &BTreeMap<String, Value>,
         checked: Checked,
     ) -> Result<Capability, Vec<Wrong>> {
-        let Self { name, summary, run, input, needs, route, retry, limits, borrows, may_borrow } = self;
+        let Self { name, summary, run, input, needs, route, retry, limits, borrows, may_borrow, emits } = self;
         let mut wrong = Vec::new();
         expect(is_name(&name), "name", "expected 1 to 64 lower-case letters, digits and `-`", &mut wrong);
         needs.check(&mut wrong);
@@ -257,7 +296,9 @@ impl Entry {
         expect(within(ahead, limits.start_within_seconds), "limits.start_within_seconds", what, &mut wrong);
         expect((1..=100).contains(&retry.attempts), "retry.attempts", "expected 1 to 100", &mut wrong);
         expect(retry.backoff_seconds <= 3600, "retry.backoff_seconds", "expected at most 3600", &mut wrong);
-        let input = resolve(input, schemas, checked).map_err(|error| wrong.push(error)).ok();
+        let emits = emits.into_emits(schemas, checked, &mut wrong);
+        let input = input.unwrap_or_else(|| serde_json::json!({ "type": "object" }));
+        let input = resolve("input", input, schemas, checked).map_err(|error| wrong.push(error)).ok();
         let run = run.into_program(builtins).map_err(|error| wrong.push(error)).ok();
         let (borrows, may_borrow) = loans::read(borrows, may_borrow, &mut wrong);
         let lent_in_process = !borrows.is_empty() && matches!(run, Some(Program::Builtin { .. }));
@@ -294,6 +335,7 @@ impl Entry {
             input,
             borrows,
             may_borrow,
+            emits,
         })
     }
 }
@@ -312,22 +354,19 @@ impl NeedsEntry {
     }
 }
 
-/// The payload's schema.
-fn resolve(input: Option<Value>, schemas: &BTreeMap<String, Value>, checked: Checked) -> Result<Schema, Wrong> {
-    let input = match input {
-        None => serde_json::json!({ "type": "object" }),
-        Some(schema) => match schema.get("$ref").and_then(Value::as_str) {
-            None => schema,
-            Some(path) => schemas.get(path).cloned().ok_or_else(|| {
-                let what = format!("there is no file `{}` beside the catalog", one_line(path, 200));
-                ("input.$ref".to_owned(), what)
-            })?,
-        },
+/// A schema that is written at `place`, or in the file that is named there.
+fn resolve(place: &str, written: Value, schemas: &BTreeMap<String, Value>, checked: Checked) -> Result<Schema, Wrong> {
+    let written = match written.get("$ref").and_then(Value::as_str) {
+        None => written,
+        Some(path) => schemas.get(path).cloned().ok_or_else(|| {
+            let what = format!("there is no file `{}` beside the catalog", one_line(path, 200));
+            (format!("{place}.$ref"), what)
+        })?,
     };
-    let schema = Schema::new(input);
+    let schema = Schema::new(written);
     match checked {
         Checked::Before => {}
-        Checked::Now => drop(schema.validator().map_err(|what| ("input".to_owned(), what))?),
+        Checked::Now => drop(schema.validator().map_err(|what| (place.to_owned(), what))?),
     }
     Ok(schema)
 }

@@ -14,8 +14,9 @@ use super::{
 };
 use crate::job::{ClaimToken, Epoch, Holder, JobId, StopCause, TokenHash};
 use crate::ports::{
-    Beat, Claim, Claimed, LogLine, Message, Order, Outcome, Refusal, Report, Reported, Room, Usage, Voucher,
+    Beat, Claim, Claimed, Emission, LogLine, Message, Order, Outcome, Refusal, Report, Reported, Room, Usage, Voucher,
 };
+use crate::records::{Code, Emitted, Refused};
 
 /// What a child says to its yard, one JSON text a line.
 #[derive(Serialize, Deserialize)]
@@ -41,6 +42,13 @@ enum CallWire {
         epoch: Epoch,
         token: String,
         lines: Vec<LineWire>,
+    },
+    Emit {
+        id: JobId,
+        epoch: Epoch,
+        token: String,
+        /// Each by its number, with the time it was read at.
+        lines: Vec<(u64, i64, String)>,
     },
     Settle {
         id: JobId,
@@ -81,6 +89,8 @@ pub enum DeskCall {
     Beat(Beat, Duration),
     /// See [`crate::ports::Desk::log`].
     Log(Voucher, Vec<LogLine>),
+    /// See [`crate::ports::Desk::emit`]. The lines are those of the voucher's run.
+    Emit(Voucher, Vec<Emitted>),
     /// See [`crate::ports::Desk::settle`].
     Settle(Report),
     /// See [`crate::ports::Desk::borrow`] and [`crate::ports::Desk::give_back`].
@@ -90,13 +100,21 @@ pub enum DeskCall {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum AnswerWire {
-    Won { record: String, payload: String },
+    Won {
+        record: String,
+        payload: String,
+    },
     Lost(Refusal),
     Orders(Vec<(JobId, Epoch, StopCause)>),
     Logged,
+    /// `None`: the run is stale. Else what was refused, each by its number.
+    Emitted(Option<Vec<(u64, String, String)>>),
     Reported(Reported),
     Loan(LoanAnswerWire),
-    Failed { message: String, retryable: bool },
+    Failed {
+        message: String,
+        retryable: bool,
+    },
 }
 
 /// The answer to a [`DeskCall`].
@@ -108,6 +126,8 @@ pub enum DeskAnswer {
     Orders(Vec<Order>),
     /// To log lines.
     Logged,
+    /// To emitted lines.
+    Emitted(Emission),
     /// To a report.
     Reported(Reported),
     /// To a request for a loan, or to one that was given back.
@@ -156,6 +176,12 @@ pub fn encode_call(call: &DeskCall) -> Zeroizing<String> {
                 .iter()
                 .map(|line| LineWire { at: ms(line.at), s: line.stream, t: line.text.clone() })
                 .collect(),
+        },
+        DeskCall::Emit(voucher, lines) => CallWire::Emit {
+            id: voucher.id,
+            epoch: voucher.epoch,
+            token: hex(voucher.token.reveal()),
+            lines: lines.iter().map(|line| (line.n, ms(line.at), line.line.clone())).collect(),
         },
         DeskCall::Settle(Report { voucher, outcome, usage }) => CallWire::Settle {
             id: voucher.id,
@@ -209,6 +235,12 @@ pub fn decode_call(text: &str) -> Result<DeskCall, WireError> {
             });
             DeskCall::Log(voucher(id, epoch, &token)?, lines.collect::<Result<_, WireError>>()?)
         }
+        CallWire::Emit { id, epoch, token, lines } => {
+            let lines = lines.into_iter().map(|(n, at, line)| {
+                Ok(Emitted { job: id, epoch, n, at: from_ms(at).map_err(|cause| bad(what, cause))?, line })
+            });
+            DeskCall::Emit(voucher(id, epoch, &token)?, lines.collect::<Result<_, WireError>>()?)
+        }
         CallWire::Settle { id, epoch, token, outcome, max_rss_mib, output_dropped_bytes } => DeskCall::Settle(Report {
             voucher: voucher(id, epoch, &token)?,
             outcome: match outcome {
@@ -236,6 +268,11 @@ pub fn encode_answer(answer: &DeskAnswer) -> Zeroizing<String> {
             AnswerWire::Orders(orders.iter().map(|order| (order.run.id, order.run.epoch, order.cause)).collect())
         }
         DeskAnswer::Logged => AnswerWire::Logged,
+        DeskAnswer::Emitted(Emission::Stale) => AnswerWire::Emitted(None),
+        DeskAnswer::Emitted(Emission::Taken(refused)) => {
+            let told = |(n, refused): &(u64, Refused)| (*n, refused.code.as_str().to_owned(), refused.reason.clone());
+            AnswerWire::Emitted(Some(refused.iter().map(told).collect()))
+        }
         DeskAnswer::Reported(reported) => AnswerWire::Reported(*reported),
         DeskAnswer::Loan(answer) => AnswerWire::Loan(answer.into()),
         DeskAnswer::Failed { message, retryable } => {
@@ -263,6 +300,15 @@ pub fn decode_answer(text: &str) -> Result<DeskAnswer, WireError> {
             orders.into_iter().map(|(id, epoch, cause)| Order { run: Message { id, epoch }, cause }).collect(),
         ),
         AnswerWire::Logged => DeskAnswer::Logged,
+        AnswerWire::Emitted(None) => DeskAnswer::Emitted(Emission::Stale),
+        AnswerWire::Emitted(Some(refused)) => {
+            let told = |(n, code, reason): (u64, String, String)| {
+                // A code that a later yard knows says as much as that the line is no record.
+                let code = Code::ALL.into_iter().find(|known| known.as_str() == code).unwrap_or(Code::Unreadable);
+                (n, Refused { code, reason })
+            };
+            DeskAnswer::Emitted(Emission::Taken(refused.into_iter().map(told).collect()))
+        }
         AnswerWire::Reported(reported) => DeskAnswer::Reported(reported),
         AnswerWire::Loan(answer) => {
             DeskAnswer::Loan(answer.try_into().map_err(|cause| bad("an answer of the desk", cause))?)

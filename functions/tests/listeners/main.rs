@@ -8,6 +8,7 @@ mod batches;
 mod bucket;
 mod malformed;
 mod recorded;
+mod records;
 mod tasks;
 
 use std::fs;

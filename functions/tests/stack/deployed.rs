@@ -189,6 +189,23 @@ impl Deployed {
         (answer.unwrap_or_default(), invoked.function_error().is_some())
     }
 
+    /// What is parked of what runs emitted, by the name it has there.
+    pub(crate) fn parked_records(&self, named: &str) -> Vec<Value> {
+        let (s3, bucket) = (self.clients.s3(), env("SWITCHYARD_BUCKET"));
+        block(async {
+            let listed = s3.list_objects_v2().bucket(&bucket).prefix("parked/records/").send().await;
+            let mut found = Vec::new();
+            for object in listed.expect("listed").contents() {
+                let got = s3.get_object().bucket(&bucket).key(object.key().expect("a key")).send().await.expect("got");
+                let bytes = got.body.collect().await.expect("read").into_bytes();
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                found.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")));
+            }
+            found.retain(|one| one["name"].as_str().is_some_and(|name| name.starts_with(named)));
+            found
+        })
+    }
+
     /// The parked objects of a function that say this.
     pub(crate) fn parked(&self, function: &str, saying: &str) -> Vec<Value> {
         let (s3, bucket) = (self.clients.s3(), env("SWITCHYARD_BUCKET"));

@@ -6,6 +6,7 @@ mod deployed;
 mod events;
 mod jobs;
 mod lent;
+mod records;
 mod refused;
 mod swept;
 mod upgrade;
@@ -18,7 +19,7 @@ use deployed::Deployed;
 type Case = (&'static str, fn(&Deployed));
 
 /// Every case; those that need containers last, for they take longest.
-const CASES: [Case; 19] = [
+const CASES: [Case; 21] = [
     ("a built-in runs inline in the call that asked for it", jobs::inline),
     ("a built-in that nobody has measured runs in the function that runs jobs", jobs::function),
     ("a network tool runs on the worker of the fleet and prints what it found", jobs::fleet),
@@ -32,6 +33,8 @@ const CASES: [Case; 19] = [
     ("an event of a source of one's own comes in by the deployed rule", events::rule),
     ("what can never be taken is parked with its reason, and takes nothing along", events::parked),
     ("an invocation that asks for no run ends where failures are heard", events::destination),
+    ("what a job emits is in the registers, and what is no record is parked", records::emitted),
+    ("a stream of everything keeps the good once and parks the bad, and loses nothing", records::streamed),
     ("nobody comes in unsigned, and each role as far as it reaches", refused::roles),
     ("an event of another function's kind is answered with an error", refused::kinds),
     ("a worker whose machine is not there is struck out at a second look", swept::worker),

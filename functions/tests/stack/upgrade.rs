@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::deployed::{Deployed, block, env, root, said};
 
 const FUNCTIONS: [&str; 7] =
-    ["HTTP_API", "FINDING_LISTENER", "TASK_LISTENER", "JOB_RUNNER", "JOB_REAPER", "FLEET_SCALER", "CREDENTIAL_BROKER"];
+    ["HTTP_API", "FINDING_LISTENER", "TASK_LISTENER", "RESULT_LISTENER", "JOB_RUNNER", "JOB_REAPER", "FLEET_SCALER", "CREDENTIAL_BROKER"];
 
 /// The hashes of the functions' code, as Lambda has them.
 fn code(yard: &Deployed) -> Vec<String> {
@@ -32,6 +32,7 @@ pub(crate) fn upgraded_and_rolled_back(yard: &Deployed) {
         "http_api",
         "finding_listener",
         "task_listener",
+        "result_listener",
         "job_runner",
         "job_reaper",
         "fleet_scaler",
@@ -61,5 +62,5 @@ pub(crate) fn upgraded_and_rolled_back(yard: &Deployed) {
         let job = yard.ended(&id, 120);
         assert_eq!(job["state"], "succeeded", "{job:#}");
     }
-    eprintln!("ok: six functions were upgraded and rolled back under jobs, and all of these ended well");
+    eprintln!("ok: seven functions were upgraded and rolled back under jobs, and all of these ended well");
 }

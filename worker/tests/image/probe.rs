@@ -39,6 +39,7 @@ fn main() {
     let what = args.get(1).map_or("", String::as_str);
     let number = || what.parse::<usize>().expect("a number");
     let result = || std::env::var("SWITCHYARD_RESULT_PATH").expect("where to write a result");
+    let records = || std::env::var("SWITCHYARD_RECORDS_PATH").expect("where to emit records");
     match args.first().map_or("", String::as_str) {
         "exit" => {
             eprintln!("about to exit with {what}");
@@ -103,6 +104,13 @@ fn main() {
         "large-result" => {
             fs::write(result(), format!("\"{}\"", "a".repeat(number() - 2))).expect("a result can be written");
         }
+        "emit" | "emit-and-fail" => {
+            let line = |n: usize| format!("{{\"kind\":\"asset\",\"id\":\"host:{n}\"}}\n");
+            let lines: String = (0..number()).map(line).collect();
+            fs::write(records(), lines).expect("records can be written");
+            std::process::exit(i32::from(args[0] == "emit-and-fail"));
+        }
+        "linked-records" => std::os::unix::fs::symlink("/probe", records()).expect("a link can be made"),
         "linked-result" => std::os::unix::fs::symlink("/probe", result()).expect("a link can be made"),
         "folder-result" => fs::create_dir(result()).expect("a folder can be made"),
         "payload" => {
