@@ -446,8 +446,10 @@ impl Ledger for DynamoLedger {
         self.list_registered(query).await
     }
 
-    async fn forget_registered(&self, seen_before: Timestamp, limit: usize) -> Result<u64, PortError> {
-        self.forget_seen_before(seen_before, limit).await
+    async fn forget_registered(&self, _seen_before: Timestamp, _limit: usize) -> Result<u64, PortError> {
+        // Each entry says when it is over: nobody is shown it from then on, and the table removes it by itself, which costs
+        // nothing. To look for them would be sixteen questions in every round.
+        Ok(0)
     }
 }
 

@@ -412,42 +412,6 @@ impl DynamoLedger {
         }
         Ok(())
     }
-
-    /// See [`switchyard_core::ports::Ledger::forget_registered`]: left to the table where it forgets by itself, which costs
-    /// nothing.
-    pub(super) async fn forget_seen_before(&self, before: Timestamp, limit: usize) -> Result<u64, PortError> {
-        if self.0.forgetting.retention.is_some() {
-            return Ok(0);
-        }
-        let mut forgotten = 0;
-        for register in Register::ALL {
-            for shard in 0..SHARDS {
-                let mut of = Expression::default();
-                let old = format!("{} < {}", of.name(LAST), of.value("before", n(before.as_millisecond())));
-                let filter = Some((old, of));
-                let part = Part { index: None, filter, ..Part::of("", PK, register_pk(register, shard)) };
-                let old = self.all(&part, "look for what nobody sees any more", |items| items.len() >= limit).await?;
-                for item in old.iter().take(limit.saturating_sub(usize::try_from(forgotten).unwrap_or(limit))) {
-                    let (Some(pk), Some(sk)) = (text(item, PK), text(item, SK)) else { continue };
-                    self.forget_entry(key(pk, sk), before).await?;
-                    forgotten += 1;
-                }
-            }
-        }
-        Ok(forgotten)
-    }
-
-    /// Removes an entry, unless it was seen again meanwhile.
-    async fn forget_entry(&self, at: Item, before: Timestamp) -> Result<(), PortError> {
-        let mut only = Expression::default();
-        let condition = format!("{} < {}", only.name(LAST), only.value("before", n(before.as_millisecond())));
-        let sent = self.0.client.delete_item().table_name(&self.0.table).set_key(Some(at));
-        let sent = sent.condition_expression(condition).set_expression_attribute_names(Some(only.names));
-        match sent.set_expression_attribute_values(Some(only.values)).send().await {
-            Err(error) if code(&error) == Some(REFUSED) => Ok(()),
-            sent => sent.map(drop).map_err(|error| failed("forget", self.subject("an entry of the register"), &error)),
-        }
-    }
 }
 
 #[cfg(test)]
