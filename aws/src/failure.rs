@@ -327,7 +327,7 @@ mod tests {
 
     /// The errors that the API models name for the operations that are called here, and those that every operation of a
     /// service has.
-    const MODELLED: [(&str, &[&str]); 7] = [
+    const MODELLED: [(&str, &[&str]); 10] = [
         (
             "DynamoDB",
             &[
