@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use switchyard_core::lend::{Credential, GrantOf, Level, Loan, LoanId, Pattern, RefusedCode, Scope};
-use switchyard_core::ports::{Ambient, Vendors};
+use switchyard_core::ports::{Ambient, PortError, Vendors};
 
 use crate::scene::{OURS, OURS_PKCS1, World, answer, nothing_secret_in, token};
 use crate::{entra, github, google};
@@ -153,4 +153,68 @@ async fn nothing_is_lent_where_nobody_does() {
     // A grant never serves a scope of another kind, whoever asks.
     let odd = world.issue(google::grant(google::by_key()), github::scope(&["a"], &[])).await.unwrap_err();
     assert_eq!(odd.code, RefusedCode::ScopeNotAllowed);
+}
+
+/// Plays STS: remembers what it was asked for, and answers what it is told.
+struct Sts {
+    asked: std::sync::Mutex<Vec<switchyard_vendors::Session>>,
+    fails: Option<bool>,
+}
+
+#[async_trait::async_trait]
+impl switchyard_vendors::Roles for Sts {
+    async fn assume(&self, session: &switchyard_vendors::Session) -> Result<switchyard_vendors::Assumed, PortError> {
+        self.asked.lock().unwrap().push(session.clone());
+        match self.fails {
+            Some(true) => Err(PortError::retryable("assume", &session.role, "Throttling")),
+            Some(false) => Err(PortError::permanent("assume", &session.role, "AccessDenied")),
+            None => Ok(switchyard_vendors::Assumed {
+                access_key_id: "ASIAONE".into(),
+                secret_access_key: SecretString::from("CANARY-key"),
+                session_token: SecretString::from("CANARY-session"),
+                expires: Timestamp::MAX,
+            }),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_role_is_assumed_as_its_grant_says_and_its_vendor_is_aws() {
+    let role = "arn:aws:iam::111122223333:role/scan";
+    let of = GrantOf::Aws {
+        role: Pattern::new("arn:aws:iam::*:role/scan").unwrap(),
+        external_id: Some("yard".into()),
+        session_policy: Some(r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:Get*"}]}"#.into()),
+    };
+    for (fails, code) in
+        [(None, None), (Some(true), Some(RefusedCode::VendorDown)), (Some(false), Some(RefusedCode::VendorRefused))]
+    {
+        let mut world = World::new(github::serve).await;
+        let sts = std::sync::Arc::new(Sts { asked: Default::default(), fails });
+        let doors = switchyard_vendors::Doors {
+            vault: world.store.clone(),
+            roles: Some(sts.clone()),
+            identity: None,
+            ambient: world.clock.clone(),
+        };
+        world.lenders = switchyard_vendors::Lenders::new(doors, Default::default()).unwrap();
+        let answer = world.issue(of.clone(), Scope::Aws { role: role.into() }).await;
+        match code {
+            None => {
+                let issued = answer.unwrap();
+                assert_eq!(issued.reference.as_deref(), Some("ASIAONE"));
+                assert!(
+                    matches!(issued.credential, Credential::Aws { access_key_id, .. } if access_key_id == "ASIAONE")
+                );
+            }
+            Some(code) => {
+                let refused = answer.unwrap_err();
+                assert_eq!(refused.code, code);
+                assert!(refused.message.starts_with(&format!("AWS: cannot assume {role}: ")), "{refused}");
+            }
+        }
+        let session = sts.asked.lock().unwrap().remove(0);
+        assert_eq!((session.role.as_str(), session.external_id.as_deref()), (role, Some("yard")));
+        assert!(session.policy.contains("s3:Get*") && session.policy.contains("DateGreaterThan"));
+    }
 }
