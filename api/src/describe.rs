@@ -14,7 +14,9 @@ use crate::brakes::{PauseBody, ResumeBody};
 use crate::openapi::Doc;
 use crate::problem::Code;
 use crate::{
-    BATCH_BYTES, BATCH_JOBS, BODY_BYTES, BatchAnswer, CostAnswer, EventAnswer, JobAnswer, JobsPage, LoansPage, LogsPage, ReloadAnswer, ReplayAnswer, SchedulesAnswer, TimelineAnswer, UnmappedAnswer, UnmappedPage, WAIT_SECONDS, WorkersAnswer, AssetsPage, FindingsPage, RecordsPage,
+    AssetsPage, BATCH_BYTES, BATCH_JOBS, BODY_BYTES, BatchAnswer, CostAnswer, EventAnswer, FindingsPage, JobAnswer,
+    JobsPage, LoansPage, LogsPage, RecordsPage, ReloadAnswer, ReplayAnswer, SchedulesAnswer, TimelineAnswer,
+    UnmappedAnswer, UnmappedPage, WAIT_SECONDS, WorkersAnswer,
 };
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";

@@ -16,8 +16,8 @@ use crate::edge::bound;
 use crate::openapi::Doc;
 use crate::problem::{Code, Problem};
 use crate::{
-    Api, batch, body, brakes, cost, describe, events, explain, health, jobs, loans, metrics, openapi, policies, records,
-    request, schedules, unmapped, watch, workers,
+    Api, batch, body, brakes, cost, describe, events, explain, health, jobs, loans, metrics, openapi, policies,
+    records, request, schedules, unmapped, watch, workers,
 };
 
 /// One route.

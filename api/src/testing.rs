@@ -13,7 +13,7 @@ use switchyard_core::brake::{Pause, Pauses, Scope};
 use switchyard_core::catalog::Catalog;
 use switchyard_core::intake;
 use switchyard_core::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce, Phase, Tier, TraceId};
-use switchyard_core::lend::{LoanNote, LoanQuery};
+use switchyard_core::lend::{LoanId, LoanNote, LoanQuery};
 use switchyard_core::memory::Memory;
 use switchyard_core::policies::{NotReloaded, Reload, Reloaded, Situation};
 use switchyard_core::ports::{
@@ -287,6 +287,10 @@ impl ports::Ledger for Ledger {
 
     async fn note_loan(&self, note: &LoanNote) -> Result<(), PortError> {
         self.home.note_loan(note).await
+    }
+
+    async fn loan(&self, job: JobId, id: LoanId) -> Result<Option<LoanNote>, PortError> {
+        self.home.loan(job, id).await
     }
 
     async fn loans(&self, query: &LoanQuery) -> Result<Vec<LoanNote>, PortError> {

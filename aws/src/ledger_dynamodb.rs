@@ -30,7 +30,7 @@ use aws_sdk_dynamodb::types::KeysAndAttributes;
 use jiff::Timestamp;
 use switchyard_core::brake::{Pause, Pauses, Scope};
 use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, Tier};
-use switchyard_core::lend::{LoanNote, LoanQuery};
+use switchyard_core::lend::{LoanId, LoanNote, LoanQuery};
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
     Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Kept, Ledger, NewJob, Permits, PortError, Query,
@@ -428,6 +428,10 @@ impl Ledger for DynamoLedger {
 
     async fn note_loan(&self, note: &LoanNote) -> Result<(), PortError> {
         self.note_one_loan(note).await
+    }
+
+    async fn loan(&self, job: JobId, id: LoanId) -> Result<Option<LoanNote>, PortError> {
+        self.load_loan(job, id).await
     }
 
     async fn loans(&self, query: &LoanQuery) -> Result<Vec<LoanNote>, PortError> {

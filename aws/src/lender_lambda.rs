@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_lambda::Client;
+use aws_sdk_lambda::config::retry::RetryConfig;
 use aws_sdk_lambda::config::timeout::TimeoutConfig;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::InvocationType;
@@ -19,8 +20,8 @@ use zeroize::Zeroizing;
 use crate::clients::Clients;
 use crate::failure::failed;
 
-/// The longest that one invocation is waited for: what the broker gives its vendors, its own start, and room beside.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// The longest that the one invocation is waited for: the function's own time, and room for its answer to come.
+pub const PATIENCE: Duration = Duration::from_secs(31);
 
 /// Asks the broker's function.
 #[derive(Clone)]
@@ -48,7 +49,9 @@ impl LambdaLender {
         let invoke =
             self.client.invoke().function_name(&self.function).invocation_type(InvocationType::RequestResponse);
         let invoke = invoke.payload(Blob::new(payload.as_bytes())).customize();
-        let invoke = invoke.config_override(aws_sdk_lambda::config::Builder::new().timeout_config(patient));
+        // Once: an answer that came too late may have lent something, and whoever asks decides whether to ask again.
+        let once = aws_sdk_lambda::config::Builder::new().timeout_config(patient).retry_config(RetryConfig::disabled());
+        let invoke = invoke.config_override(once);
         let answered = invoke.send().await.map_err(|error| failed(operation, subject(), &error))?;
         let failed_in_it = answered.function_error.is_some();
         let answer = answered.payload.map(|blob| Zeroizing::new(blob.into_inner())).unwrap_or_default();

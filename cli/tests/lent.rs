@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{Job, Phase};
-use switchyard_core::lend::{Credential, Grant, Issued, Loan, LoanNote, LoanOutcome, LoanQuery, Order, Refused};
+use switchyard_core::lend::{Credential, Issued, Loan, LoanNote, LoanOutcome, LoanQuery, Order, Refused};
 use switchyard_core::policies::{Files, Machine, Policies, Shelf};
 use switchyard_core::ports::{Ambient, PortError, Vendors};
 use switchyard_core::settle;
@@ -31,10 +31,10 @@ struct Vendor(Mutex<Vec<Loan>>);
 impl Vendors for Vendor {
     async fn issue(&self, _: &Order) -> Result<Issued, Refused> {
         let credential = Credential::Value(format!("{CANARY}-value").into());
-        Ok(Issued { credential, expires: None, reference: None })
+        Ok(Issued { credential, expires: None, reference: None, revocable: true })
     }
 
-    async fn revoke(&self, _: &Grant, loan: &Loan) -> Result<bool, PortError> {
+    async fn revoke(&self, loan: &Loan) -> Result<bool, PortError> {
         self.0.lock().unwrap().push(loan.clone());
         Ok(true)
     }

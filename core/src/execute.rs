@@ -17,8 +17,8 @@ use tracing::{debug, warn};
 use crate::job::{ClaimToken, Failure, Holder, Job, Run, State, Step, StopCause, TraceId, Watch};
 use crate::policies::Situation;
 use crate::ports::{
-    Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Executor, LoanDoor, LogLine, LogSink, Message, Emission,
-    Outcome, PortError, Refusal, Report, Reported, Room, StopSignal, Usage, Voucher, persist,
+    Ambient, Assignment, Beat, Blobs, Body, Claim, Claimed, Desk, Emission, Executor, LoanDoor, LogLine, LogSink,
+    Message, Outcome, PortError, Refusal, Report, Reported, Room, StopSignal, Usage, Voucher, persist,
 };
 use crate::records::Emitted;
 use crate::route::Venue;

@@ -25,7 +25,7 @@ pub use self::record::{LoanId, LoanNote, LoanOutcome, LoanQuery, NotALoanId};
 pub use self::scope::{AzureBy, Borrow, GcloudBy, GithubBy, Grant, GrantOf, Kind, Level, Scope, SecretName};
 use crate::job::{Epoch, Job, JobId, State, one_line};
 use crate::policies::Policies;
-use crate::ports::{Lender, PortError, Vendors, Voucher, Yard};
+use crate::ports::{Lender, PortError, Vendors, Voucher, Yard, describe};
 
 /// The longest that one loan of a kind lasts; then it is renewed if its run still lasts. AWS: a role assumed by a role
 /// lasts an hour at most (STS, "Role chaining"); Google's and GitHub's tokens last an hour; those of Microsoft Entra 60 to 90
@@ -255,6 +255,8 @@ pub struct Issued {
     pub expires: Option<Timestamp>,
     /// What the vendor calls it in its own records, such as an access key's id; no secret.
     pub reference: Option<String>,
+    /// Whether the vendor can end it before its time.
+    pub revocable: bool,
 }
 
 /// Decides a request by the record, as it is now, and the rules in force.
@@ -334,48 +336,119 @@ impl Lender for Broker {
 /// The record could not be read or written: nothing is lent, and the same request can be made again.
 pub async fn lend(yard: &Yard, vendors: &dyn Vendors, request: &LoanRequest) -> Result<Answer, PortError> {
     let (now, policies) = (yard.ambient.now(), yard.policies());
+    let id = LoanId::ordered(now, yard.ambient.random());
     let job = yard.ledger.load(request.voucher.id).await?;
     let decided = match judge(job.as_ref(), &policies, request, now) {
         Ok(order) => vendors.issue(&order).await.map(|issued| (order, issued)),
         Err(refused) => Err(refused),
     };
-    let id = LoanId::ordered(now, yard.ambient.random());
-    let (outcome, answer) = match decided {
-        Ok((order, issued)) => {
-            let until = issued.expires.map_or(order.until, |expires| expires.min(order.until));
-            let loan = Loan { id, scope: order.scope, credential: issued.credential, until };
-            (LoanOutcome::Lent { until, reference: issued.reference }, Answer::Lent(Box::new(loan)))
-        }
-        Err(refused) => (LoanOutcome::Refused(refused.clone()), Answer::Refused(refused)),
+    let (order, issued) = match decided {
+        Ok(lent) => lent,
+        Err(refused) => return note_refusal(yard, id, job.as_ref(), request, refused).await,
     };
-    let note = LoanNote::new(id, now, job.as_ref(), &request.voucher, &request.scope, outcome);
+    let until = issued.expires.map_or(order.until, |expires| expires.min(order.until));
+    let revocable = issued.revocable;
+    let loan = Loan { id, scope: order.scope, credential: issued.credential, until };
+    // A vendor may take its time, and the run may be told to end meanwhile: then nobody gives this back any more.
+    let still = yard.ledger.load(request.voucher.id).await;
+    let still = still.map(|job| (judge(job.as_ref(), &policies, request, yard.ambient.now()).map(drop), job));
+    let noted = match still {
+        Ok((Ok(()), job)) => {
+            let outcome = LoanOutcome::Lent { until, reference: issued.reference, revocable };
+            let note = LoanNote::new(id, now, job.as_ref(), &request.voucher, &request.scope, outcome);
+            yard.ledger.note_loan(&note).await.map(|()| Ok(note))
+        }
+        Ok((Err(refused), job)) => Ok(Err((refused, job))),
+        Err(error) => Err(error),
+    };
+    match noted {
+        Ok(Ok(note)) => {
+            told(yard, &note);
+            Ok(Answer::Lent(Box::new(loan)))
+        }
+        // Nobody gets it: what its vendor can end is ended.
+        Ok(Err((refused, job))) => {
+            unused(vendors, &loan, revocable).await;
+            note_refusal(yard, id, job.as_ref(), request, refused).await
+        }
+        Err(error) => {
+            unused(vendors, &loan, revocable).await;
+            Err(error)
+        }
+    }
+}
+
+async fn note_refusal(
+    yard: &Yard,
+    id: LoanId,
+    job: Option<&Job>,
+    request: &LoanRequest,
+    refused: Refused,
+) -> Result<Answer, PortError> {
+    let outcome = LoanOutcome::Refused(refused.clone());
+    let note = LoanNote::new(id, yard.ambient.now(), job, &request.voucher, &request.scope, outcome);
     yard.ledger.note_loan(&note).await?;
     told(yard, &note);
-    Ok(answer)
+    Ok(Answer::Refused(refused))
+}
+
+/// Ends a credential that was had and is handed to nobody.
+async fn unused(vendors: &dyn Vendors, loan: &Loan, revocable: bool) {
+    if !revocable {
+        return;
+    }
+    if let Err(error) = vendors.revoke(loan).await {
+        warn!(loan.id = %loan.id, loan.scope = %loan.scope, error = %describe(&error), "what nobody was handed is not ended, and lasts until its own end");
+    }
 }
 
 /// Takes back what a run borrowed, because the run has ended: a credential that its vendor can end is ended there, and either
-/// is on record. Whoever shows the credential may give it back, also when the job is somebody else's by now.
+/// is on record. It is the run that the loan's own record names that may give it back, also when the job is at another
+/// epoch by now; whether the policies still have the grant says nothing of a credential that was given.
 ///
 /// # Errors
 ///
-/// The vendor could not be reached, or the record not be written; the same can be done again.
+/// There is no such loan of that run; or the vendor could not be reached, or the record not be written: then the same can be done
+/// again.
 pub async fn take_back(yard: &Yard, vendors: &dyn Vendors, voucher: &Voucher, loan: &Loan) -> Result<(), PortError> {
-    let now = yard.ambient.now();
-    let job = yard.ledger.load(voucher.id).await?;
-    let grants = job.as_ref().and_then(|job| yard.policies().catalog.get(&job.work.capability).cloned());
-    let grant =
-        grants.and_then(|capability| capability.may_borrow.iter().find(|grant| grant.covers(&loan.scope)).cloned());
-    let revoked = match &grant {
-        Some(grant) => vendors.revoke(grant, loan).await?,
-        None => false,
+    let subject = || format!("loan {}", loan.id);
+    let noted = yard.ledger.loan(voucher.id, loan.id).await?;
+    let lent = noted.filter(|note| note.epoch == voucher.epoch && note.scope == loan.scope);
+    let Some(LoanOutcome::Lent { revocable, .. }) = lent.map(|note| note.outcome) else {
+        return Err(PortError::permanent("take back", subject(), "it was not lent to that run"));
     };
+    let job = yard.ledger.load(voucher.id).await?;
+    if !is_of(job.as_ref(), voucher) {
+        return Err(PortError::permanent("take back", subject(), "the token shown is not that of the run"));
+    }
+    let (revoked, failed) = match revocable {
+        true => match vendors.revoke(loan).await {
+            Ok(revoked) => (revoked, None),
+            Err(error) if error.retryable => return Err(error),
+            Err(error) => (false, Some(error)),
+        },
+        false => (false, None),
+    };
+    let now = yard.ambient.now();
     let id = LoanId::ordered(now, yard.ambient.random());
     let outcome = LoanOutcome::Returned { loan: loan.id, revoked };
     let note = LoanNote::new(id, now, job.as_ref(), voucher, &loan.scope, outcome);
     yard.ledger.note_loan(&note).await?;
     told(yard, &note);
-    Ok(())
+    failed.map_or(Ok(()), Err)
+}
+
+/// Whether a voucher's token is that of the run it names, as far as the record still tells: of an epoch that is over it does not.
+fn is_of(job: Option<&Job>, voucher: &Voucher) -> bool {
+    let Some(job) = job else { return true };
+    if job.epoch != voucher.epoch {
+        return job.epoch > voucher.epoch;
+    }
+    match &job.state {
+        State::Running(run) => run.token == voucher.token.hash(),
+        State::Settled(settlement) => settlement.token.is_none_or(|token| token == voucher.token.hash()),
+        State::Delayed { .. } | State::Held { .. } | State::Dispatched { .. } => true,
+    }
 }
 
 /// What was decided, in the log and among the numbers.

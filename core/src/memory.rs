@@ -23,7 +23,10 @@ use crate::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
 use crate::lend::{LoanId, LoanNote, LoanQuery};
 use crate::policies::{Policies, Shelf, Situation};
 use crate::ports::{
-    Acceptance, Ambient, Beat, Bell, BlobRef, Blobs, Body, Claim, Claimed, Depths, FixedFleet, Herald, Lane, Lanes, LaunchFailed, Launcher, Ledger, LogLine, LogPage, Logs, Message, NewJob, NoLender, Permits, PortError, Query, Received, Refusal, Saved, Spend, TaskState, TierDepth, Unmapped, UnmappedCount, UnmappedId, UnmappedRoom, UnmappedSummary, Worker, Workers, Yard, self, RecordQuery,
+    self, Acceptance, Ambient, Beat, Bell, BlobRef, Blobs, Body, Claim, Claimed, Depths, FixedFleet, Herald, Lane,
+    Lanes, LaunchFailed, Launcher, Ledger, LogLine, LogPage, Logs, Message, NewJob, NoLender, Permits, PortError,
+    Query, Received, RecordQuery, Refusal, Saved, Spend, TaskState, TierDepth, Unmapped, UnmappedCount, UnmappedId,
+    UnmappedRoom, UnmappedSummary, Worker, Workers, Yard,
 };
 use crate::quota::{Buckets, Drawn, Rate};
 use crate::records::{Record, RegisterPage, RegisterQuery};
@@ -549,6 +552,10 @@ impl Ledger for Memory {
     async fn note_loan(&self, note: &LoanNote) -> Result<(), PortError> {
         self.kept().loans.insert(note.id, note.clone());
         self.answer("note", ())
+    }
+
+    async fn loan(&self, job: JobId, id: LoanId) -> Result<Option<LoanNote>, PortError> {
+        Ok(self.kept().loans.get(&id).filter(|note| note.job == job).cloned())
     }
 
     async fn loans(&self, query: &LoanQuery) -> Result<Vec<LoanNote>, PortError> {

@@ -29,7 +29,7 @@ pub use self::unmapped::{NotAnUnmappedId, Unmapped, UnmappedCount, UnmappedId, U
 use crate::brake::{Pause, Pauses, Scope, Turnstile};
 use crate::job::{ClaimToken, Epoch, Failure, Holder, Job, JobId, Nonce, Phase, StopCause, Tier, TokenHash};
 use crate::lend::{
-    Answer, Grant, Issued, Loan, LoanNote, LoanQuery, LoanRequest, Order as LoanOrder, Refused, RefusedCode,
+    Answer, Issued, Loan, LoanId, LoanNote, LoanQuery, LoanRequest, Order as LoanOrder, Refused, RefusedCode,
 };
 use crate::metrics::Meters;
 use crate::policies::{Policies, Shelf, Situation};
@@ -402,6 +402,8 @@ pub trait Ledger: Send + Sync {
     async fn forget_registered(&self, seen_before: Timestamp, limit: usize) -> Result<u64, PortError>;
     /// Writes down what became of a request for a credential; durable before it answers. The same again is one record.
     async fn note_loan(&self, note: &LoanNote) -> Result<(), PortError>;
+    /// What was written down of one loan to this job, as it is now.
+    async fn loan(&self, job: JobId, id: LoanId) -> Result<Option<LoanNote>, PortError>;
     /// What was written down of loans, newest first. A home keeps it for [`LOANS_KEPT`].
     async fn loans(&self, query: &LoanQuery) -> Result<Vec<LoanNote>, PortError>;
 }
@@ -442,7 +444,7 @@ pub trait Vendors: Send + Sync {
     async fn issue(&self, order: &LoanOrder) -> Result<Issued, Refused>;
     /// Ends a credential at its vendor before its time; `false` where the vendor cannot. One that has ended already was
     /// revoked, too.
-    async fn revoke(&self, grant: &Grant, loan: &Loan) -> Result<bool, PortError>;
+    async fn revoke(&self, loan: &Loan) -> Result<bool, PortError>;
 }
 
 /// A tier of a pool.

@@ -56,6 +56,7 @@ async fn bench(records: usize, root: PathBuf) {
         tasks: 1,
         retention: Duration::from_secs(3600),
         engine: None,
+        vendors: None,
     };
     let home = Home::open(&root, setup, Arc::new(System)).await.expect("the yard opens");
     let yard = home.yard.clone();

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use switchyard_core::brake::{Pause, Pauses, Scope};
 use switchyard_core::execute;
 use switchyard_core::job::{Epoch, Holder, Job, JobId, Phase, State, Tier};
-use switchyard_core::lend::{LoanNote, LoanQuery};
+use switchyard_core::lend::{LoanId, LoanNote, LoanQuery};
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{
     Acceptance, Ambient, Beat, Body, Claim, Claimed, Depths, Kept, Lane, Ledger, NewJob, Permits, PortError, Query,
@@ -771,6 +771,10 @@ impl Ledger for SqliteLedger {
 
     async fn note_loan(&self, note: &LoanNote) -> Result<(), PortError> {
         self.note_one_loan(note).await
+    }
+
+    async fn loan(&self, job: JobId, id: LoanId) -> Result<Option<LoanNote>, PortError> {
+        self.load_loan(job, id)
     }
 
     async fn loans(&self, query: &LoanQuery) -> Result<Vec<LoanNote>, PortError> {

@@ -1,6 +1,7 @@
 //! What was lent to whom, in SQLite.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
+use switchyard_core::job::JobId;
 use switchyard_core::lend::{LoanId, LoanNote, LoanQuery};
 use switchyard_core::ports::{LOANS_KEPT, PortError};
 use switchyard_core::wire;
@@ -27,6 +28,21 @@ impl SqliteLedger {
             Ok(())
         };
         self.store.write(write, |()| {}).await.map_err(|error| error.at("note", format!("loan {id}")))
+    }
+
+    /// See [`switchyard_core::ports::Ledger::loan`].
+    pub(crate) fn load_loan(&self, job: JobId, id: LoanId) -> Result<Option<LoanNote>, PortError> {
+        let found: Result<Option<String>, _> = self.store.read(|connection| {
+            let sql = "SELECT record FROM loans WHERE id = ?1 AND job = ?2";
+            connection
+                .prepare_cached(sql)?
+                .query_row(params![id.as_bytes(), job.as_bytes()], |row| row.get(0))
+                .optional()
+        });
+        let subject = || format!("loan {id}");
+        let record = found.map_err(|error| error.at("load", subject()))?;
+        let note = record.map(|text| wire::decode_loan_note(&text)).transpose();
+        note.map_err(|error| PortError::permanent("load", subject(), error))
     }
 
     /// See [`switchyard_core::ports::Ledger::loans`].

@@ -100,9 +100,7 @@ mod tests {
     use jiff::Timestamp;
     use switchyard_core::catalog::Catalog;
     use switchyard_core::job::{ClaimToken, Epoch, JobId};
-    use switchyard_core::lend::{
-        Answer, Grant, Issued, Loan, LoanQuery, LoanRequest, Order, Refused, RefusedCode, Scope,
-    };
+    use switchyard_core::lend::{Answer, Issued, Loan, LoanQuery, LoanRequest, Order, Refused, RefusedCode, Scope};
     use switchyard_core::memory::Memory;
     use switchyard_core::ports::Voucher;
     use switchyard_core::route::Limits;
@@ -118,7 +116,7 @@ mod tests {
             unreachable!("{order:?}")
         }
 
-        async fn revoke(&self, _: &Grant, _: &Loan) -> Result<bool, PortError> {
+        async fn revoke(&self, _: &Loan) -> Result<bool, PortError> {
             unreachable!("nothing was lent")
         }
     }

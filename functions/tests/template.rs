@@ -367,13 +367,30 @@ fn one_function_reads_secrets_and_lends_and_only_whoever_runs_jobs_may_ask_it() 
         .collect();
     assert_eq!(by_sid.keys().copied().collect::<Vec<_>>(), ["Log", "Look", "Note", "Parameters", "Secrets"]);
     // Of the table it sees jobs and adds records of loans; of the secrets those of this yard.
-    for (sid, action, keys) in [("Look", "dynamodb:GetItem", "J#*"), ("Note", "dynamodb:PutItem", "A#*")] {
+    for (sid, action, keys) in
+        [("Look", "dynamodb:GetItem", json!(["J#*", "A#*"])), ("Note", "dynamodb:PutItem", json!(["A#*"]))]
+    {
         assert_eq!(by_sid[sid]["Action"], action);
-        let condition = json!({ "ForAllValues:StringLike": { "dynamodb:LeadingKeys": [keys] } });
+        let condition = json!({ "ForAllValues:StringLike": { "dynamodb:LeadingKeys": keys } });
         assert_eq!(by_sid[sid]["Condition"], condition, "{sid}");
     }
     assert!(text(&by_sid["Secrets"]["Resource"]).ends_with(":secret:${Prefix}/*"));
     assert!(text(&by_sid["Parameters"]["Resource"]).ends_with(":parameter/${Prefix}/*"));
+    // Nobody else writes what stands there of loans.
+    let writes = ["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem"];
+    for (place, statement) in statements(&stacks) {
+        let written = list(&statement["Action"]).into_iter().any(|action| writes.contains(&action.as_str().unwrap()));
+        if written && place != "template.yaml CredentialBrokerRole" {
+            let spared = json!({ "ForAllValues:StringNotLike": { "dynamodb:LeadingKeys": ["A#*"] } });
+            assert_eq!(statement["Condition"], spared, "{place}: {statement}");
+        }
+    }
+    // Each hears of the one behind it before it gives up: what is lent has a taker.
+    let function = functions(template)["credential_broker"]["Timeout"].as_u64().unwrap();
+    let vendor = switchyard_vendors::Patience::default().budget.as_secs();
+    let (invoker, run) =
+        (switchyard_aws::lender_lambda::PATIENCE.as_secs(), switchyard_worker::credentials::ANSWER.as_secs());
+    assert!(vendor < function && function < invoker && invoker < run, "{vendor} {function} {invoker} {run}");
     // Other roles and identities only where the operator names them.
     for (policy, parameter, condition) in
         [("LendRoles", "LendableRoles", "LendsRoles"), ("ShowIdentity", "IdentityAudiences", "Federates")]

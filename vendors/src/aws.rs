@@ -112,7 +112,7 @@ impl Assumed {
         let Self { access_key_id, secret_access_key, session_token, expires } = self;
         let reference = Some(access_key_id.clone());
         let credential = Credential::Aws { access_key_id, secret_access_key, session_token };
-        Issued { credential, expires: Some(expires), reference }
+        Issued { credential, expires: Some(expires), reference, revocable: false }
     }
 }
 

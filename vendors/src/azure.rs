@@ -125,6 +125,6 @@ impl Lenders {
         };
         let body = self.http.ask(question).await?;
         let (token, expires) = answer::read::<Granted>(ENTRA, &body)?.token(ENTRA, order.now)?;
-        Ok(Issued { credential: Credential::Token(token), expires: Some(expires), reference: None })
+        Ok(Issued { credential: Credential::Token(token), expires: Some(expires), reference: None, revocable: false })
     }
 }

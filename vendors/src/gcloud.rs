@@ -75,6 +75,7 @@ impl Lenders {
                                 credential: Credential::Token(token),
                                 expires: Some(expires),
                                 reference,
+                                revocable: false,
                             });
                         }
                         Err(error) if error.blames_the_key() => match self.cache.renewed(name, &known).await? {
@@ -89,7 +90,12 @@ impl Lenders {
                 let subject = self.identity("Google", audience).await?;
                 let ours = self.exchanged(order.now, audience, &subject).await?;
                 let (token, expires) = self.impersonated(order, account, scopes, &ours).await?;
-                Ok(Issued { credential: Credential::Token(token), expires: Some(expires), reference: None })
+                Ok(Issued {
+                    credential: Credential::Token(token),
+                    expires: Some(expires),
+                    reference: None,
+                    revocable: false,
+                })
             }
         }
     }

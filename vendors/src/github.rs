@@ -31,8 +31,13 @@ type Wanted<'a> = (&'a str, &'a [String], &'a BTreeMap<String, Level>);
 
 /// The answer (REST API, "Create an installation access token for an app").
 #[derive(Deserialize)]
-struct Given {
+struct OnlyToken {
     token: Zeroizing<String>,
+}
+
+/// What else is said of it.
+#[derive(Deserialize)]
+struct Given {
     expires_at: Timestamp,
     permissions: BTreeMap<String, String>,
     repository_selection: String,
@@ -57,7 +62,7 @@ impl Lenders {
                 let known = self.cache.secret(name).await?;
                 let token = self.token(name, &known)?;
                 let credential = Credential::Token(SecretString::from(token));
-                return Ok(Issued { credential, expires: None, reference: Some(reference(token)) });
+                return Ok(Issued { credential, expires: None, reference: Some(reference(token)), revocable: false });
             }
         };
         let wanted = (owner, repositories, permissions);
@@ -97,16 +102,22 @@ impl Lenders {
             secrets: &[app],
         };
         let body = self.http.ask(question).await?;
-        let given: Given = answer::read(GITHUB, &body)?;
+        let given: OnlyToken = answer::read(GITHUB, &body)?;
         let token = answer::token(GITHUB, &given.token)?;
-        if let Some(what) = odd(&given, wanted) {
-            // Nobody gets it, and so nobody should have it. It ends within the hour if this fails.
-            drop(self.end(&token).await);
-            return Err(VendorError::answer(GITHUB, what));
-        }
-        let expires = answer::expiry(GITHUB, now, given.expires_at)?;
+        let judged = answer::read::<Given>(GITHUB, &body).and_then(|given| match odd(&given, wanted) {
+            Some(what) => Err(VendorError::answer(GITHUB, what)),
+            None => answer::expiry(GITHUB, now, given.expires_at),
+        });
+        let expires = match judged {
+            Ok(expires) => expires,
+            Err(error) => {
+                // Nobody gets it, and so nobody should have it. It ends within the hour if this fails.
+                drop(self.end(&token).await);
+                return Err(error);
+            }
+        };
         let reference = Some(reference(token.expose_secret()));
-        Ok(Issued { credential: Credential::Token(token), expires: Some(expires), reference })
+        Ok(Issued { credential: Credential::Token(token), expires: Some(expires), reference, revocable: true })
     }
 
     fn github_url(&self) -> &str {
@@ -132,11 +143,11 @@ impl Lenders {
         }
     }
 
-    /// Ends what was lent; `false`: it is its owner's to end.
-    pub(crate) async fn revoke_github(&self, by: &GithubBy, credential: &Credential) -> Result<bool, VendorError> {
-        match (by, credential) {
-            (GithubBy::App { .. }, Credential::Token(token)) => self.end(token).await.map(|()| true),
-            (GithubBy::App { .. } | GithubBy::Token(_), _) => Ok(false),
+    /// Ends a token of an installation, which takes nothing but the token itself.
+    pub(crate) async fn revoke_github(&self, credential: &Credential) -> Result<bool, VendorError> {
+        match credential {
+            Credential::Token(token) => self.end(token).await.map(|()| true),
+            Credential::Aws { .. } | Credential::Value(_) => Ok(false),
         }
     }
 }

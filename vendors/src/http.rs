@@ -169,12 +169,12 @@ impl Http {
                 Err(Failed::Lasting(error)) => return Err(error),
                 Err(Failed::Passing { what, pause }) => (what, pause.unwrap_or_default()),
             };
-            if tried >= self.patience.tries {
-                return Err(VendorError::down(vendor, format!("{what}, {tried} times")));
-            }
             if pause > self.patience.longest_pause {
                 let what = format!("{what}, and asks for {} seconds of rest", pause.as_secs());
                 return Err(VendorError::down(vendor, what));
+            }
+            if tried >= self.patience.tries {
+                return Err(VendorError::down(vendor, format!("{what}, {tried} times")));
             }
             let own = backoff(self.patience.first_backoff, tried, self.ambient.chance());
             warn!(error = %format_args!("{vendor}: {what}"), tried, "a vendor does not answer as it should; trying again");
@@ -210,12 +210,16 @@ impl Http {
         let exchanged = tokio::time::timeout(self.patience.attempt, exchange).await;
         let seconds = self.patience.attempt.as_secs_f64();
         let (head, body) = exchanged.map_err(|_| passing(format!("no answer in {seconds} seconds")))??;
-        let pause = rest(&head.headers, self.ambient.now());
+        let now = self.ambient.now();
+        let whole = || if spent(&head.headers) { reset(&head.headers, now) } else { None };
+        let pause = rest(&head.headers, now).or_else(whole);
         let status = head.status;
         match status {
             _ if status.is_success() => Ok(body),
-            // GitHub says so of its secondary limits by 403 (REST API, "Rate limits").
-            StatusCode::FORBIDDEN if pause.is_some() => Err(Failed::Passing { what: told(status), pause }),
+            // GitHub says so of its limits by 403, of the hourly one with nothing left (REST API, "Rate limits").
+            StatusCode::FORBIDDEN if pause.is_some() || spent(&head.headers) => {
+                Err(Failed::Passing { what: told(status), pause })
+            }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
                 Err(Failed::Passing { what: told(status), pause })
             }
@@ -228,6 +232,17 @@ impl Http {
             _ => Err(Failed::Lasting(VendorError::answer(vendor, format!("{}, and nothing else", told(status))))),
         }
     }
+}
+
+/// Whether nothing is left of what may be asked in an hour.
+fn spent(headers: &HeaderMap) -> bool {
+    headers.get("x-ratelimit-remaining").is_some_and(|left| left.as_bytes() == b"0")
+}
+
+/// When a limit that is spent is whole again, in seconds since 1970.
+fn reset(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let at = headers.get("x-ratelimit-reset")?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::try_from(Timestamp::from_second(at).ok()?.duration_since(now)).unwrap_or_default())
 }
 
 fn told(status: StatusCode) -> String {

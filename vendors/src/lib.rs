@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use secrecy::SecretString;
-use switchyard_core::lend::{Credential, Grant, GrantOf, Issued, Loan, Order, Refused, RefusedCode, Scope, SecretName};
+use switchyard_core::lend::{Credential, GrantOf, Issued, Loan, Order, Refused, RefusedCode, Scope, SecretName};
 use switchyard_core::ports::{Ambient, PortError, Vendors, describe};
 
 use self::answer::VendorError;
@@ -109,8 +109,11 @@ impl Lenders {
             }
             (GrantOf::Global { .. }, Scope::Global { secret }) => {
                 let value = self.cache.secret(&SecretName(secret.clone())).await?;
-                let credential = Credential::Value(SecretString::from(value.text()));
-                Ok(Issued { credential, expires: None, reference: None })
+                // Without the line end that editors put behind it: a header would not take it.
+                let text = value.text();
+                let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
+                let credential = Credential::Value(SecretString::from(text));
+                Ok(Issued { credential, expires: None, reference: None, revocable: false })
             }
             (
                 GrantOf::Aws { .. }
@@ -155,14 +158,12 @@ impl Vendors for Lenders {
         }
     }
 
-    async fn revoke(&self, grant: &Grant, loan: &Loan) -> Result<bool, PortError> {
-        let by = match &grant.of {
-            GrantOf::Github { by, .. } => by,
+    async fn revoke(&self, loan: &Loan) -> Result<bool, PortError> {
+        match &loan.scope {
+            Scope::Github { .. } => {}
             // Their tokens last until their own end: none of these vendors can end one by itself.
-            GrantOf::Aws { .. } | GrantOf::Gcloud { .. } | GrantOf::Azure { .. } | GrantOf::Global { .. } => {
-                return Ok(false);
-            }
-        };
+            Scope::Aws { .. } | Scope::Gcloud { .. } | Scope::Azure { .. } | Scope::Global { .. } => return Ok(false),
+        }
         let budget = self.settings.patience.budget;
         let failed = |cause: VendorError| {
             let subject = format!("loan {}", loan.id);
@@ -171,7 +172,7 @@ impl Vendors for Lenders {
                 VendorError::Down { .. } | VendorError::Answer { .. } => PortError::retryable("revoke", subject, cause),
             }
         };
-        match tokio::time::timeout(budget, self.revoke_github(by, &loan.credential)).await {
+        match tokio::time::timeout(budget, self.revoke_github(&loan.credential)).await {
             Ok(revoked) => revoked.map_err(failed),
             Err(_) => Err(failed(VendorError::down(github::GITHUB, "no answer in time"))),
         }

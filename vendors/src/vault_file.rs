@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `aws` is no secret's name: with those credentials roles are assumed. The file is refused where anybody but its owner may
-//! read or write it, and is read anew when it has changed. What is wrong with it is told by its line and the entry's name,
+//! read or XX What is wrong with it is told by its line and the entry's name,
 //! never by a value.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,6 @@ use std::fmt;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rustix::fs::{Mode, OFlags};
@@ -101,7 +100,6 @@ impl Stamp {
 /// The operator's file.
 pub struct FileVault {
     path: PathBuf,
-    read: Mutex<Option<(Stamp, Arc<Contents>)>>,
 }
 
 impl fmt::Debug for FileVault {
@@ -113,7 +111,7 @@ impl fmt::Debug for FileVault {
 impl FileVault {
     /// The file there. It is not looked at before somebody asks.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), read: Mutex::default() }
+        Self { path: path.to_owned() }
     }
 
     /// Whether the file can be used as it is now.
@@ -131,7 +129,7 @@ impl FileVault {
     ///
     /// What is wrong with the file.
     pub fn aws(&self) -> Result<Option<AwsKeys>, FileError> {
-        self.contents().map(|contents| contents.aws.clone())
+        self.contents().map(|contents| contents.aws)
     }
 
     fn wrong(&self, what: impl Into<String>) -> FileError {
@@ -140,8 +138,7 @@ impl FileVault {
 
     /// What is in it now. A file of this length on the machine itself is read in less time than it takes to have another thread
     /// do it.
-    fn contents(&self) -> Result<Arc<Contents>, FileError> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+    fn contents(&self) -> Result<Contents, FileError> {
         let failed = |error: std::io::Error| self.wrong(format!("it cannot be read: {error}"));
         // Whoever names a pipe is told so, and not kept waiting.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -149,14 +146,8 @@ impl FileVault {
         let mut file = std::fs::File::from(opened);
         // Asked of the open file, and not of its name: another could have that name by now.
         let metadata = file.metadata().map_err(failed)?;
-        self.fit(&metadata).inspect_err(|_| *read = None)?;
+        self.fit(&metadata)?;
         let stamp = Stamp::of(&metadata);
-        if let Some((known, contents)) = &*read
-            && *known == stamp
-        {
-            return Ok(Arc::clone(contents));
-        }
-        *read = None;
         // Room for all at once: a buffer that grows leaves copies of secrets behind.
         let mut text = Zeroizing::new(Vec::with_capacity(FILE_BYTES + 1));
         let most = u64::try_from(FILE_BYTES).unwrap_or(u64::MAX);
@@ -168,9 +159,7 @@ impl FileVault {
             return Err(FileError { passing: true, ..self.wrong("it changed while it was read") });
         }
         let text = std::str::from_utf8(&text).map_err(|_| self.wrong("it is no text (UTF-8)"))?;
-        let contents = Arc::new(self.parse(text)?);
-        *read = Some((stamp, Arc::clone(&contents)));
-        Ok(contents)
+        self.parse(text)
     }
 
     /// Whether it is a file that nobody else can read or change.

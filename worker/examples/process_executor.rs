@@ -12,7 +12,9 @@ use switchyard_core::catalog::Catalog;
 use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::Epoch;
 use switchyard_core::policies::{Policies, Shelf, Situation};
-use switchyard_core::ports::{Ambient, Assignment, Emission, Executor, LoanDoor, LogLine, LogSink, Outcome, PortError, StopSignal};
+use switchyard_core::ports::{
+    Ambient, Assignment, Emission, Executor, LoanDoor, LogLine, LogSink, Outcome, PortError, StopSignal,
+};
 use switchyard_core::records::Emitted;
 use switchyard_core::route::Limits;
 use switchyard_worker::credentials::Vault;

@@ -21,10 +21,12 @@ use switchyard_core::lend::{Credential, Kind, Loan, Scope};
 use switchyard_core::ports::{Ambient, Assignment, LogLine, LogSink, Message, Outcome, Stream};
 use tokio::sync::watch;
 
+pub use self::ask::ANSWER;
 use self::ask::Unlent;
 use self::endpoint::Endpoint;
 use self::files::Files;
 pub use self::folder::Vault;
+pub use self::seal::seal;
 
 /// The variable with the path of the folder that a run's credentials lie in.
 pub const CREDENTIALS: &str = "SWITCHYARD_CREDENTIALS";
@@ -81,6 +83,11 @@ impl Slot {
         let mut held = self.held();
         let before = held.newest.replace((at, loan));
         held.earlier.extend(before.map(|(_, loan)| loan));
+    }
+
+    /// When the first of those ends that were replaced.
+    fn first_end(&self) -> Option<Timestamp> {
+        self.held().earlier.iter().map(|loan| loan.until).min()
     }
 
     /// Takes back what may not be used any more.

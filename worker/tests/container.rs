@@ -21,7 +21,8 @@ use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{ClaimToken, Holder, Nonce, StopCause};
 use switchyard_core::policies::{Policies, Shelf, Situation};
 use switchyard_core::ports::{
-    Ambient, Assignment, Body, Claim, Executor, LoanDoor, LogLine, LogSink, Outcome, StopSignal, Stream, Usage, Emission, PortError,
+    Ambient, Assignment, Body, Claim, Emission, Executor, LoanDoor, LogLine, LogSink, Outcome, PortError, StopSignal,
+    Stream, Usage,
 };
 use switchyard_core::records::Emitted;
 use switchyard_core::route::Limits;

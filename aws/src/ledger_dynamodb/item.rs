@@ -115,6 +115,7 @@ pub(super) fn named(pk: &str) -> Option<String> {
         ("O", id) => Some(format!("records of job {id}")),
         ("G", _) => Some("the register".to_owned()),
         ("U", id) => Some(format!("unmapped event {id}")),
+        ("A", of) => Some(format!("the loans of {of}")),
         _ => None,
     }
 }

@@ -11,7 +11,7 @@ use switchyard_core::job::Tier;
 use switchyard_core::ports::{Lane, StopSignal, Worker as Listed, Workers};
 use switchyard_core::route::PoolName;
 use switchyard_core::settle::YardDesk;
-use switchyard_worker::credentials::Vault;
+use switchyard_worker::credentials::{Vault, seal};
 use switchyard_worker::fleet::{Fleet, work};
 use switchyard_worker::roster::Roster;
 use tokio::time::{Instant, sleep};
@@ -42,6 +42,8 @@ pub(super) fn run(worker: &Worker) -> Result<u8, Failure> {
 async fn serve(worker: &Worker) -> Result<u8, Failure> {
     let leave = hear_signals()?;
     let engine = containers::engine(&worker.containers)?;
+    // Before anything runs: what this process finds in its environment is its own.
+    seal();
     let deployed = Deployed::open().await?;
     if let Err(error) = Vault::usual().sweep() {
         warn!(%error, "credentials of earlier runs are left behind");

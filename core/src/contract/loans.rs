@@ -4,8 +4,8 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::lend::{
-    self, Answer, Credential, Grant, Issued, Loan, LoanId, LoanNote, LoanOutcome, LoanQuery, LoanRequest,
-    Order as LoanOrder, Refused, RefusedCode, Scope as LoanScope,
+    self, Answer, Credential, Issued, Loan, LoanId, LoanNote, LoanOutcome, LoanQuery, LoanRequest, Order as LoanOrder,
+    Refused, RefusedCode, Scope as LoanScope,
 };
 use crate::ports::{PortError, Vendors};
 
@@ -24,12 +24,13 @@ impl Vendors for One {
             }
             _ => {
                 let credential = Credential::Value(SecretString::from(SECRET));
-                Ok(Issued { credential, expires: None, reference: Some("the vendor's name for it".to_owned()) })
+                let reference = Some("the vendor's name for it".to_owned());
+                Ok(Issued { credential, expires: None, reference, revocable: true })
             }
         }
     }
 
-    async fn revoke(&self, _grant: &Grant, _loan: &Loan) -> Result<bool, PortError> {
+    async fn revoke(&self, _loan: &Loan) -> Result<bool, PortError> {
         Ok(true)
     }
 }
@@ -79,6 +80,13 @@ pub(super) async fn a_loan_is_for_the_run_that_shows_its_token_and_is_written_do
     }
     let Answer::Lent(loan) = ask(yard, voucher(&running, 1), global("key")).await else { panic!("refused") };
     assert!(loan.until <= run.deadline, "never longer than its run");
+    // It is for the run that it was lent to, to give it back: nobody else writes that it did.
+    let unknown = Loan { id: LoanId::ordered(now, [9; 32]), ..(*loan).clone() };
+    let of_another = Voucher { id: JobId::keyed("contract", "nobody's"), ..voucher(&running, 1) };
+    for (voucher, loan) in [(voucher(&running, 2), &*loan), (voucher(&running, 1), &unknown), (of_another, &*loan)] {
+        let refused = lend::take_back(yard, &One, &voucher, loan).await.expect_err("not theirs to give back");
+        assert!(!refused.retryable, "{refused}");
+    }
     lend::take_back(yard, &One, &voucher(&running, 1), &loan).await.expect("take back");
     assert_eq!(report(yard, &running, 1, Outcome::Succeeded(None)).await, Reported::Recorded);
     assert_eq!(refused(yard, voucher(&running, 1), global("key")).await, RefusedCode::NotRunning);
@@ -92,7 +100,7 @@ pub(super) async fn a_loan_is_for_the_run_that_shows_its_token_and_is_written_do
     assert_eq!((&*lent.capability, &*lent.holder, lent.epoch), ("borrow", &*run.holder.to_string(), running.epoch));
     assert_eq!(
         lent.outcome,
-        LoanOutcome::Lent { until: loan.until, reference: Some("the vendor's name for it".into()) }
+        LoanOutcome::Lent { until: loan.until, reference: Some("the vendor's name for it".into()), revocable: true }
     );
     assert!(of_job.iter().any(|note| note.outcome == LoanOutcome::Returned { loan: loan.id, revoked: true }));
 }

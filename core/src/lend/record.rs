@@ -72,6 +72,8 @@ pub enum LoanOutcome {
         until: Timestamp,
         /// What the vendor calls it in its own records; no secret.
         reference: Option<String>,
+        /// Whether the vendor can end it before its time.
+        revocable: bool,
     },
     /// It was not.
     Refused(Refused),

@@ -296,8 +296,8 @@ fn a_record_of_a_loan_is_read_back_whatever_became_of_it() {
     let job = a_running_job(Venue::Fargate, 1);
     let request = request(&job, github("example", &["infra"], &[("contents", Level::Read)]));
     let outcomes = [
-        LoanOutcome::Lent { until: at(60), reference: Some("ASIA1".to_owned()) },
-        LoanOutcome::Lent { until: at(60), reference: None },
+        LoanOutcome::Lent { until: at(60), reference: Some("ASIA1".to_owned()), revocable: true },
+        LoanOutcome::Lent { until: at(60), reference: None, revocable: false },
         LoanOutcome::Refused(Refused::new(RefusedCode::VendorDown, "github cannot be reached")),
         LoanOutcome::Returned { loan: LoanId::ordered(at(0), [1; 32]), revoked: false },
     ];
@@ -331,4 +331,78 @@ fn a_secret_is_what_was_put_in() {
     assert_eq!(secret.expose_secret(), "canary");
     assert_ne!(value, Credential::Token(SecretString::from("canary")));
     assert_ne!(value, Credential::Value(SecretString::from("other")));
+}
+
+/// A yard with a job of `file-digest` that runs, and what its run asks with.
+async fn at_work() -> (crate::memory::Memory, Yard, Voucher) {
+    let home = crate::memory::Memory::new(at(0), 3);
+    let yard = home.yard(rules().catalog, crate::route::Limits::one_machine(4096));
+    let job = a_running_job(Venue::Fargate, 1);
+    let new = crate::ports::NewJob { job: job.clone(), payload: crate::ports::Body::Inline("{}".to_owned()) };
+    yard.ledger.accept(vec![new]).await.unwrap();
+    (home, yard, request(&job, shodan()).voucher)
+}
+
+/// A vendor whose credential can be ended; what happens before it answers is the test's.
+struct Slow<F>(F, std::sync::Mutex<Vec<LoanId>>, bool);
+
+#[async_trait]
+impl<F: Fn() + Send + Sync> Vendors for Slow<F> {
+    async fn issue(&self, _: &Order) -> Result<Issued, Refused> {
+        (self.0)();
+        let credential = Credential::Token(SecretString::from("canary"));
+        Ok(Issued { credential, expires: None, reference: None, revocable: true })
+    }
+
+    async fn revoke(&self, loan: &Loan) -> Result<bool, PortError> {
+        self.1.lock().unwrap().push(loan.id);
+        if self.2 { Err(PortError::permanent("revoke", "loan", "it will not")) } else { Ok(true) }
+    }
+}
+
+fn block<T>(future: impl Future<Output = T>) -> T {
+    futures_lite::future::block_on(future)
+}
+
+#[test]
+fn a_run_whose_time_is_over_while_the_vendor_answers_is_lent_nothing_and_what_came_is_ended() {
+    block(async {
+        let (home, yard, voucher) = at_work().await;
+        let slow = Slow(|| home.advance(Duration::from_secs(3700)), std::sync::Mutex::default(), false);
+        let answer = lend(&yard, &slow, &LoanRequest { voucher, scope: shodan() }).await.unwrap();
+        let Answer::Refused(refused) = answer else { panic!("lent") };
+        assert_eq!(refused.code, RefusedCode::DeadlinePassed);
+        assert_eq!(slow.1.lock().unwrap().len(), 1, "nobody has it");
+        let notes = yard.ledger.loans(&LoanQuery { limit: 9, ..LoanQuery::default() }).await.unwrap();
+        assert!(matches!(&notes[..], [LoanNote { outcome: LoanOutcome::Refused(_), .. }]), "{notes:?}");
+    });
+}
+
+#[test]
+fn what_cannot_be_written_down_is_not_handed_over_and_is_ended() {
+    block(async {
+        let (home, yard, voucher) = at_work().await;
+        let slow = Slow(|| home.lose(1), std::sync::Mutex::default(), false);
+        lend(&yard, &slow, &LoanRequest { voucher, scope: shodan() }).await.unwrap_err();
+        assert_eq!(slow.1.lock().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_loan_is_ended_whatever_the_policies_say_by_then_and_a_vendor_that_will_not_is_on_record() {
+    block(async {
+        for (will_not, revoked) in [(false, true), (true, false)] {
+            let (_, yard, voucher) = at_work().await;
+            let slow = Slow(|| (), std::sync::Mutex::default(), will_not);
+            let request = LoanRequest { voucher: voucher.clone(), scope: shodan() };
+            let Answer::Lent(loan) = lend(&yard, &slow, &request).await.unwrap() else { panic!("refused") };
+            yard.shelf.replace(Policies::default(), at(1));
+            let taken = take_back(&yard, &slow, &voucher, &loan).await;
+            assert_eq!(taken.is_err(), will_not);
+            let newest = yard.ledger.loans(&LoanQuery { limit: 9, ..LoanQuery::default() }).await.unwrap();
+            let returned = newest.iter().find(|note| matches!(note.outcome, LoanOutcome::Returned { .. })).unwrap();
+            assert_eq!(returned.outcome, LoanOutcome::Returned { loan: loan.id, revoked });
+            assert_eq!(slow.1.lock().unwrap()[..], [loan.id]);
+        }
+    });
 }

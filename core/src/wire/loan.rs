@@ -46,6 +46,9 @@ pub struct LoanView {
     /// Of what was lent: what the vendor calls it in its own records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// Of what was lent: whether its vendor can end it before its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocable: Option<bool>,
     /// Of what was refused: why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<RefusedCode>,
@@ -88,13 +91,15 @@ impl From<&LoanNote> for LoanView {
             outcome: LoanOutcomeName::Lent,
             until: None,
             reference: None,
+            revocable: None,
             code: None,
             message: None,
             loan: None,
             revoked: None,
         };
         match &note.outcome {
-            LoanOutcome::Lent { until, reference } => {
+            LoanOutcome::Lent { until, reference, revocable } => {
+                view.revocable = Some(*revocable);
                 view.until = Some(shown(*until));
                 view.reference.clone_from(reference);
             }
@@ -121,7 +126,7 @@ impl TryFrom<LoanView> for LoanNote {
         let outcome = match view.outcome {
             LoanOutcomeName::Lent => {
                 let until = time(view.until.as_deref().unwrap_or_default(), "until")?;
-                LoanOutcome::Lent { until, reference: view.reference }
+                LoanOutcome::Lent { until, reference: view.reference, revocable: view.revocable.unwrap_or_default() }
             }
             LoanOutcomeName::Refused => {
                 let code = view.code.ok_or(WireCause::Field("code"))?;

@@ -6,8 +6,16 @@ use serde_json::json;
 
 use crate::deployed::{Deployed, block, env, root, said};
 
-const FUNCTIONS: [&str; 7] =
-    ["HTTP_API", "FINDING_LISTENER", "TASK_LISTENER", "RESULT_LISTENER", "JOB_RUNNER", "JOB_REAPER", "FLEET_SCALER", "CREDENTIAL_BROKER"];
+const FUNCTIONS: [&str; 8] = [
+    "HTTP_API",
+    "FINDING_LISTENER",
+    "TASK_LISTENER",
+    "RESULT_LISTENER",
+    "JOB_RUNNER",
+    "JOB_REAPER",
+    "FLEET_SCALER",
+    "CREDENTIAL_BROKER",
+];
 
 /// The hashes of the functions' code, as Lambda has them.
 fn code(yard: &Deployed) -> Vec<String> {

@@ -73,16 +73,16 @@ async fn github_gives_a_token_for_the_repositories_and_permissions_that_were_ask
 }
 
 #[tokio::test]
-async fn what_has_no_vendor_is_lent_as_it_is_kept() {
+async fn what_has_no_vendor_is_lent_as_it_is_kept_but_for_a_line_end() {
     let world = World::new(github::serve).await;
     world.keep("pat", format!("{}\n", github::PAT));
     world.keep("shodan", " CANARY any text\n");
     let pat = github::grant(github::by_token());
     let issued = world.issue(pat, github::scope(&["yard"], &[])).await.unwrap();
-    assert_eq!((token(&issued), issued.expires), (github::PAT, None));
+    assert_eq!((token(&issued), issued.expires, issued.revocable), (github::PAT, None, false));
     let global = GrantOf::Global { secret: Pattern::new("sho*").unwrap() };
     let issued = world.issue(global, Scope::Global { secret: "shodan".into() }).await.unwrap();
-    assert_eq!((token(&issued), issued.expires, issued.reference.clone()), (" CANARY any text\n", None, None));
+    assert_eq!((token(&issued), issued.expires, issued.reference.clone()), (" CANARY any text", None, None));
     assert!(world.peer.heard().is_empty());
 }
 
@@ -91,25 +91,20 @@ fn loan(scope: Scope, token: &str) -> Loan {
     Loan { id, scope, credential: Credential::Token(SecretString::from(token)), until: Timestamp::MAX }
 }
 
-fn granted(of: GrantOf) -> switchyard_core::lend::Grant {
-    switchyard_core::lend::Grant { of, at_most_seconds: None }
-}
-
 #[tokio::test]
 async fn a_token_of_an_app_is_ended_and_one_that_has_ended_was_ended_too() {
     let world = World::new(github::serve).await;
-    let grant = granted(github::grant(github::by_app()));
     for token in [github::TOKEN, "ghs_CANARYover"] {
-        assert!(world.lenders.revoke(&grant, &loan(github::plain(), token)).await.unwrap());
+        assert!(world.lenders.revoke(&loan(github::plain(), token)).await.unwrap());
         let heard = world.peer.heard().pop().unwrap();
         assert_eq!((heard.method.as_str(), heard.bearer()), ("DELETE", token));
     }
     world.peer.play([answer(403, r#"{"message":"No: ghs_CANARYinstallation"}"#)]);
-    let error = world.lenders.revoke(&grant, &loan(github::plain(), github::TOKEN)).await.unwrap_err();
+    let error = world.lenders.revoke(&loan(github::plain(), github::TOKEN)).await.unwrap_err();
     nothing_secret_in(&format!("{error:?} {}", switchyard_core::ports::describe(&error)));
     assert!(!error.retryable, "{error:?}");
     world.peer.play([answer(500, ""), answer(502, ""), answer(503, "")]);
-    let error = world.lenders.revoke(&grant, &loan(github::plain(), github::TOKEN)).await.unwrap_err();
+    let error = world.lenders.revoke(&loan(github::plain(), github::TOKEN)).await.unwrap_err();
     assert!(error.retryable, "{error:?}");
     world.nothing_secret_was_logged();
 }
@@ -117,16 +112,13 @@ async fn a_token_of_an_app_is_ended_and_one_that_has_ended_was_ended_too() {
 #[tokio::test]
 async fn what_its_vendor_cannot_end_is_said_to_go_on() {
     let world = World::new(github::serve).await;
-    let global = GrantOf::Global { secret: Pattern::new("a").unwrap() };
-    let aws = GrantOf::Aws { role: Pattern::new("arn:*").unwrap(), external_id: None, session_policy: None };
-    for of in [
-        google::grant(google::by_key()),
-        entra::grant(entra::by_secret()),
-        github::grant(github::by_token()),
-        global,
-        aws,
+    for scope in [
+        google::scope(&["a"]),
+        entra::scope(),
+        Scope::Global { secret: "a".to_owned() },
+        Scope::Aws { role: "arn:x".to_owned() },
     ] {
-        assert!(!world.lenders.revoke(&granted(of), &loan(github::plain(), "CANARY")).await.unwrap());
+        assert!(!world.lenders.revoke(&loan(scope, "CANARY")).await.unwrap());
     }
     assert!(world.peer.heard().is_empty());
 }

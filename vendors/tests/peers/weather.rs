@@ -66,6 +66,15 @@ async fn a_vendor_is_left_alone_for_as_long_as_it_asks_or_is_down() {
     assert_eq!(refused.code, RefusedCode::VendorDown);
     assert_eq!(refused.message, "GitHub: it answers with status 429, and asks for 60 seconds of rest");
     assert_eq!(world.pauses().len(), 2, "nobody waits a minute");
+    // GitHub's hourly limit, which says when it is whole again, or nothing but that it is spent.
+    let spent = |more: Vec<(&'static str, String)>| {
+        let headers = [("x-ratelimit-remaining", "0".to_owned())].into_iter().chain(more).collect();
+        Play::Answer(403, headers, r#"{"message":"API rate limit exceeded"}"#.to_owned())
+    };
+    world.peer.play([spent(vec![("x-ratelimit-reset", "99999999999".to_owned())])]);
+    assert_eq!(ask(&world).await.unwrap_err().code, RefusedCode::VendorDown);
+    world.peer.play([spent(vec![])]);
+    ask(&world).await.unwrap();
     // A refusal is one, with no rest to come after it.
     world.peer.play([answer(403, r#"{"message":"Resource not accessible by integration"}"#)]);
     assert_eq!(ask(&world).await.unwrap_err().code, RefusedCode::VendorRefused);

@@ -10,9 +10,10 @@ use tokio::time::{sleep, timeout};
 
 use super::{failed, stopped};
 
-/// The longest that one answer is waited for: a broker asks a vendor in between, and gives that twenty
-/// seconds in all.
-const ANSWER: Duration = Duration::from_secs(30);
+/// The longest that one answer is waited for. A broker gives its vendor 20 s in all (`vendors/src/settings.rs`), its function
+/// has 28 (template.yaml), and whoever invokes that waits for 31 (`aws/src/lender_lambda.rs`): each hears of the one behind it, or
+/// what is lent would have no taker.
+pub const ANSWER: Duration = Duration::from_secs(35);
 /// How long a run that has ended waits until a loan of it is given back. What is not then ends by itself.
 pub(super) const GIVEN_BACK: Duration = Duration::from_secs(10);
 /// The same where there is no time left: its machine goes, and what its program made has to be reported before.
@@ -146,7 +147,10 @@ mod tests {
     use async_trait::async_trait;
     use switchyard_core::job::{ClaimToken, Epoch, JobId};
     use switchyard_core::lend::LoanRequest;
-    use switchyard_core::ports::{Beat, Claim, Claimed, Desk, LogLine, Order, Report, Reported, StopSignal, Voucher};
+    use switchyard_core::ports::{
+        Beat, Claim, Claimed, Desk, Emission, LogLine, Order, Report, Reported, StopSignal, Voucher,
+    };
+    use switchyard_core::records::Emitted;
 
     use super::*;
     use crate::system::System;
@@ -169,6 +173,10 @@ mod tests {
 
         async fn log(&self, _: &Voucher, _: &[LogLine]) -> Result<(), PortError> {
             unreachable!("nobody prints")
+        }
+
+        async fn emit(&self, _: &Voucher, _: &[Emitted]) -> Result<Emission, PortError> {
+            unreachable!("nobody emits")
         }
 
         async fn settle(&self, _: &Report) -> Result<Reported, PortError> {

@@ -43,12 +43,20 @@ impl Lent<'_> {
         loop {
             let newest = slot.held().newest.as_ref().map(|(at, loan)| (*at, loan.until));
             let next = newest.map_or(Next::Rest, |(at, until)| next(at, until, self.assignment.deadline));
+            // What was replaced may be used until its own end, and goes back then: its vendor may let it last for longer.
+            let over = slot.first_end();
             match (next, newest) {
-                (Next::Renew(moment), Some((_, until))) => {
+                (Next::Renew(moment), Some((_, until))) if over.is_none_or(|over| moment <= over) => {
                     self.wait_until(moment).await;
                     self.renew_until_lent(slot, until).await;
                 }
-                (Next::Rest, _) | (_, None) => std::future::pending().await,
+                _ => match over {
+                    Some(over) => {
+                        self.wait_until(over).await;
+                        self.give_back(slot.take_ended(self.ambient.now().max(over))).await;
+                    }
+                    None => std::future::pending().await,
+                },
             }
         }
     }

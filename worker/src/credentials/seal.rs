@@ -7,13 +7,13 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpabl
 use super::NO_CORE_BYTES;
 use crate::process::MARK;
 
-/// From the first loan on this process is sealed for good: it leaves no core dump, and neither does any program that it
+/// Seals this process for good, from its first loan on, or from when a worker of AWS begins: it leaves no core dump, and neither does any program that it
 /// starts, which inherits the limit; and no other process of the same user can look into its memory.
 ///
 /// A process that carries a mark stays readable to its user (prctl(2), `PR_SET_DUMPABLE`): one that is not shows its
 /// environment to root alone, and a yard that is started again would not find what an earlier one left. It is lent no more than
 /// its own program has.
-pub(super) fn seal() {
+pub fn seal() {
     static SEALED: Once = Once::new();
     SEALED.call_once(|| {
         // A limit that was lowered cannot be raised again.

@@ -15,9 +15,7 @@ use switchyard_core::catalog::Catalog;
 use switchyard_core::execute::{Holding, Runs};
 use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{Holder, Job, Nonce};
-use switchyard_core::lend::{
-    Broker, Credential, Grant, Issued, Kind, Loan, LoanNote, LoanOutcome, LoanQuery, Order, Refused,
-};
+use switchyard_core::lend::{Broker, Credential, Issued, Kind, Loan, LoanNote, LoanOutcome, LoanQuery, Order, Refused};
 use switchyard_core::memory::Memory;
 use switchyard_core::policies::Situation;
 use switchyard_core::ports::{Ambient, Message, PortError, StopSignal, Vendors, Yard};
@@ -132,10 +130,15 @@ impl Vendors for Vendor {
             Kind::Global => Credential::Value(self.secret(n, "value")),
             Kind::Gcloud | Kind::Azure | Kind::Github => Credential::Token(self.secret(n, "token")),
         };
-        Ok(Issued { credential, expires: Some(order.now + lasts), reference: Some(format!("reference-{n}")) })
+        Ok(Issued {
+            credential,
+            expires: Some(order.now + lasts),
+            reference: Some(format!("reference-{n}")),
+            revocable: true,
+        })
     }
 
-    async fn revoke(&self, _grant: &Grant, loan: &Loan) -> Result<bool, PortError> {
+    async fn revoke(&self, loan: &Loan) -> Result<bool, PortError> {
         if self.cannot_revoke {
             return Err(PortError::permanent("revoke", &loan.scope, "the vendor says no"));
         }
