@@ -350,27 +350,22 @@ pub async fn lend(yard: &Yard, vendors: &dyn Vendors, request: &LoanRequest) -> 
     let revocable = issued.revocable;
     let loan = Loan { id, scope: order.scope, credential: issued.credential, until };
     // A vendor may take its time, and the run may be told to end meanwhile: then nobody gives this back any more.
-    let still = yard.ledger.load(request.voucher.id).await;
-    let still = still.map(|job| (judge(job.as_ref(), &policies, request, yard.ambient.now()).map(drop), job));
-    let noted = match still {
-        Ok((Ok(()), job)) => {
-            let outcome = LoanOutcome::Lent { until, reference: issued.reference, revocable };
-            let note = LoanNote::new(id, now, job.as_ref(), &request.voucher, &request.scope, outcome);
-            yard.ledger.note_loan(&note).await.map(|()| Ok(note))
-        }
-        Ok((Err(refused), job)) => Ok(Err((refused, job))),
+    let noted = match yard.ledger.load(request.voucher.id).await {
+        Ok(job) => match judge(job.as_ref(), &policies, request, yard.ambient.now()) {
+            Ok(_) => {
+                let outcome = LoanOutcome::Lent { until, reference: issued.reference, revocable };
+                let note = LoanNote::new(id, now, job.as_ref(), &request.voucher, &request.scope, outcome);
+                yard.ledger.note_loan(&note).await.map(|()| told(yard, &note))
+            }
+            Err(refused) => {
+                unused(vendors, &loan, revocable).await;
+                return note_refusal(yard, id, job.as_ref(), request, refused).await;
+            }
+        },
         Err(error) => Err(error),
     };
     match noted {
-        Ok(Ok(note)) => {
-            told(yard, &note);
-            Ok(Answer::Lent(Box::new(loan)))
-        }
-        // Nobody gets it: what its vendor can end is ended.
-        Ok(Err((refused, job))) => {
-            unused(vendors, &loan, revocable).await;
-            note_refusal(yard, id, job.as_ref(), request, refused).await
-        }
+        Ok(()) => Ok(Answer::Lent(Box::new(loan))),
         Err(error) => {
             unused(vendors, &loan, revocable).await;
             Err(error)

@@ -209,7 +209,7 @@ fn statements(policy: Map<String, Value>) -> Result<String, Odd> {
     if policy.get("Version").and_then(Value::as_str) != Some("2012-10-17") {
         return odd("expected `Version: \"2012-10-17\"`");
     }
-    if !policy.get("Statement").and_then(Value::as_array).is_some_and(|list| !list.is_empty()) {
+    if policy.get("Statement").and_then(Value::as_array).is_none_or(Vec::is_empty) {
         return odd("expected `Statement`, a list of at least one");
     }
     let text = Value::Object(policy).to_string();
