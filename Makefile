@@ -78,7 +78,9 @@ bench:
 	python3 bench/run.py
 	sh infra/stack.sh build
 	python3 bench/start/start.py
-	for function in http_api finding_listener task_listener result_listener job_runner job_reaper fleet_scaler; do sh bench/start/check.sh $$function || exit 1; done
+	cargo build --locked --workspace --all-features --bin switchyard --example a_loan
+	python3 bench/start/loan.py
+	for function in http_api finding_listener task_listener result_listener job_runner job_reaper fleet_scaler credential_broker; do sh bench/start/check.sh $$function || exit 1; done
 	sh infra/emulators/run.sh with cargo test --workspace --all-features --test requests -- --nocapture --test-threads 1
 
 # Long forms of what `test` runs short.

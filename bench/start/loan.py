@@ -27,8 +27,9 @@ import start  # noqa: E402
 FUNCTION = "credential_broker"
 SECRET = "what-is-lent-by-the-measurement"
 LOANS = 6
-# Of a loan: the record is read and the loan written down. Of a process: its policies and the secret besides.
-REQUESTS_NEXT, REQUESTS_FIRST = 2, 4
+# Of a loan: the record is read before the vendor is asked and after, and the loan written down. Of a process: its policies and
+# the secret besides.
+REQUESTS_NEXT, REQUESTS_FIRST = 3, 5
 
 
 class Lending(start.Started):

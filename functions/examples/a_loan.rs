@@ -19,7 +19,7 @@ version: 1
 capabilities:
   - name: search
     summary: Borrows a key
-    run: { command: [true] }
+    run: { command: ["true"] }
     needs: { timeout_seconds: 36000 }
     may_borrow: [ { kind: global, secret: shodan } ]
 "#;
