@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use serde_json::{Value, json};
-use switchyard_core::ports::{Parked, Yard, backoff, describe};
+use switchyard_core::ports::{Parked, PortError, Yard, backoff, describe};
 use switchyard_core::records::{BATCH_RECORDS, Became, Code, Emitted, Refused, take};
 use switchyard_core::wire;
 use tracing::{info, warn};
@@ -18,6 +19,9 @@ const LAST_START: Duration = Duration::from_secs(5);
 /// How often what must come again is tried within one invocation: a throttle passes in a second, and a batch that comes again
 /// is read again whole.
 const TRIES: u32 = 3;
+/// How long a record of a later program waits in the stream for whoever can read it, with all behind it: an upgrade takes minutes.
+/// After that it is parked, for the stream would drop it in the end, and what it holds with it.
+const NEWER_WAITS: Duration = Duration::from_secs(900);
 /// The door that they come by, in logs and in what is parked.
 const SOURCE: &str = "stream";
 
@@ -37,6 +41,17 @@ pub struct NothingTaken {
     pub why: String,
 }
 
+/// Why an invocation took nothing: all of its records come again.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// By which policies they are to be judged is not known.
+    #[error(transparent)]
+    Policies(#[from] PortError),
+    /// None of them could be taken.
+    #[error(transparent)]
+    Nothing(#[from] NothingTaken),
+}
+
 /// A record of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Streamed {
@@ -53,8 +68,9 @@ pub(crate) enum Held {
     Line(Emitted),
     /// Nothing that can ever be kept, as it came.
     Never(Refused, String),
-    /// A later program's: whoever runs that can read it.
-    Newer(String),
+    /// A later program's, and why it cannot be read; what it says, and when it came: whoever runs that program can read it, and
+    /// takes over within minutes, or never.
+    Newer(String, String, Option<Timestamp>),
 }
 
 /// What an invocation brings: the records of one shard, in their order.
@@ -75,13 +91,20 @@ fn record(record: &Value) -> Streamed {
                 Err(_) => never(Code::Unreadable, "its data are not UTF-8; they are kept as base64", data.to_owned()),
                 Ok(text) => match wire::decode_emitted(&text) {
                     Ok(emitted) => Held::Line(emitted),
-                    Err(error) if error.is_newer() => Held::Newer(describe(&error)),
+                    Err(error) if error.is_newer() => Held::Newer(describe(&error), text, arrived(record)),
                     Err(error) => never(Code::Unreadable, &describe(&error), text),
                 },
             },
         },
     };
     Streamed { sequence, held }
+}
+
+/// When a record came into its stream, to the millisecond: Lambda tells it in seconds, with a fraction.
+fn arrived(record: &Value) -> Option<Timestamp> {
+    let seconds = record.pointer("/kinesis/approximateArrivalTimestamp")?.as_f64()?;
+    #[expect(clippy::cast_possible_truncation, reason = "a time before the year 9999, or none")]
+    Timestamp::from_millisecond((seconds * 1000.0) as i64).ok()
 }
 
 impl Listener {
@@ -124,7 +147,19 @@ impl Listener {
         for (at, Streamed { sequence, held }) in records.iter().enumerate() {
             match held {
                 Held::Line(emitted) => lines.push((at, emitted.clone())),
-                Held::Newer(why) => failed.push((at, why.clone())),
+                Held::Newer(why, _, came) if came.is_none_or(|came| now < came + NEWER_WAITS) => {
+                    failed.push((at, why.clone()));
+                }
+                Held::Newer(why, body, _) => never.push((
+                    at,
+                    Parked {
+                        source: SOURCE,
+                        name: format!("sequence {sequence}"),
+                        refused: Refused::new(Code::Unreadable, why),
+                        body: body.clone(),
+                        at: now,
+                    },
+                )),
                 Held::Never(refused, body) => never.push((
                     at,
                     Parked {
@@ -243,7 +278,23 @@ capabilities:
     }
 
     #[tokio::test]
-    async fn what_may_be_kept_later_is_named_by_the_first_and_a_later_program_s_is_never_parked() {
+    async fn a_later_program_s_record_is_waited_with_for_as_long_as_an_upgrade_takes_and_then_parked_whole() {
+        let (home, listener, job) = home().await;
+        let newer = r#"{"v":2,"of":"a later program"}"#;
+        let good = data(job, 1, r#"{"kind":"asset","id":"a"}"#);
+        for (age, waits) in [(600.0, true), (901.0, false)] {
+            let mut event = event(&[STANDARD.encode(newer), good.clone()]);
+            event["Records"][0]["kinesis"]["approximateArrivalTimestamp"] = json!(1_800_000_000.0 - age);
+            let answer = listener.listen(&event, LEFT).await.unwrap();
+            assert_eq!(answer["batchItemFailures"].as_array().unwrap().is_empty(), !waits, "{age} {answer}");
+        }
+        let parked = home.parked();
+        assert_eq!(parked.iter().map(|one| &*one.body).collect::<Vec<_>>(), [newer]);
+        assert!(parked[0].refused.to_string().contains("version 2"), "{parked:?}");
+    }
+
+    #[tokio::test]
+    async fn what_may_be_kept_later_is_named_by_the_first_and_a_later_program_s_is_not_parked_at_once() {
         let (home, listener, job) = home().await;
         let newer = STANDARD.encode(r#"{"v":2,"of":"a later program"}"#);
         let good = data(job, 1, r#"{"kind":"asset","id":"a"}"#);

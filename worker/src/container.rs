@@ -603,11 +603,7 @@ impl Watched<'_> {
                 part => part?,
             };
             let bytes = file.take(&part);
-            // What is not taken now stays with the emitter, which tries again at the end.
-            if !bytes.is_empty() && emitter.feed(&bytes, self.log).await.is_err() {
-                continue;
-            }
-            if file.is_over() {
+            if !emitter.feed(&bytes, self.log).await || file.is_over() {
                 break;
             }
         }

@@ -18,6 +18,8 @@ use switchyard_core::records::{BATCH_BYTES, BATCH_RECORDS, Emitted, LINE_BYTES, 
 
 /// How much of the file is read at once.
 const CHUNK_BYTES: usize = 256 * 1024;
+/// How much of it is read in all: twice what a run can emit. A file can be endless, or have nothing in it for terabytes.
+const READ_BYTES: u64 = 2 * RUN_BYTES;
 /// The first look at the file comes so late: what ends before is looked at when it has ended.
 const FIRST_LOOK: Duration = Duration::from_millis(250);
 /// The longest between two looks: so old is what a job's page shows of a run that emits.
@@ -47,6 +49,10 @@ pub struct Emitter<'a> {
     refused: u64,
     named: Vec<String>,
     stale: bool,
+    /// How much was read.
+    read_bytes: u64,
+    /// Nobody took the last batch of what somebody else reads: it is offered again at the end.
+    waiting: bool,
 }
 
 /// What is not handed over.
@@ -56,8 +62,10 @@ struct Dropped {
     long: u64,
     /// Lines over the limit of what one run can emit.
     over: u64,
-    /// The file could not be read.
-    unreadable: bool,
+    /// What lies there is no file.
+    no_file: bool,
+    /// There was more than is read of any.
+    endless: bool,
 }
 
 impl<'a> Emitter<'a> {
@@ -78,6 +86,8 @@ impl<'a> Emitter<'a> {
             refused: 0,
             named: Vec::new(),
             stale: false,
+            read_bytes: 0,
+            waiting: false,
         }
     }
 
@@ -110,9 +120,11 @@ impl<'a> Emitter<'a> {
             if self.is_full() {
                 passed += self.hand_over(log).await?;
             }
-            if !self.read() {
+            if !self.read()? {
                 return Ok(passed + self.hand_over(log).await?);
             }
+            // Whoever watches the run beside this must have its turn, however much there is to read.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -120,8 +132,18 @@ impl<'a> Emitter<'a> {
     /// whose records nobody takes has not done its work: it fails, and another attempt may do better.
     pub async fn finish(&mut self, outcome: Outcome, log: &dyn LogSink) -> Outcome {
         let handed = self.finish_tried(tries(&outcome), log).await;
+        let no_file = self.dropped.no_file;
         self.say(log).await;
-        let Err(error) = handed else { return outcome };
+        let Err(error) = handed else {
+            return match outcome {
+                // Its records may be what it was run for.
+                Outcome::Succeeded(_) if no_file => {
+                    let message = "it succeeded, but what lies where its records should be is no file";
+                    Outcome::Failed { failure: Failure::new("records_unreadable", message), permanent: true }
+                }
+                outcome => outcome,
+            };
+        };
         let why = describe(&error);
         match outcome {
             Outcome::Succeeded(_) => {
@@ -159,33 +181,45 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// Takes bytes that somebody else has read, and hands over what fills a batch.
-    pub async fn feed(&mut self, bytes: &[u8], log: &dyn LogSink) -> Result<(), PortError> {
+    /// Takes bytes that somebody else has read, and hands over what fills a batch. After a hand-over that failed it only takes
+    /// them, which the run's limits bound: [`Self::finish`] tries again. Answers whether more is wanted.
+    pub async fn feed(&mut self, bytes: &[u8], log: &dyn LogSink) -> bool {
         for chunk in bytes.chunks(CHUNK_BYTES) {
+            if self.has_read_enough() {
+                return false;
+            }
             self.take(chunk);
-            if self.is_full() {
-                self.hand_over(log).await?;
+            if self.is_full() && !self.waiting {
+                self.waiting = self.hand_over(log).await.is_err();
             }
         }
-        Ok(())
+        true
     }
 
     /// Reads a part of the file. Answers whether there may be more.
-    fn read(&mut self) -> bool {
-        if self.dropped.unreadable {
-            return false;
+    fn read(&mut self) -> Result<bool, PortError> {
+        if self.dropped.no_file || self.has_read_enough() {
+            return Ok(false);
         }
         match self.read_chunk() {
             Ok(Some(chunk)) => {
                 self.take(&chunk);
-                true
+                Ok(true)
             }
-            Ok(None) => false,
-            Err(_) => {
-                self.dropped.unreadable = true;
-                false
+            Ok(None) => Ok(false),
+            // A link, a folder, a pipe: the program chose what lies there, and it will not become a file.
+            Err(error) if is_no_file(&error) => {
+                self.dropped.no_file = true;
+                Ok(false)
             }
+            Err(error) => Err(PortError::retryable("read", format!("the records of job {}", self.job), error)),
         }
+    }
+
+    /// Whether as much was read as is of any run; said once.
+    fn has_read_enough(&mut self) -> bool {
+        self.dropped.endless |= self.read_bytes >= READ_BYTES;
+        self.read_bytes >= READ_BYTES
     }
 
     fn read_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
@@ -210,6 +244,7 @@ impl<'a> Emitter<'a> {
     }
 
     fn take(&mut self, bytes: &[u8]) {
+        self.read_bytes += bytes.len() as u64;
         for line in self.lines.cut(bytes) {
             self.add(line);
         }
@@ -259,10 +294,14 @@ impl<'a> Emitter<'a> {
 
     /// Says in the job's log what is no record of it.
     async fn say(&mut self, log: &dyn LogSink) {
-        let Dropped { long, over, unreadable } = mem::take(&mut self.dropped);
+        let Dropped { long, over, no_file, endless } = mem::take(&mut self.dropped);
         let mut texts = Vec::new();
-        if unreadable {
+        if no_file {
             texts.push("its records cannot be read: they are not in a file".to_owned());
+        }
+        if endless {
+            let mib = READ_BYTES / 1024 / 1024;
+            texts.push(format!("of its records {mib} MiB were read, and no more"));
         }
         if long > 0 {
             texts.push(format!("{long} records were left out: a line has {LINE_BYTES} bytes at most"));
@@ -284,6 +323,12 @@ impl<'a> Emitter<'a> {
     async fn write(&self, text: String, log: &dyn LogSink) {
         log.write(vec![LogLine { at: self.ambient.now(), stream: Stream::Yard, text }]).await;
     }
+}
+
+/// Whether what lies at a path is no file, or a link, which is not followed.
+fn is_no_file(error: &io::Error) -> bool {
+    let link = rustix::io::Errno::LOOP.raw_os_error();
+    error.kind() == io::ErrorKind::InvalidInput || error.raw_os_error() == Some(link)
 }
 
 fn tries(outcome: &Outcome) -> u32 {
@@ -425,6 +470,8 @@ mod tests {
             refused: 0,
             named: Vec::new(),
             stale: false,
+            read_bytes: 0,
+            waiting: false,
         }
     }
 
@@ -534,8 +581,51 @@ mod tests {
         let path = folder.path().join("records");
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
         let taker = Taker::default();
-        assert_eq!(emitter(&path).finish(DONE, &taker).await, DONE);
-        assert_eq!(taker.lines(), []);
+        let Outcome::Failed { failure, permanent: true } = emitter(&path).finish(DONE, &taker).await else { panic!() };
+        assert_eq!((&*failure.code, taker.lines()), ("records_unreadable", vec![]));
         assert_eq!(*taker.said.lock().unwrap(), ["its records cannot be read: they are not in a file"]);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_terabytes_of_nothing_is_read_so_far_and_holds_up_nobody_who_waits_beside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("records");
+        std::fs::write(&path, "{\"a\":1}\n").unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(1 << 42).unwrap();
+        let taker = Taker::default();
+        let mut emitter = emitter(&path);
+        // Whoever is beside it has a turn after each part that is read.
+        let turns = std::cell::Cell::new(0);
+        let beside = async {
+            loop {
+                turns.set(turns.get() + 1);
+                tokio::task::yield_now().await;
+            }
+        };
+        let ended = tokio::select! {
+            biased;
+            () = beside => unreachable!("it has no end"),
+            ended = emitter.finish(DONE, &taker) => ended,
+        };
+        assert_eq!(ended, DONE);
+        assert!(turns.get() > 100, "{}", turns.get());
+        assert_eq!(taker.lines(), [text(1, "{\"a\":1}")]);
+        let said = taker.said.lock().unwrap().join("; ");
+        assert!(said.contains("128 MiB were read, and no more"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_takes_while_it_is_fetched_is_offered_once_and_again_at_the_end_in_its_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let taker = Taker { fails: Mutex::new(1), ..Taker::default() };
+        let mut emitter = emitter(&folder.path().join("nowhere"));
+        let line = format!("{}\n", "x".repeat(100_000));
+        for _ in 0..50 {
+            assert!(emitter.feed(line.as_bytes(), &taker).await);
+        }
+        assert_eq!(taker.lines(), [], "it was asked once, and would be asked in vain");
+        assert_eq!(emitter.finish(DONE, &taker).await, DONE);
+        let numbers: Vec<u64> = taker.lines().into_iter().map(|(n, _)| n).collect();
+        assert_eq!(numbers, (1..=50).collect::<Vec<_>>());
     }
 }

@@ -316,7 +316,9 @@ impl DynamoLedger {
             filter: only.map(|only| (only, of)),
             ..Part::of("", PK, records_pk(query.job))
         };
-        let items = self.all(&part, "list records", |items| items.len() >= query.limit).await?;
+        // What is over and still there is not shown, and fills no page.
+        let shown = |items: &[Item]| items.iter().filter(|item| !self.is_over(item)).count();
+        let items = self.all(&part, "list records", |items| shown(items) >= query.limit).await?;
         let there = items.iter().filter(|item| !self.is_over(item));
         Ok(there.filter_map(record).take(query.limit).collect())
     }

@@ -42,8 +42,9 @@ pub fn judge(emitted: &Emitted, job: Option<&Job>, policies: &Policies, now: Tim
         return Err(Refused::new(Code::UnknownCapability, "what the job ran is not in the catalog"));
     };
     let Said { kind, id } = read(&emitted.line, &known.emits)?;
-    // A clock that is ahead must not make a sighting the newest for as long as it is.
-    let at = emitted.at.min(now);
+    // A clock that is ahead must not make a sighting the newest for as long as it is, nor one that is behind make it old: no run
+    // emits before its job was there.
+    let at = emitted.at.max(job.created).min(now);
     let at = Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at);
     let Emitted { job, epoch, n, line, .. } = emitted.clone();
     Ok(Record { job, epoch, n, at, capability: capability.clone(), kind, id, body: line })
