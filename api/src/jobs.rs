@@ -242,12 +242,11 @@ pub(crate) async fn result(
     Id(id): Id,
     Params(ResultQuery { kind, limit, cursor }): Params<ResultQuery>,
 ) -> Result<Response, Problem> {
+    let page = records::page(limit, cursor)?;
     if let Some(kind) = kind {
-        return records::of_job(&api, id, &kind, limit, cursor).await.map(IntoResponse::into_response);
+        return records::of_job(&api, id, &kind, page).await.map(IntoResponse::into_response);
     }
-    if limit.is_some() || cursor.is_some() {
-        return Err(invalid("limit", "without a `kind` a result is answered whole, and has no pages"));
-    }
+    // Without a kind the result is answered whole: pages are of records.
     let job = load(&api, id).await?;
     match result_text(&api, &job).await? {
         Some(text) => Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response()),

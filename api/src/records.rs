@@ -59,7 +59,21 @@ fn page_of(limit: Option<String>) -> Result<usize, Problem> {
 fn read_cursor(cursor: &str) -> Result<(Epoch, u64), Problem> {
     let wrong = || invalid("cursor", "expected what the last page gave as `next`");
     let (epoch, n) = cursor.split_once('.').ok_or_else(wrong)?;
-    Ok((Epoch(epoch.parse().map_err(|_| wrong())?), n.parse().map_err(|_| wrong())?))
+    // Digits alone; more than a number can be is after all that there are.
+    let number = |text: &str, most: usize| {
+        let digits = (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        if digits { text.parse::<u128>().ok() } else { None }
+    };
+    let (epoch, n) = (number(epoch, 10).ok_or_else(wrong)?, number(n, 20).ok_or_else(wrong)?);
+    Ok((Epoch(u32::try_from(epoch).unwrap_or(u32::MAX)), u64::try_from(n).unwrap_or(u64::MAX)))
+}
+
+/// How many records a page has, and after which it starts.
+pub(crate) type Page = (usize, Option<(Epoch, u64)>);
+
+/// Which page of a job's records is asked for.
+pub(crate) fn page(limit: Option<String>, cursor: Option<String>) -> Result<Page, Problem> {
+    Ok((page_of(limit)?, cursor.map(|cursor| read_cursor(&cursor)).transpose()?))
 }
 
 /// GET /v1/jobs/{id}/result?kind=
@@ -67,12 +81,9 @@ pub(crate) async fn of_job(
     api: &Api,
     id: JobId,
     kind: &str,
-    limit: Option<String>,
-    cursor: Option<String>,
+    (limit, after): Page,
 ) -> Result<Json<RecordsPage>, Problem> {
     let kind = Kind::from_str(kind).map_err(|error| invalid("kind", error))?;
-    let limit = page_of(limit)?;
-    let after = cursor.map(|cursor| read_cursor(&cursor)).transpose()?;
     let job = jobs::load(api, id).await?;
     let query = RecordQuery { job: job.id, kind: Some(kind), after, limit };
     let mut records = api.yard.ledger.records(&query).await?;

@@ -577,9 +577,11 @@ fn yards_that_do_not_open() -> String {
     std::fs::write(home.data().join("yard.db"), &whole[..5000]).unwrap();
     told.failure("a database cut short", &fails(&home, |_| {}), 8);
     std::fs::write(home.data().join("yard.db"), &whole).unwrap();
-    rusqlite::Connection::open(home.data().join("yard.db")).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    let database = || rusqlite::Connection::open(home.data().join("yard.db")).unwrap();
+    let version: u32 = database().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    database().execute_batch("PRAGMA user_version = 99").unwrap();
     told.failure("a database of a newer version", &fails(&home, |_| {}), 8);
-    rusqlite::Connection::open(home.data().join("yard.db")).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
+    database().execute_batch(&format!("PRAGMA user_version = {version}")).unwrap();
 
     let yard = home.start();
     assert_eq!(yard.job(&id)["state"], "succeeded", "once the obstacle is gone, everything is there");
