@@ -31,7 +31,7 @@ async fn whether_it_succeeds_fails_or_is_killed() {
 
 #[tokio::test]
 async fn at_its_deadline() {
-    let bench = Bench::new(Setup { seconds: 1, ..Setup::default() });
+    let bench = Bench::new(Setup { seconds: 3, ..Setup::default() });
     let ended = bench.script("one", &format!("{WAIT}sleep 300")).await;
     assert_eq!(ended.job.phase(), Phase::TimedOut, "{}", ended.told());
 }
