@@ -196,21 +196,21 @@ capabilities:
             r#"{"kind":"asset","id":"c"}"#,
         ];
         let (api, id) = emitted(&lines).await;
-        let page = |kind: &'static str, limit: &str, cursor: Option<String>| {
+        let listed = |kind: &'static str, limit: &str, cursor: Option<String>| {
             let (api, limit) = (Arc::clone(&api), Some(limit.to_owned()));
-            async move { of_job(&api, id, kind, limit, cursor).await.unwrap().0 }
+            async move { of_job(&api, id, kind, page(limit, cursor).unwrap()).await.unwrap().0 }
         };
-        let first = page("asset", "2", None).await;
+        let first = listed("asset", "2", None).await;
         let ids = |page: &RecordsPage| page.records.iter().map(|r| r.id.clone().unwrap()).collect::<Vec<_>>();
         assert_eq!((ids(&first), first.next.as_deref()), (vec!["a".to_owned(), "b".to_owned()], Some("1.3")));
-        let second = page("asset", "2", first.next).await;
+        let second = listed("asset", "2", first.next).await;
         assert_eq!((ids(&second), second.next), (vec!["c".to_owned()], None));
-        let metrics = page("metric", "50", None).await;
+        let metrics = listed("metric", "50", None).await;
         assert_eq!((metrics.records[0].n, metrics.records[0].record["value"].as_u64()), (2, Some(1)));
-        let wrong = of_job(&api, id, "host", None, None).await.unwrap_err();
+        let wrong = of_job(&api, id, "host", page(None, None).unwrap()).await.unwrap_err();
         assert!(wrong.detail.starts_with("parameter `kind`"), "{}", wrong.detail);
         for cursor in ["", "1", "1.x", "x.1"] {
-            assert!(of_job(&api, id, "asset", None, Some(cursor.to_owned())).await.is_err(), "{cursor}");
+            assert!(page(None, Some(cursor.to_owned())).is_err(), "{cursor}");
         }
     }
 
