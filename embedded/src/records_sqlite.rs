@@ -214,19 +214,7 @@ mod tests {
         for (sql, by) in
             [(PAGE, "PRIMARY KEY (job=?"), (REGISTER_PAGE, "(register=? AND id>?)"), (FORGET, "register_last")]
         {
-            let read = |connection: &Connection| {
-                let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
-                for parameter in 1..=statement.parameter_count() {
-                    statement.raw_bind_parameter(parameter, 1)?;
-                }
-                let mut rows = statement.raw_query();
-                let mut plan = Vec::new();
-                while let Some(row) = rows.next()? {
-                    plan.push(row.get::<_, String>(3)?);
-                }
-                Ok(plan.join("; "))
-            };
-            let plan = ledger.store.read(read).unwrap();
+            let plan = ledger.store.plan_of(sql);
             assert!(plan.contains(by) && !plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{plan}");
         }
     }

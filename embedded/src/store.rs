@@ -415,6 +415,26 @@ fn is_failed_fsync(error: &rusqlite::Error) -> bool {
 }
 
 #[cfg(test)]
+impl Store {
+    /// How SQLite would carry a statement out, in its own words: which index it goes by, what it reads whole.
+    pub(crate) fn plan_of(&self, sql: &str) -> String {
+        let read = |connection: &Connection| {
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+            for parameter in 1..=statement.parameter_count() {
+                statement.raw_bind_parameter(parameter, 1)?;
+            }
+            let mut rows = statement.raw_query();
+            let mut plan = Vec::new();
+            while let Some(row) = rows.next()? {
+                plan.push(row.get::<_, String>(3)?);
+            }
+            Ok(plan.join("; "))
+        };
+        self.read(read).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

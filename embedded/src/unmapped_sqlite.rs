@@ -203,19 +203,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ledger = open(&folder.path().join("yard.db"));
         for sql in [PAGE, DROP_ONE] {
-            let read = |connection: &Connection| {
-                let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
-                for parameter in 1..=statement.parameter_count() {
-                    statement.raw_bind_parameter(parameter, 1)?;
-                }
-                let mut rows = statement.raw_query();
-                let mut plan = Vec::new();
-                while let Some(row) = rows.next()? {
-                    plan.push(row.get::<_, String>(3)?);
-                }
-                Ok(plan.join("; "))
-            };
-            let plan = ledger.store.read(read).unwrap();
+            let plan = ledger.store.plan_of(sql);
             assert!(plan.contains("INDEX unmapped_last") && !plan.contains("TEMP B-TREE"), "{plan}");
         }
     }

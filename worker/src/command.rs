@@ -126,7 +126,7 @@ async fn run_in(
         }
     };
     let mut capture = Capture::new(command.ambient);
-    let mut emitter = Emitter::new(assignment, &folder.join(RECORDS_FILE), command.ambient);
+    let mut emitter = Emitter::new(message, &folder.join(RECORDS_FILE), command.ambient);
     let (ended, stopped) = watch(command, assignment, &mut child, &mut capture, &mut emitter, log).await;
     drop(live);
     // Whatever left the group is found by its mark, however the program ended: a process that closed its output and

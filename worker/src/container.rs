@@ -212,7 +212,7 @@ async fn to_its_end(
     let peak = watched.peak_mib.load(Ordering::Relaxed);
     let output_dropped_bytes = watched.capture.dropped_bytes();
     log.used(Usage { max_rss_mib: (peak > 0).then_some(peak), output_dropped_bytes });
-    let mut emitter = Emitter::new(assignment, Path::new(RECORDS_FILE), container.ambient);
+    let mut emitter = Emitter::new(run, Path::new(RECORDS_FILE), container.ambient);
     let fetched = watched.fetch_records(&mut emitter).await;
     let outcome = match ended {
         Ok(ended) => judge(ended, interrupted, container.permanent_exits, watched.capture.last_error_line()),

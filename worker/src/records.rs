@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use switchyard_core::job::{Epoch, Failure, JobId};
 use switchyard_core::ports::{
-    Ambient, Assignment, Emission, LogLine, LogSink, Outcome, PortError, Stream, backoff, describe,
+    Ambient, Emission, LogLine, LogSink, Message, Outcome, PortError, Stream, backoff, describe,
 };
 use switchyard_core::records::{BATCH_BYTES, BATCH_RECORDS, Emitted, LINE_BYTES, RUN_BYTES, RUN_RECORDS};
 
@@ -69,12 +69,12 @@ struct Dropped {
 }
 
 impl<'a> Emitter<'a> {
-    /// What the run of an assignment writes to `path`, where nothing is yet.
-    pub fn new(assignment: &Assignment, path: &Path, ambient: &'a dyn Ambient) -> Self {
+    /// What this run writes to `path`, where nothing is yet.
+    pub fn new(run: Message, path: &Path, ambient: &'a dyn Ambient) -> Self {
         Self {
             ambient,
-            job: assignment.job.id,
-            epoch: assignment.job.epoch,
+            job: run.id,
+            epoch: run.epoch,
             path: path.to_owned(),
             file: None,
             lines: Lines::default(),
@@ -455,24 +455,7 @@ mod tests {
     }
 
     fn emitter(path: &Path) -> Emitter<'static> {
-        Emitter {
-            ambient: &System,
-            job: JobId::keyed("tests", "one"),
-            epoch: Epoch(1),
-            path: path.to_owned(),
-            file: None,
-            lines: Lines::default(),
-            batch: Vec::new(),
-            batch_bytes: 0,
-            emitted: 0,
-            emitted_bytes: 0,
-            dropped: Dropped::default(),
-            refused: 0,
-            named: Vec::new(),
-            stale: false,
-            read_bytes: 0,
-            waiting: false,
-        }
+        Emitter::new(Message { id: JobId::keyed("tests", "one"), epoch: Epoch(1) }, path, &System)
     }
 
     fn text(n: u64, text: &str) -> (u64, String) {
