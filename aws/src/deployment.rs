@@ -165,7 +165,7 @@ impl Deployment {
     pub fn parser(&self, builtins: &'static [Builtin]) -> Parse {
         let memory_mib = self.job_runner_memory_mib.unwrap_or(u32::MAX);
         Arc::new(move |files| {
-            let mut policies = Policies::parse_checked(files, builtins)?;
+            let mut policies = Policies::parse_pushed(files, builtins)?;
             let limits = &mut policies.limits;
             limits.function_memory_mib = limits.function_memory_mib.min(memory_mib);
             Ok(policies)

@@ -4,7 +4,8 @@
 //!
 //! They were checked, and made into JSON, by whoever writes them ([`push`]). A process reads them when it first works, and
 //! asks again, at most once a minute, whether they have changed: one request, by the object's ETag, and no more than that
-//! while they have not.
+//! while they have not. Where nobody has pushed any, nothing is decided: policies that a yard acts by are those that its
+//! operators chose, and what they removed by mistake is no reason to act by others.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -47,7 +48,6 @@ pub struct S3Policies {
     bucket: String,
     shelf: Arc<Shelf>,
     parse: Parse,
-    built_in: Files,
     ambient: Arc<dyn Ambient>,
     seen: Mutex<Seen>,
 }
@@ -57,21 +57,16 @@ pub struct S3Policies {
 struct Seen {
     /// When it asked.
     asked: Option<Timestamp>,
-    /// The object's ETag; `None`: there was none, or nobody has asked.
+    /// The object's ETag; `None`: nobody has seen it.
     etag: Option<String>,
     /// Whether anything is in force.
     loaded: bool,
 }
 
-/// What the bucket has.
-enum Found {
-    /// What was seen last.
-    Same,
-    /// These files.
-    Files(Files, Option<String>),
-    /// No such object.
-    Nothing,
-}
+/// Nobody has pushed policies into a bucket.
+#[derive(Debug, thiserror::Error)]
+#[error("it is not there: `switchyard policies push` writes it")]
+struct NotPushed;
 
 /// What was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,24 +84,17 @@ impl fmt::Debug for S3Policies {
 }
 
 impl S3Policies {
-    /// The policies in `bucket`, for this shelf; `built_in` where there are none.
-    pub fn new(
-        clients: &Clients,
-        bucket: &str,
-        shelf: Arc<Shelf>,
-        parse: Parse,
-        built_in: Files,
-        ambient: Arc<dyn Ambient>,
-    ) -> Self {
+    /// The policies in `bucket`, for this shelf.
+    pub fn new(clients: &Clients, bucket: &str, shelf: Arc<Shelf>, parse: Parse, ambient: Arc<dyn Ambient>) -> Self {
         let seen = Mutex::default();
-        Self { client: clients.s3(), bucket: bucket.to_owned(), shelf, parse, built_in, ambient, seen }
+        Self { client: clients.s3(), bucket: bucket.to_owned(), shelf, parse, ambient, seen }
     }
 
     /// Puts the policies into force for the first time.
     ///
     /// # Errors
     ///
-    /// They cannot be read, or are broken: without rules nothing can be decided.
+    /// There are none, they cannot be read, or are broken: without rules nothing can be decided.
     pub async fn load(&self) -> Result<(), PortError> {
         let mut seen = self.seen.lock().await;
         self.ask(&mut seen).await.map(drop).map_err(|error| match error {
@@ -155,11 +143,7 @@ impl S3Policies {
         // A bucket that does not answer is asked again in a minute, and not by every invocation.
         seen.asked = Some(now);
         let found = self.find(seen).await.map_err(|error| NotReloaded::Failed(describe(&error)))?;
-        let (files, etag) = match found {
-            Found::Same => return Ok(None),
-            Found::Nothing => (self.built_in.clone(), None),
-            Found::Files(files, etag) => (files, etag),
-        };
+        let Some((files, etag)) = found else { return Ok(None) };
         // Also of broken ones: they are judged once, and not every minute.
         seen.etag = etag;
         let policies = (self.parse)(&files).map_err(|violations| {
@@ -177,7 +161,8 @@ impl S3Policies {
         Ok(Some(Reloaded { at: now, digest, changes }))
     }
 
-    async fn find(&self, seen: &Seen) -> Result<Found, PortError> {
+    /// The files, and their ETag; `None`: they are those that were seen last.
+    async fn find(&self, seen: &Seen) -> Result<Option<(Files, Option<String>)>, PortError> {
         let asked = self.client.get_object().bucket(&self.bucket).key(POLICIES).set_if_none_match(seen.etag.clone());
         match asked.send().await {
             Ok(output) => {
@@ -185,10 +170,12 @@ impl S3Policies {
                 let text = text(output, POLICIES_BYTES, &self.subject(POLICIES)).await?;
                 let files = serde_json::from_str(&text)
                     .map_err(|error| PortError::permanent("read", self.subject(POLICIES), error))?;
-                Ok(Found::Files(files, etag))
+                Ok(Some((files, etag)))
             }
-            Err(error) if is_unchanged(&error) => Ok(Found::Same),
-            Err(error) if code(&error) == Some("NoSuchKey") => Ok(Found::Nothing),
+            Err(error) if is_unchanged(&error) => Ok(None),
+            Err(error) if code(&error) == Some("NoSuchKey") => {
+                Err(PortError::retryable("read", self.subject(POLICIES), NotPushed))
+            }
             Err(error) => Err(failed("read", self.subject(POLICIES), &error)),
         }
     }

@@ -112,15 +112,6 @@ impl Schema {
     }
 }
 
-/// When what is written in policies is held against itself: whether schemas are schemas, and what refers to them fits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Checked {
-    /// When it is read.
-    Now,
-    /// It was, by whoever wrote it where it is read from.
-    Before,
-}
-
 /// What a capability runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Program {

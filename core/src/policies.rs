@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::brake::{Brake, Pauses, brake};
-use crate::catalog::{Builtin, Catalog, Checked};
+use crate::catalog::{Builtin, Catalog};
 use crate::job::Job;
 use crate::mapping::Mappings;
 use crate::observe::Observations;
@@ -22,7 +22,9 @@ use crate::schedule::Schedules;
 mod document;
 mod reload;
 
-pub(crate) use self::document::{Document, Stand, Wrong, check_version, fields, given, is_name, read_value, read_yaml};
+pub(crate) use self::document::{
+    Document, Reading, Sheet, Stand, Wrong, fields, given, is_name, join, not_json, read_value,
+};
 pub use self::document::{PolicyError, VIOLATIONS_MAX, Violations};
 pub use self::reload::{NotReloaded, Reload, Reloaded, changes};
 
@@ -86,24 +88,24 @@ impl Policies {
     ///
     /// [`Violations`] names everything that is wrong in any of the files.
     pub fn parse(files: &Files, builtins: &[Builtin], machine: Option<Machine>) -> Result<Self, Violations> {
-        Self::read(files, builtins, machine, Checked::Now)
+        Self::read(files, builtins, machine, Reading::WRITTEN)
     }
 
-    /// Reads policies that [`Self::parse`] has found good before they were put where they are read from. What they say is
-    /// read whole; payloads' schemas are made into what checks by them when that is first needed.
+    /// Reads policies that [`Self::parse`] has found good and [`as_json`] has written, from where they were pushed to. What
+    /// they say is read whole; payloads' schemas are made into what checks by them when that is first needed.
     ///
     /// # Errors
     ///
-    /// [`Violations`], all the same: of what is seen without the schemas.
-    pub fn parse_checked(files: &Files, builtins: &[Builtin]) -> Result<Self, Violations> {
-        Self::read(files, builtins, None, Checked::Before)
+    /// [`Violations`], all the same: of what is seen without the schemas. They name no places: nobody wrote these texts.
+    pub fn parse_pushed(files: &Files, builtins: &[Builtin]) -> Result<Self, Violations> {
+        Self::read(files, builtins, None, Reading::PUSHED)
     }
 
     fn read(
         files: &Files,
         builtins: &[Builtin],
         machine: Option<Machine>,
-        checked: Checked,
+        reading: Reading,
     ) -> Result<Self, Violations> {
         let mut wrong = Violations::default();
         let mut keep = |violations: Violations| wrong = std::mem::take(&mut wrong).and(violations);
@@ -114,16 +116,16 @@ impl Policies {
             schemas.insert(path.clone(), schema.unwrap_or(Value::Bool(true)));
         }
         let catalog = match files.get(CATALOG_FILE) {
-            Some(text) => Catalog::read(CATALOG_FILE, text, builtins, &schemas, checked),
+            Some(text) => Catalog::read(reading, CATALOG_FILE, text, builtins, &schemas),
             None => Err(whole(CATALOG_FILE, "there is no such file, and it says what may run").into()),
         };
         let catalog = catalog.map_err(&mut keep).ok();
         let schedules = match files.get(SCHEDULES_FILE) {
-            Some(text) => Schedules::parse(SCHEDULES_FILE, text),
+            Some(text) => Schedules::read(reading, SCHEDULES_FILE, text),
             None => Ok(Schedules::default()),
         };
         let schedules = schedules.map_err(&mut keep).ok();
-        if checked == Checked::Now
+        if !reading.checked
             && let (Some(catalog), Some(schedules)) = (&catalog, &schedules)
             && let Err(violations) = schedules.check(catalog)
         {
@@ -135,11 +137,11 @@ impl Policies {
             .map(|(p, text)| (p.clone(), text.clone()))
             .collect();
         let mappings = match files.get(MAPPINGS_FILE) {
-            Some(text) => Mappings::parse(MAPPINGS_FILE, text, &custodian.keys().cloned().collect()),
+            Some(text) => Mappings::read(reading, MAPPINGS_FILE, text, &custodian.keys().cloned().collect()),
             None => Ok(Mappings::default()),
         };
         let mappings = mappings.map_err(&mut keep).unwrap_or_default();
-        let Routing { limits, quotas, ageing } = routing(files).map_err(&mut keep).unwrap_or_default();
+        let Routing { limits, quotas, ageing } = routing(reading, files).map_err(&mut keep).unwrap_or_default();
         if let (Some(catalog), Some(text), false) = (&catalog, files.get(CATALOG_FILE), limits.pools.is_empty()) {
             let lost = lost_pins(catalog, &limits, text);
             if !lost.is_empty() {
@@ -183,9 +185,9 @@ pub fn as_json(files: &Files) -> Result<Files, Violations> {
 }
 
 /// What the venues can do.
-fn routing(files: &Files) -> Result<Routing, Violations> {
+fn routing(reading: Reading, files: &Files) -> Result<Routing, Violations> {
     Ok(match (files.get(ROUTING_FILE), files.get(PRICES_FILE)) {
-        (Some(routing), Some(prices)) => Routing::parse(ROUTING_FILE, routing, PRICES_FILE, prices)?,
+        (Some(routing), Some(prices)) => Routing::read(reading, (ROUTING_FILE, routing), (PRICES_FILE, prices))?,
         // A task decides nothing, and is given neither.
         (None, None) => Routing::default(),
         (None, Some(_)) => return Err(whole(ROUTING_FILE, "there is no such file beside prices.yaml").into()),
@@ -230,15 +232,6 @@ fn place_of(text: &str, capability: &str, word: &str) -> (u64, u64) {
 
 fn whole(file: &str, message: &str) -> PolicyError {
     PolicyError { file: file.to_owned(), line: 0, column: 0, message: message.to_owned() }
-}
-
-/// What JSON's reader says, with the place in front.
-pub(crate) fn not_json(file: &str, error: &serde_json::Error) -> PolicyError {
-    let text = error.to_string();
-    // serde_json ends its messages with the place; here it stands in front, as in the catalog's.
-    let reason = text.split(" at line ").next().unwrap_or(&text);
-    let (line, column) = (error.line() as u64, error.column() as u64);
-    PolicyError { line, column, ..whole(file, &format!("not JSON: {reason}")) }
 }
 
 fn digest(files: &Files) -> String {

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use switchyard_core::catalog::{Builtin, Catalog, no_settings};
 use switchyard_core::mapping::Mappings;
-use switchyard_core::policies::{Files, Policies, Violations};
+use switchyard_core::policies::{Files, Policies, Violations, as_json, changes};
 use switchyard_core::schedule::Schedules;
 
 fn policies(file: &str) -> String {
@@ -53,21 +53,46 @@ impl<'a> Agreement<'a> {
     }
 }
 
-#[test]
-fn the_shipped_files_and_their_examples_are_sound() {
+/// All shipped files, with these schedules.
+fn shipped(schedules: String) -> Files {
     let schemas =
         ["finding-triage", "host-name", "path", "port-scan", "url"].map(|name| format!("schemas/{name}.json"));
     let custodian = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/custodian")).unwrap();
-    let custodian: Vec<String> =
-        custodian.map(|entry| format!("custodian/{}", entry.unwrap().file_name().to_string_lossy())).collect();
-    let shipped = |schedules: String| {
-        let mut files: Files = schemas.clone().map(|name| (name.clone(), policies(&name))).into();
-        files.extend(custodian.iter().map(|name| (name.clone(), policies(name))));
-        files.insert("policy-mappings.json".to_owned(), policies("policy-mappings.json"));
-        files.insert("capabilities.yaml".to_owned(), policies("capabilities.yaml"));
-        files.insert("schedules.yaml".to_owned(), schedules);
-        Policies::parse(&files, &BUILTINS, None).unwrap()
-    };
+    let custodian = custodian.map(|entry| format!("custodian/{}", entry.unwrap().file_name().to_string_lossy()));
+    let others = ["capabilities.yaml", "policy-mappings.json", "prices.yaml", "routing.yaml"].map(str::to_owned);
+    let names = schemas.into_iter().chain(custodian).chain(others);
+    let mut files: Files = names.map(|name| (name.clone(), policies(&name))).collect();
+    files.insert("schedules.yaml".to_owned(), schedules);
+    files
+}
+
+#[test]
+fn what_was_pushed_is_read_as_what_was_written_and_only_as_json() {
+    let files = shipped(schedules().1);
+    let written = Policies::parse(&files, &BUILTINS, None).unwrap();
+    let pushed = as_json(&files).unwrap();
+    let read = Policies::parse_pushed(&pushed, &BUILTINS).unwrap();
+    assert_eq!(changes(&written, &read), Vec::<String>::new());
+    assert_eq!((&read.limits, &read.quotas, read.ageing), (&written.limits, &written.quotas, written.ageing));
+    assert_eq!(read.mappings.iter().count(), written.mappings.iter().count());
+    let told = Policies::parse_pushed(&files, &BUILTINS).unwrap_err().to_string();
+    let told: Vec<&str> = told.lines().collect();
+    let (files, all_same): (Vec<&str>, bool) = (
+        told.iter().filter_map(|line| line.split(':').next()).collect(),
+        told.iter().all(|line| line.contains("not JSON")),
+    );
+    // Of routing.yaml and prices.yaml, which are read together, the first that is wrong.
+    assert_eq!((files, all_same), (vec!["capabilities.yaml", "prices.yaml", "schedules.yaml"], true), "{told:?}");
+    // What an operator has never seen has no places.
+    let broken = pushed["routing.yaml"].replace("\"unknown_seconds\":30", "\"unknown_seconds\":0");
+    let broken = Files::from_iter(pushed.into_iter().chain([("routing.yaml".to_owned(), broken)]));
+    let told = Policies::parse_pushed(&broken, &BUILTINS).unwrap_err().to_string();
+    assert_eq!(told, "routing.yaml: unknown_seconds: expected 1 to 86400");
+}
+
+#[test]
+fn the_shipped_files_and_their_examples_are_sound() {
+    let shipped = |schedules: String| Policies::parse(&shipped(schedules), &BUILTINS, None).unwrap();
     let (plain, with_examples) = schedules();
     assert_eq!(shipped(plain).schedules.iter().count(), 0);
     let with_examples = shipped(with_examples);

@@ -19,7 +19,6 @@ use switchyard_core::policies::{Reload, Shelf};
 use switchyard_core::ports::{Ambient, Desk, Executor, PortError, Yard};
 use switchyard_core::settle::YardDesk;
 use switchyard_worker::builtin::{self, BuiltinExecutor};
-use switchyard_worker::policies::built_in;
 use switchyard_worker::system::System;
 use tokio::sync::Semaphore;
 
@@ -72,7 +71,7 @@ impl Opened {
     ///
     /// # Errors
     ///
-    /// The certificates or the policies cannot be read, or are broken. The invocation is repeated as its source has it, and opens it again.
+    /// The certificates or the policies cannot be read, or are broken, or nobody has pushed policies. The invocation is repeated as its source has it, and opens it again.
     pub async fn open(place: &Place, launching: Launching) -> Result<Self, PortError> {
         let deployment = place.deployment.clone();
         let settings = place.settings.clone().trust();
@@ -81,14 +80,7 @@ impl Opened {
         let ambient: Arc<dyn Ambient> = Arc::new(System);
         let shelf = Arc::new(Shelf::default());
         let parse = deployment.parser(builtin::ALL);
-        let policies = S3Policies::new(
-            &clients,
-            &deployment.policies,
-            Arc::clone(&shelf),
-            parse,
-            built_in(),
-            Arc::clone(&ambient),
-        );
+        let policies = S3Policies::new(&clients, &deployment.policies, Arc::clone(&shelf), parse, Arc::clone(&ambient));
         policies.load().await?;
         let (home, yard) = deployment.open(&clients, shelf, Arc::clone(&ambient), launching);
         let boot = ambient.nonce();

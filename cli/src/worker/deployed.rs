@@ -18,7 +18,6 @@ use switchyard_worker::builtin;
 use switchyard_worker::credentials::Vault;
 use switchyard_worker::engine::Engine;
 use switchyard_worker::executor::{LocalExecutor, Task};
-use switchyard_worker::policies::built_in;
 use switchyard_worker::scratch::Scratch;
 use switchyard_worker::system::System;
 use tokio::signal::unix::{SignalKind, signal};
@@ -58,7 +57,7 @@ impl Deployed {
         let shelf = Arc::new(Shelf::default());
         let parse = deployment.parser(builtin::ALL);
         let bucket = &deployment.policies;
-        let policies = S3Policies::new(&clients, bucket, Arc::clone(&shelf), parse, built_in(), Arc::clone(&ambient));
+        let policies = S3Policies::new(&clients, bucket, Arc::clone(&shelf), parse, Arc::clone(&ambient));
         policies.load().await.map_err(refused)?;
         // Whatever its environment says: a worker has no permission to launch.
         let (home, mut yard) = deployment.open(&clients, shelf, Arc::clone(&ambient), nothing);

@@ -8,12 +8,17 @@ mod host;
 mod instance;
 mod scene;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use scene::{CATALOG, Ended, Scene, unique};
+use switchyard_aws::policies_s3::{Parse, S3Policies};
 use switchyard_core::job::{Holder, Job, Phase, State};
+use switchyard_core::policies::{NotReloaded, Policies, Reload as _, Shelf};
 use switchyard_core::ports::{Beat, Message, Workers};
+use switchyard_worker::builtin;
+use switchyard_worker::system::System;
 
 /// Runs a test that has to wait for something.
 fn block<T>(test: impl Future<Output = T>) -> T {
@@ -212,6 +217,9 @@ fn what_is_wrong_with_its_environment_is_told_in_a_sentence() {
         refused("a pool of the environment that is not there", worker(&scene, "1").env("SWITCHYARD_POOL", "gpu"), 2)
             .await;
         refused("a command without --once", worker(&scene, "1").arg("sh"), 2).await;
+        let removed = scene.clients.s3().delete_object().bucket(&scene.names.bucket).key("policies.json").send().await;
+        removed.unwrap();
+        refused("no policies pushed", &mut worker(&scene, "1"), 7).await;
         insta::assert_snapshot!(told.join("\n"));
     });
 }
@@ -252,6 +260,26 @@ fn policies_are_pushed_whole_and_broken_ones_not_at_all() {
         let none = Ended::of(scene.switchyard().args(["policies", "push", "--bucket", "no-such-bucket"])).await;
         assert_eq!(none.code, Some(8), "{none:?}");
         assert!(none.said().contains("no-such-bucket") && none.said().contains("NoSuchBucket"), "{none:?}");
+    });
+}
+
+#[test]
+fn policies_that_are_removed_from_their_bucket_stay_in_force_where_they_are() {
+    block(async {
+        let scene = Scene::open("removed").await;
+        let (shelf, ambient) = (Arc::new(Shelf::default()), Arc::new(System));
+        let parse: Parse = Arc::new(|files| Policies::parse_pushed(files, builtin::ALL));
+        let policies = S3Policies::new(&scene.clients, &scene.names.bucket, Arc::clone(&shelf), parse, ambient);
+        policies.load().await.unwrap();
+        let digest = shelf.policies().digest.clone();
+        assert_eq!(digest, policies.reload().await.unwrap().digest);
+        let removed = scene.clients.s3().delete_object().bucket(&scene.names.bucket).key("policies.json").send().await;
+        removed.unwrap();
+        let told = policies.reload().await.unwrap_err();
+        assert!(matches!(&told, NotReloaded::Failed(why) if why.contains("`switchyard policies push`")), "{told:?}");
+        assert_eq!(shelf.policies().digest, digest);
+        let failed = policies.load().await.unwrap_err();
+        assert!(failed.retryable, "{failed:?}");
     });
 }
 

@@ -13,7 +13,7 @@ use switchyard_aws::deployment::{Deployment, nothing};
 use switchyard_aws::home::{Home, Names};
 use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{Epoch, Job, JobId, Phase};
-use switchyard_core::policies::{CATALOG_FILE, Files, Shelf};
+use switchyard_core::policies::{CATALOG_FILE, Files, Shelf, as_json};
 use switchyard_core::ports::{Ambient, LaunchFailed, Launcher, PortError, TaskState, Yard};
 use switchyard_core::route::{PoolName, Venue};
 use switchyard_worker::builtin;
@@ -157,6 +157,8 @@ impl Scene {
         deployment.keeping.live_for = Duration::from_millis(20);
         let mut files: Files = built_in();
         files.insert(CATALOG_FILE.to_owned(), catalog.to_owned());
+        // As `switchyard policies push` writes them.
+        let files = as_json(&files).unwrap();
         let policies = deployment.parser(builtin::ALL)(&files).unwrap();
         let (home, _) = deployment.open(&clients, Arc::default(), Arc::new(System), nothing);
         let yard = home.yard(Arc::new(Launched), Arc::new(Shelf::new(policies)));

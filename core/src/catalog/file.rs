@@ -9,13 +9,13 @@ use serde_json::{Map, Value};
 
 use super::loans::{self, GrantEntry};
 use super::{
-    Builtin, Capability, Catalog, Checked, Container, GRACE_MAX, ImageKind, LINUX_CAPABILITIES, Learn, Network,
-    Program, RUN_TIMEOUT_MAX, Retry, Schema,
+    Builtin, Capability, Catalog, Container, GRACE_MAX, ImageKind, LINUX_CAPABILITIES, Learn, Network, Program,
+    RUN_TIMEOUT_MAX, Retry, Schema,
 };
 use crate::intake::AHEAD_MAX;
 use crate::job::one_line;
 use crate::lend::Scope;
-use crate::policies::{Document, Violations, Wrong, given, is_name};
+use crate::policies::{Document, Reading, Violations, Wrong, given, is_name};
 use crate::records::{Emits, Kind};
 use crate::route::{Needs, Packaging, Pin};
 
@@ -58,7 +58,7 @@ struct EmitsEntry {
 }
 
 impl EmitsEntry {
-    fn into_emits(self, schemas: &BTreeMap<String, Value>, checked: Checked, wrong: &mut Vec<Wrong>) -> Emits {
+    fn into_emits(self, schemas: &BTreeMap<String, Value>, reading: Reading, wrong: &mut Vec<Wrong>) -> Emits {
         let Self { asset, finding, metric, log } = self;
         let mut emits = BTreeMap::new();
         for (kind, written) in
@@ -70,7 +70,7 @@ impl EmitsEntry {
                 wrong.push((place, "expected true, or a JSON Schema".to_owned()));
                 continue;
             }
-            match resolve(&place, written, schemas, checked) {
+            match resolve(&place, written, schemas, reading) {
                 Ok(schema) => drop(emits.insert(kind, schema)),
                 Err(error) => wrong.push(error),
             }
@@ -238,23 +238,23 @@ impl Catalog {
         builtins: &[Builtin],
         schemas: &BTreeMap<String, Value>,
     ) -> Result<Self, Violations> {
-        Self::read(file, text, builtins, schemas, Checked::Now)
+        Self::read(Reading::WRITTEN, file, text, builtins, schemas)
     }
 
-    /// Reads it with its schemas checked or not yet.
+    /// Reads one that was written or pushed.
     pub(crate) fn read(
+        reading: Reading,
         file: &str,
         text: &str,
         builtins: &[Builtin],
         schemas: &BTreeMap<String, Value>,
-        checked: Checked,
     ) -> Result<Self, Violations> {
         let mut names = BTreeMap::new();
         let read = |entry: Entry, at: usize| {
             let twice = names
                 .insert(entry.name.clone(), at)
                 .map(|first| ("name".to_owned(), format!("is listed twice, also as capabilities[{first}]")));
-            match (entry.into_capability(builtins, schemas, checked), twice) {
+            match (entry.into_capability(builtins, schemas, reading), twice) {
                 (Ok(capability), None) => Ok(capability),
                 (Ok(_), Some(twice)) => Err(vec![twice]),
                 (Err(mut wrong), twice) => {
@@ -263,7 +263,7 @@ impl Catalog {
                 }
             }
         };
-        let all = Document::read(file, text, "capabilities").and_then(|document| document.each(read))?;
+        let all = Document::read(reading, file, text, "capabilities").and_then(|document| document.each(read))?;
         let capabilities = all.into_iter().map(|capability| (capability.name.clone(), Arc::new(capability)));
         Ok(Self { capabilities: capabilities.collect() })
     }
@@ -281,7 +281,7 @@ impl Entry {
         self,
         builtins: &[Builtin],
         schemas: &BTreeMap<String, Value>,
-        checked: Checked,
+        reading: Reading,
     ) -> Result<Capability, Vec<Wrong>> {
         let Self { name, summary, run, input, needs, route, retry, limits, borrows, may_borrow, emits } = self;
         let mut wrong = Vec::new();
@@ -296,9 +296,9 @@ impl Entry {
         expect(within(ahead, limits.start_within_seconds), "limits.start_within_seconds", what, &mut wrong);
         expect((1..=100).contains(&retry.attempts), "retry.attempts", "expected 1 to 100", &mut wrong);
         expect(retry.backoff_seconds <= 3600, "retry.backoff_seconds", "expected at most 3600", &mut wrong);
-        let emits = emits.into_emits(schemas, checked, &mut wrong);
+        let emits = emits.into_emits(schemas, reading, &mut wrong);
         let input = input.unwrap_or_else(|| serde_json::json!({ "type": "object" }));
-        let input = resolve("input", input, schemas, checked).map_err(|error| wrong.push(error)).ok();
+        let input = resolve("input", input, schemas, reading).map_err(|error| wrong.push(error)).ok();
         let run = run.into_program(builtins).map_err(|error| wrong.push(error)).ok();
         let (borrows, may_borrow) = loans::read(borrows, may_borrow, &mut wrong);
         let lent_in_process = !borrows.is_empty() && matches!(run, Some(Program::Builtin { .. }));
@@ -355,7 +355,7 @@ impl NeedsEntry {
 }
 
 /// A schema that is written at `place`, or in the file that is named there.
-fn resolve(place: &str, written: Value, schemas: &BTreeMap<String, Value>, checked: Checked) -> Result<Schema, Wrong> {
+fn resolve(place: &str, written: Value, schemas: &BTreeMap<String, Value>, reading: Reading) -> Result<Schema, Wrong> {
     let written = match written.get("$ref").and_then(Value::as_str) {
         None => written,
         Some(path) => schemas.get(path).cloned().ok_or_else(|| {
@@ -364,9 +364,8 @@ fn resolve(place: &str, written: Value, schemas: &BTreeMap<String, Value>, check
         })?,
     };
     let schema = Schema::new(written);
-    match checked {
-        Checked::Before => {}
-        Checked::Now => drop(schema.validator().map_err(|what| (place.to_owned(), what))?),
+    if !reading.checked {
+        schema.validator().map_err(|what| (place.to_owned(), what))?;
     }
     Ok(schema)
 }

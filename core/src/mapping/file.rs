@@ -9,7 +9,9 @@ use super::index::Builder;
 use super::{ALTERNATIVES_MAX, Field, MAPPED_POLICIES_MAX, MAPPINGS_MAX, Mapping, Mappings, Match};
 use crate::finding::{self, Severity, TEXT_MAX_CHARS, arn};
 use crate::job::{Tier, one_line};
-use crate::policies::{CUSTODIAN, Document, PolicyError, Stand, Violations, Wrong, fields, given, is_name, not_json};
+use crate::policies::{
+    CUSTODIAN, Document, PolicyError, Reading, Stand, Violations, Wrong, fields, given, is_name, not_json,
+};
 
 /// Policies named in a message about one that is not there.
 const NAMED: usize = 10;
@@ -58,9 +60,21 @@ impl Mappings {
     ///
     /// [`Violations`] names everything that is wrong, and where it stands.
     pub fn parse(file: &str, text: &str, policies: &BTreeSet<String>) -> Result<Self, Violations> {
-        // JSON is YAML, but not all YAML is JSON: other readers of this file must be able to read it, too.
-        serde_json::from_str::<Value>(text).map_err(|error| not_json(file, &error))?;
-        let document = Document::read(file, text, "mappings")?;
+        Self::read(Reading::WRITTEN, file, text, policies)
+    }
+
+    /// Reads those that were written or pushed.
+    pub(crate) fn read(
+        reading: Reading,
+        file: &str,
+        text: &str,
+        policies: &BTreeSet<String>,
+    ) -> Result<Self, Violations> {
+        if !reading.checked {
+            // JSON is YAML, but not all YAML is JSON: other readers of this file must be able to read it, too.
+            serde_json::from_str::<Value>(text).map_err(|error| not_json(file, &error))?;
+        }
+        let document = Document::read(reading, file, text, "mappings")?;
         if document.len() > MAPPINGS_MAX {
             let there = document.len();
             return Err(document.whole(&format!("expected at most {MAPPINGS_MAX}, there are {there}")).into());

@@ -1,4 +1,4 @@
-//! One of an operator's YAML files: where everything in it stands, and what is wrong with it.
+//! One of the policies' files: what it says, where everything in it stands, and what is wrong with it.
 //!
 //! A file is read as the JSON it stands for, as its published schema means it, so that a part can be judged by whoever
 //! knows it. What is wrong is named by file, line, column and path: the places are looked up in the text then, and cost
@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
 use crate::intake::Once;
@@ -103,8 +103,31 @@ impl From<Vec<PolicyError>> for Violations {
     }
 }
 
+/// How the files are read, by who wrote them.
+///
+/// Two functions and no question asked of a value: what reads pushed files alone, as Lambda functions do, has no reader of YAML
+/// in its binary.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading {
+    /// Whether they were held against themselves before, by whoever put them where they are read from: schemas are schemas,
+    /// and what refers to them fits.
+    pub(crate) checked: bool,
+    value: fn(&str, &str) -> Result<Value, PolicyError>,
+    places: fn(&str, &str) -> Places,
+}
+
+impl Reading {
+    /// As operators write them: YAML, of which JSON is a part.
+    pub(crate) const WRITTEN: Self = Self { checked: false, value: read_value, places: places_of };
+    /// As they are pushed into a bucket: JSON to the letter, found good before. A place in it would tell nobody anything.
+    pub(crate) const PUSHED: Self = Self { checked: true, value: read_json, places: |_, _| Places::new() };
+}
+
+/// The place of every field of a file, by its path: line and column from 1.
+type Places = BTreeMap<String, (u64, u64)>;
+
 /// Reads an operator's YAML file, and names what is wrong with it as all of them are named.
-pub(crate) fn read_yaml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, PolicyError> {
+fn read_yaml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, PolicyError> {
     // Two million nodes are what 10,000 mappings can have; whoever reads a file has bounded its bytes.
     let budget = serde_saphyr::budget! { max_nodes: 4_000_000, max_events: 8_000_000 };
     // YAML 1.2, as the published schemas' readers have it: `on` and `no` are words.
@@ -131,13 +154,18 @@ pub(crate) fn read_value(file: &str, text: &str) -> Result<Value, PolicyError> {
     read_yaml::<Once>(file, text).map(|Once(value)| value)
 }
 
-/// Refuses a file of a version that this Switchyard does not read.
-pub(crate) fn check_version(file: &str, version: u32) -> Result<(), PolicyError> {
-    if version == 1 {
-        return Ok(());
-    }
-    let message = format!("version: this Switchyard reads version 1, the file is version {version}");
-    Err(PolicyError { file: file.to_owned(), line: 1, column: 0, message })
+/// Reads a pushed file.
+fn read_json(file: &str, text: &str) -> Result<Value, PolicyError> {
+    serde_json::from_str(text).map(|Once(value)| value).map_err(|error| not_json(file, &error))
+}
+
+/// What JSON's reader says, with the place in front.
+pub(crate) fn not_json(file: &str, error: &serde_json::Error) -> PolicyError {
+    let text = error.to_string();
+    // serde_json ends its messages with the place; here it stands in front, as in all others.
+    let reason = text.split(" at line ").next().unwrap_or(&text);
+    let (line, column) = (error.line() as u64, error.column() as u64);
+    PolicyError { file: file.to_owned(), line, column, message: one_line(&format!("not JSON: {reason}"), 400) }
 }
 
 /// Whether this can be the name of a capability or a schedule.
@@ -161,8 +189,56 @@ pub(crate) fn fields<T: DeserializeOwned>(value: &Value) -> Result<T, Wrong> {
     }
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        (if path == "." { String::new() } else { path }, error.inner().to_string())
+        (if path == "." { String::new() } else { path }, in_words(&error.inner().to_string()))
     })
+}
+
+/// What serde says, without Rust's names for numbers.
+fn in_words(message: &str) -> String {
+    let (what, kind) = message.rsplit_once(", expected ").unwrap_or((message, ""));
+    match kind {
+        "u8" | "u16" | "u32" | "u64" => format!("{what}, expected a whole number, not below zero"),
+        "f64" => format!("{what}, expected a number"),
+        _ => message.to_owned(),
+    }
+}
+
+/// A file that was read: `version: 1`, and fields.
+pub(crate) struct Sheet {
+    text: Arc<Text>,
+    fields: Map<String, Value>,
+}
+
+impl Sheet {
+    /// Reads a file which has these fields, as a sentence names them, beside its version.
+    pub(crate) fn read(reading: Reading, file: &str, text: &str, expected: &str) -> Result<Self, PolicyError> {
+        let value = (reading.value)(file, text)?;
+        let text =
+            Text { file: file.to_owned(), text: text.to_owned(), locate: reading.places, places: OnceLock::new() };
+        let Value::Object(mut fields) = value else {
+            return Err(text.error("", &format!("expected `version` and {expected}")));
+        };
+        let version = fields.remove("version").map(|version| version.as_u64());
+        match version {
+            Some(Some(1)) => Ok(Self { text: Arc::new(text), fields }),
+            None => Err(text.error("", "missing field `version`")),
+            Some(None) => Err(text.error("version", "expected 1")),
+            Some(Some(other)) => {
+                let what = format!("this Switchyard reads version 1, the file is version {other}");
+                Err(text.error("version", &what))
+            }
+        }
+    }
+
+    /// Reads its fields as what they are.
+    pub(crate) fn fields<T: DeserializeOwned>(&self) -> Result<T, PolicyError> {
+        fields(&Value::Object(self.fields.clone())).map_err(|wrong| self.error(wrong))
+    }
+
+    /// What is wrong at a path in it.
+    pub(crate) fn error(&self, (path, what): Wrong) -> PolicyError {
+        self.text.error(&path, &what)
+    }
 }
 
 /// A file that was read: `version: 1` and one list of entries.
@@ -174,19 +250,9 @@ pub(crate) struct Document {
 
 impl Document {
     /// Reads a file whose entries stand in `list`.
-    pub(crate) fn read(file: &str, text: &str, list: &'static str) -> Result<Self, Violations> {
-        let value = read_value(file, text)?;
-        let text = Arc::new(Text { file: file.to_owned(), text: text.to_owned(), places: OnceLock::new() });
+    pub(crate) fn read(reading: Reading, file: &str, text: &str, list: &'static str) -> Result<Self, Violations> {
+        let Sheet { text, mut fields } = Sheet::read(reading, file, text, &format!("`{list}`"))?;
         let mut document = Self { text, entries: Vec::new(), list };
-        let Value::Object(mut fields) = value else {
-            return Err(document.error("", &format!("expected `version` and `{list}`")).into());
-        };
-        let version = fields.remove("version").map(|version| version.as_u64().and_then(|v| u32::try_from(v).ok()));
-        match version {
-            None => return Err(document.error("", "missing field `version`").into()),
-            Some(None) => return Err(document.error("version", "expected 1").into()),
-            Some(Some(version)) => check_version(file, version)?,
-        }
         let mut errors = Vec::new();
         match fields.remove(list) {
             Some(Value::Array(entries)) => document.entries = entries,
@@ -256,7 +322,9 @@ impl Stand {
 struct Text {
     file: String,
     text: String,
-    places: OnceLock<BTreeMap<String, (u64, u64)>>,
+    /// How they are found.
+    locate: fn(&str, &str) -> Places,
+    places: OnceLock<Places>,
 }
 
 impl fmt::Debug for Text {
@@ -274,20 +342,9 @@ impl PartialEq for Text {
 impl Eq for Text {}
 
 impl Text {
-    fn places(&self) -> &BTreeMap<String, (u64, u64)> {
-        self.places.get_or_init(|| {
-            let mut places = BTreeMap::new();
-            // It was read before: what cannot be read has no entries that could be wrong.
-            if let Ok(node) = read_yaml::<Spanned<Node>>(&self.file, &self.text) {
-                node.value.settle("", &mut places);
-            }
-            places
-        })
-    }
-
     /// What is wrong at a path; where that is not in the file, as a field that is missing, the place of what should hold it.
     fn error(&self, path: &str, what: &str) -> PolicyError {
-        let places = self.places();
+        let places = self.places.get_or_init(|| (self.locate)(&self.file, &self.text));
         let mut known = path;
         let (line, column) = loop {
             match (places.get(known), known.rfind(['.', '['])) {
@@ -302,7 +359,17 @@ impl Text {
     }
 }
 
-fn join(front: &str, path: &str) -> String {
+/// The places of a YAML file.
+fn places_of(file: &str, text: &str) -> Places {
+    let mut places = Places::new();
+    // It was read before: what cannot be read has no entries that could be wrong.
+    if let Ok(node) = read_yaml::<Spanned<Node>>(file, text) {
+        node.value.settle("", &mut places);
+    }
+    places
+}
+
+pub(crate) fn join(front: &str, path: &str) -> String {
     if front.is_empty() || path.is_empty() || path.starts_with('[') {
         format!("{front}{path}")
     } else {
@@ -319,7 +386,7 @@ enum Node {
 
 impl Node {
     /// Puts the places in it down by their paths.
-    fn settle(self, path: &str, places: &mut BTreeMap<String, (u64, u64)>) {
+    fn settle(self, path: &str, places: &mut Places) {
         if path.is_empty() {
             places.insert(String::new(), (1, 0));
         }

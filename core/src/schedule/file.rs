@@ -12,7 +12,7 @@ use super::{Cron, LABEL, Missed, Overlap, SCHEDULES_MAX, Schedule, Schedules, Wh
 use crate::catalog::Catalog;
 use crate::intake::{LABELS, Rejected, check_labels, empty_object};
 use crate::job::{Tier, one_line};
-use crate::policies::{Document, Stand, Violations, Wrong, given, is_name};
+use crate::policies::{Document, Reading, Stand, Violations, Wrong, given, is_name};
 use crate::ports::Body;
 
 /// The longest rate: a year. What comes more seldom is a date, and a cron expression names it.
@@ -59,7 +59,12 @@ impl Schedules {
     ///
     /// [`Violations`] names everything that is wrong, and where it stands.
     pub fn parse(file: &str, text: &str) -> Result<Self, Violations> {
-        let document = Document::read(file, text, "schedules")?;
+        Self::read(Reading::WRITTEN, file, text)
+    }
+
+    /// Reads those that were written or pushed.
+    pub(crate) fn read(reading: Reading, file: &str, text: &str) -> Result<Self, Violations> {
+        let document = Document::read(reading, file, text, "schedules")?;
         if document.len() > SCHEDULES_MAX {
             let there = document.len();
             return Err(document.whole(&format!("expected at most {SCHEDULES_MAX}, there are {there}")).into());
