@@ -34,13 +34,16 @@ say() { printf '\n--- %s\n' "$1"; }
 
 functions() { sed -n 's|^ *CodeUri: target/lambda/\(.*\)/$|\1|p' template.yaml; }
 
-# Lambda's image of the operating system has an older C library than most machines; cargo-lambda links against that.
+# Lambda's image of the operating system has an older C library than most machines: provided.al2023 has glibc 2.34 (AWS Lambda
+# Developer Guide, "OS-only runtimes"; Amazon Linux 2023). cargo-lambda links against the one that it is told, and against an
+# older one else, whose parts are libraries of their own to load.
 build_functions() {
     sh infra/tools.sh cargo-lambda
+    [ "${ARCHITECTURE:-x86_64}" = arm64 ] && processor=aarch64 || processor=x86_64
     # It brings its own linker, which it finds by PATH.
     PATH=$build/tools/cargo-lambda/bin:$PATH \
         cargo lambda build --profile function --locked --package switchyard-functions --lambda-dir target/lambda \
-        $([ "${ARCHITECTURE:-x86_64}" = arm64 ] && echo --arm64) "$@"
+        --target "$processor-unknown-linux-gnu.2.34" "$@"
     for name in $(functions); do ship_with "$name"; done
 }
 
