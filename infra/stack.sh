@@ -7,7 +7,7 @@
 #                 WORKER_IMAGE says which image tasks have, and POLICIES from which folder the policies come
 #   rollback ENV  deploys what was deployed before: its functions, its template, its parameters. Once more, and it is undone
 #   emulate       deploys template.yaml, as it is, to an emulator on this machine: debug builds, users of each role. What is
-#                 where, and their keys, lies in target/stack/env afterwards
+#                 where, and their keys, lies in target/stack/env afterwards. It has no policies yet, and decides nothing
 #   up            the same, with policies, a worker of the fleet, and recorded events to look at
 #   again         deploys to that emulator once more, with what lies at target/lambda
 #   back          rolls that back
@@ -88,6 +88,8 @@ deploy() {
         fi
     done
     cargo build --locked --package switchyard
+    # They are pushed when the stack is there, and what is refused then would leave it without.
+    "$build/debug/switchyard" policies check "${POLICIES:-policies}"
     name=$(stack_py parameters "$environment" | sed -n 's/^Prefix=//p')
     deploy_stack "$name" "$environment" "WorkerImage=$WORKER_IMAGE" "Architecture=${ARCHITECTURE:-x86_64}"
     outputs=$(stack_py outputs "$name")

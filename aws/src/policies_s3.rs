@@ -63,7 +63,27 @@ struct Seen {
     loaded: bool,
 }
 
-/// Nobody has pushed policies into a bucket.
+/// What the bucket has.
+enum Found {
+    /// What was seen last.
+    Same,
+    /// These files.
+    Files(Files, Option<String>),
+    /// No such object.
+    Nothing,
+}
+
+/// What came of asking.
+enum Asked {
+    /// Nothing has changed.
+    Same,
+    /// Others are in force.
+    Changed(Reloaded),
+    /// There are none.
+    Nothing,
+}
+
+/// Nobody has pushed policies into a bucket, or somebody has removed them.
 #[derive(Debug, thiserror::Error)]
 #[error("it is not there: `switchyard policies push` writes it")]
 struct NotPushed;
@@ -90,18 +110,27 @@ impl S3Policies {
         Self { client: clients.s3(), bucket: bucket.to_owned(), shelf, parse, ambient, seen }
     }
 
-    /// Puts the policies into force for the first time.
+    /// Puts the policies into force that are in the bucket now. Where they have been removed, those stay that are in force.
     ///
     /// # Errors
     ///
-    /// There are none, they cannot be read, or are broken: without rules nothing can be decided.
+    /// They cannot be read, or are broken; there are none, and none are in force: without rules nothing can be decided.
     pub async fn load(&self) -> Result<(), PortError> {
         let mut seen = self.seen.lock().await;
-        self.ask(&mut seen).await.map(drop).map_err(|error| match error {
-            NotReloaded::Broken(violations) => PortError::permanent("load", self.subject(POLICIES), violations),
+        match self.ask(&mut seen).await {
+            Ok(Asked::Same | Asked::Changed(_)) => Ok(()),
+            Ok(Asked::Nothing) if seen.loaded => {
+                self.warn_of_none();
+                Ok(())
+            }
             // Whoever starts again asks again.
-            other => PortError::retryable("load", self.subject(POLICIES), other),
-        })
+            Ok(Asked::Nothing) => Err(PortError::retryable("load", self.subject(POLICIES), NotPushed)),
+            Err(NotReloaded::Broken(violations)) => {
+                Err(PortError::permanent("load", self.subject(POLICIES), violations))
+            }
+            Err(NotReloaded::Failed(why)) => Err(PortError::retryable("load", self.subject(POLICIES), why)),
+            Err(other) => Err(PortError::retryable("load", self.subject(POLICIES), other)),
+        }
     }
 
     /// Asks for them again when what is known may be old. What fails is in the log, and leaves the rules in force; so
@@ -112,8 +141,9 @@ impl S3Policies {
             return;
         }
         match self.ask(&mut seen).await {
-            Ok(None) => {}
-            Ok(Some(reloaded)) => {
+            Ok(Asked::Same) => {}
+            Ok(Asked::Nothing) => self.warn_of_none(),
+            Ok(Asked::Changed(reloaded)) => {
                 info!(digest = reloaded.digest, changes = ?reloaded.changes, "the policies have changed")
             }
             Err(error) => warn!(error = %describe(&error), "the policies stay as they are"),
@@ -137,13 +167,21 @@ impl S3Policies {
         format!("object {key} in bucket {}", self.bucket)
     }
 
-    /// Asks, and puts what has changed into force; `None`: nothing has.
-    async fn ask(&self, seen: &mut Seen) -> Result<Option<Reloaded>, NotReloaded> {
+    fn warn_of_none(&self) {
+        warn!(error = %NotPushed, bucket = self.bucket, "the policies stay as they are");
+    }
+
+    /// Asks, and puts what has changed into force.
+    async fn ask(&self, seen: &mut Seen) -> Result<Asked, NotReloaded> {
         let now = self.ambient.now();
         // A bucket that does not answer is asked again in a minute, and not by every invocation.
         seen.asked = Some(now);
         let found = self.find(seen).await.map_err(|error| NotReloaded::Failed(describe(&error)))?;
-        let Some((files, etag)) = found else { return Ok(None) };
+        let (files, etag) = match found {
+            Found::Same => return Ok(Asked::Same),
+            Found::Nothing => return Ok(Asked::Nothing),
+            Found::Files(files, etag) => (files, etag),
+        };
         // Also of broken ones: they are judged once, and not every minute.
         seen.etag = etag;
         let policies = (self.parse)(&files).map_err(|violations| {
@@ -153,16 +191,15 @@ impl S3Policies {
         let digest = policies.digest.clone();
         let before = self.shelf.policies();
         if seen.loaded && before.digest == digest {
-            return Ok(None);
+            return Ok(Asked::Same);
         }
         let changes = changes(&before, &policies);
         self.shelf.replace(policies, now);
         seen.loaded = true;
-        Ok(Some(Reloaded { at: now, digest, changes }))
+        Ok(Asked::Changed(Reloaded { at: now, digest, changes }))
     }
 
-    /// The files, and their ETag; `None`: they are those that were seen last.
-    async fn find(&self, seen: &Seen) -> Result<Option<(Files, Option<String>)>, PortError> {
+    async fn find(&self, seen: &Seen) -> Result<Found, PortError> {
         let asked = self.client.get_object().bucket(&self.bucket).key(POLICIES).set_if_none_match(seen.etag.clone());
         match asked.send().await {
             Ok(output) => {
@@ -170,12 +207,10 @@ impl S3Policies {
                 let text = text(output, POLICIES_BYTES, &self.subject(POLICIES)).await?;
                 let files = serde_json::from_str(&text)
                     .map_err(|error| PortError::permanent("read", self.subject(POLICIES), error))?;
-                Ok(Some((files, etag)))
+                Ok(Found::Files(files, etag))
             }
-            Err(error) if is_unchanged(&error) => Ok(None),
-            Err(error) if code(&error) == Some("NoSuchKey") => {
-                Err(PortError::retryable("read", self.subject(POLICIES), NotPushed))
-            }
+            Err(error) if is_unchanged(&error) => Ok(Found::Same),
+            Err(error) if code(&error) == Some("NoSuchKey") => Ok(Found::Nothing),
             Err(error) => Err(failed("read", self.subject(POLICIES), &error)),
         }
     }
@@ -185,12 +220,15 @@ impl S3Policies {
 impl Reload for S3Policies {
     async fn reload(&self) -> Result<Reloaded, NotReloaded> {
         let mut seen = self.seen.lock().await;
-        let reloaded = self.ask(&mut seen).await?;
-        Ok(reloaded.unwrap_or_else(|| {
-            let in_force = self.shelf.in_force();
-            let at = in_force.since.unwrap_or_else(|| self.ambient.now());
-            Reloaded { at, digest: in_force.policies.digest.clone(), changes: Vec::new() }
-        }))
+        match self.ask(&mut seen).await? {
+            Asked::Changed(reloaded) => Ok(reloaded),
+            Asked::Same => {
+                let in_force = self.shelf.in_force();
+                let at = in_force.since.unwrap_or_else(|| self.ambient.now());
+                Ok(Reloaded { at, digest: in_force.policies.digest.clone(), changes: Vec::new() })
+            }
+            Asked::Nothing => Err(NotReloaded::Failed(format!("{}: {NotPushed}", self.subject(POLICIES)))),
+        }
     }
 }
 

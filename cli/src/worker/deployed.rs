@@ -49,7 +49,7 @@ impl Deployed {
     ///
     /// # Errors
     ///
-    /// A variable is missing or wrong; the policies cannot be read, or are broken.
+    /// A variable is missing or wrong; the policies cannot be read, or are broken, or nobody has pushed any.
     pub(super) async fn open() -> Result<Self, Failure> {
         let deployment = Deployment::read(&variable).map_err(unset)?;
         let clients = clients()?;

@@ -116,7 +116,7 @@ impl Deployed {
         let settings = Settings::read(&|name| std::env::var(name).ok()).expect("a region");
         let clients = Clients::new(settings, SharedCredentialsProvider::new(keys));
         let deployed = Self { clients, docker, policies, worker };
-        // A function that has read the policies before these were pushed asks again within a minute: the API at once.
+        // A function that has read those of an earlier test asks again within a minute: the API at once.
         let reloaded = deployed.cli(User::Operator, &["reload"]);
         assert!(reloaded.status.success(), "{}", said(&reloaded));
         deployed
