@@ -204,6 +204,7 @@ mod tests {
             json!({ "scope": { "tier": "fast" } }),
             json!({ "scope": { "capability": "gret" } }),
             json!({ "scope": "all", "until": 7 }),
+            json!(["all", "for no reason"]),
         ] {
             let refused = paused(&api, &body).await.unwrap_err();
             told.push(format!("{} {:<20} {}", refused.status, refused.code, refused.detail));

@@ -74,7 +74,9 @@ fn policies_are_loaded_again_while_the_yard_runs_and_broken_ones_change_nothing(
     let expected = [
         "switchyard: the rules in force stay: those that were read are broken (invalid_policies)".to_owned(),
         format!("{file}:10:5: capabilities[1].name: expected 1 to 64 lower-case letters, digits and `-`"),
-        format!("{file}:34:14: capabilities[4].needs.memory_mib: invalid type: string \"many\", expected u32"),
+        format!(
+            "{file}:34:14: capabilities[4].needs.memory_mib: invalid type: string \"many\", expected a whole number from 0 to 4294967295"
+        ),
     ];
     assert_eq!(refused.stderr.lines().collect::<Vec<_>>(), expected);
     let answer = yard.ask("POST", "/v1/reload", b"");

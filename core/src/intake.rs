@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 pub use self::event::{
     ANSWERED_BY, Answer, EVENT_JOBS, EventJob, EventPlan, FindingPlan, Read, plan_event, plan_whole_event,
 };
-pub(crate) use self::json::Once;
 pub use self::json::read_json;
+pub(crate) use self::json::{Fields, Named, Once};
 use crate::brake;
 use crate::catalog::{BadPayload, Capability};
 use crate::dispatch::{self, Act};
@@ -179,11 +179,7 @@ pub struct Taking {
 ///
 /// [`Rejected::NotJson`] with line and column, or [`Rejected::Field`] with the field's path.
 pub fn read(body: &[u8]) -> Result<(Submission, [u8; 32]), Rejected> {
-    let value = read_json(body)?;
-    if !value.is_object() {
-        return Err(Rejected::Field { path: String::new(), message: "the body must be a JSON object".to_owned() });
-    }
-    read_value(value)
+    read_value(read_json(body)?)
 }
 
 /// The same for a submission that was read as JSON already: one of many in a body.
@@ -202,6 +198,10 @@ pub fn read_value(value: Value) -> Result<(Submission, [u8; 32]), Rejected> {
 ///
 /// [`Rejected::Field`] with the field's path.
 pub fn read_fields<T: DeserializeOwned>(value: Value) -> Result<T, Rejected> {
+    // A list would be taken for the fields in their order.
+    if !value.is_object() {
+        return Err(Rejected::Field { path: String::new(), message: "the body must be a JSON object".to_owned() });
+    }
     serde_path_to_error::deserialize(value).map_err(|error| Rejected::Field {
         path: one_line(&error.path().to_string(), 120),
         message: one_line(&error.inner().to_string(), 300),

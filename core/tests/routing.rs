@@ -59,7 +59,7 @@ fn with(file: &str, from: &str, to: &str) -> String {
 }
 
 /// Files that the schema refuses as the parser does: (file, what stands there, what is put there).
-const BROKEN: [(&str, &str, &str); 48] = [
+const BROKEN: [(&str, &str, &str); 51] = [
     ("routing.yaml", "version: 1", "version: 2"),
     ("routing.yaml", "version: 1\n", ""),
     ("routing.yaml", "unknown_seconds: 30", "unknown: 30"),
@@ -90,6 +90,12 @@ const BROKEN: [(&str, &str, &str); 48] = [
     ("routing.yaml", "run_seconds: 60", "run_seconds: 86401"),
     ("routing.yaml", "slots: 2 ", "slots: 0 "),
     ("routing.yaml", "slots: 2 }", "slots: 1001 }"),
+    (
+        "routing.yaml",
+        "scaling: { policy: backlog, backlog_seconds: 600, run_seconds: 60, slots: 2 }",
+        "scaling: [backlog, 600, 60, 2]",
+    ),
+    ("routing.yaml", "# ageing_seconds: 1800", "quotas: [{ open_jobs: 5 }]"),
     ("routing.yaml", "# ageing_seconds: 1800", "ageing_seconds: 0"),
     ("routing.yaml", "# ageing_seconds: 1800", "quotas: { every: { burst: 5 } }"),
     ("routing.yaml", "# ageing_seconds: 1800", "quotas: { callers: { ci: { jobs_per_minute: 0 } } }"),
@@ -112,6 +118,7 @@ const BROKEN: [(&str, &str, &str); 48] = [
     ("prices.yaml", "on_demand_hour: 0.096", "on_demand_hour: dear"),
     ("prices.yaml", "spot_hour: 0.0384", "spot: 0.0384"),
     ("prices.yaml", "instances:", "instance:"),
+    ("prices.yaml", "{ type: m6i.large, on_demand_hour: 0.096, spot_hour: 0.0384 }", "[m6i.large, 0.096, 0.0384]"),
 ];
 
 /// What only the parser sees.
@@ -172,6 +179,8 @@ fn the_published_schemas_agree_with_the_parser() {
         ("routing.yaml", "  reserve_seconds: 5 ", "  reserve_seconds: 0 "),
         ("routing.yaml", "    vcpu: 2", "    vcpu: 0.1"),
         ("routing.yaml", "policy: backlog", "policy: steps"),
+        ("routing.yaml", "# ageing_seconds: 1800", "ageing_seconds:"),
+        ("routing.yaml", "# ageing_seconds: 1800", "quotas:"),
         ("routing.yaml", "run_seconds: 60 ", "run_seconds: 86400 "),
         ("routing.yaml", "slots: 2 ", "slots: 1000 "),
         ("routing.yaml", "    scaling: { policy: backlog, backlog_seconds: 600, run_seconds: 60, slots: 2 }\n", ""),
@@ -180,6 +189,10 @@ fn the_published_schemas_agree_with_the_parser() {
         ("prices.yaml", "request: 0.0000002", "request: 0"),
     ];
     for case in good {
-        assert!(read(case).1.is_ok(), "{case:?}");
+        let (text, parsed) = read(case);
+        assert!(parsed.is_ok(), "{case:?}: {parsed:?}");
+        let schema = policies(&format!("schema/{}.schema.json", case.0.trim_end_matches(".yaml")));
+        let schema = jsonschema::draft202012::new(&serde_json::from_str(&schema).unwrap()).unwrap();
+        assert!(schema.is_valid(&serde_saphyr::from_str::<Value>(&text).unwrap()), "{case:?}");
     }
 }

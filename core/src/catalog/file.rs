@@ -12,7 +12,7 @@ use super::{
     Builtin, Capability, Catalog, Container, GRACE_MAX, ImageKind, LINUX_CAPABILITIES, Learn, Network, Program,
     RUN_TIMEOUT_MAX, Retry, Schema,
 };
-use crate::intake::AHEAD_MAX;
+use crate::intake::{AHEAD_MAX, Fields};
 use crate::job::one_line;
 use crate::lend::Scope;
 use crate::policies::{Document, Reading, Violations, Wrong, given, is_name};
@@ -36,9 +36,9 @@ struct Entry {
     #[serde(default)]
     limits: LimitsEntry,
     #[serde(default)]
-    borrows: BTreeMap<String, Scope>,
+    borrows: BTreeMap<String, Fields<Scope>>,
     #[serde(default)]
-    may_borrow: Vec<GrantEntry>,
+    may_borrow: Vec<Fields<GrantEntry>>,
     #[serde(default)]
     emits: EmitsEntry,
 }

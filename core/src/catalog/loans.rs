@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::BadPayload;
+use crate::intake::Fields;
 use crate::lend::{AzureBy, Borrow, GcloudBy, GithubBy, Grant, GrantOf, Level, Pattern, Scope, SecretName};
 use crate::policies::{Wrong, given, is_name};
 
@@ -35,7 +36,7 @@ pub(super) enum GrantEntry {
         #[serde(default, deserialize_with = "given")]
         key: Option<String>,
         #[serde(default, deserialize_with = "given")]
-        federation: Option<FederationEntry>,
+        federation: Option<Fields<FederationEntry>>,
         #[serde(default, deserialize_with = "given")]
         at_most_seconds: Option<u32>,
     },
@@ -58,7 +59,7 @@ pub(super) enum GrantEntry {
         #[serde(default)]
         permissions: BTreeMap<String, Level>,
         #[serde(default, deserialize_with = "given")]
-        app: Option<AppEntry>,
+        app: Option<Fields<AppEntry>>,
         #[serde(default, deserialize_with = "given")]
         token: Option<String>,
         #[serde(default, deserialize_with = "given")]
@@ -107,7 +108,7 @@ impl GrantEntry {
             Self::Gcloud { service_account, scopes, key, federation, at_most_seconds } => {
                 let by = match (key, federation) {
                     (Some(key), None) => GcloudBy::Key(secret("key", key)?),
-                    (None, Some(FederationEntry { audience })) => {
+                    (None, Some(Fields(FederationEntry { audience }))) => {
                         if !audience.starts_with("//iam.googleapis.com/") {
                             return Err((
                                 "federation.audience",
@@ -142,7 +143,7 @@ impl GrantEntry {
             }
             Self::Github { owner, repositories, permissions, app, token, at_most_seconds } => {
                 let by = match (app, token) {
-                    (Some(AppEntry { app_id, installation_id, key }), None) => {
+                    (Some(Fields(AppEntry { app_id, installation_id, key })), None) => {
                         if permissions.is_empty() {
                             return Err(("permissions", "expected at least one: an App has no others".to_owned()));
                         }
@@ -221,8 +222,8 @@ fn statements(policy: Map<String, Value>) -> Result<String, Odd> {
 
 /// What is lent to each run, and what may be: each of the first must be possible by one of the second.
 pub(super) fn read(
-    borrows: BTreeMap<String, Scope>,
-    may_borrow: Vec<GrantEntry>,
+    borrows: BTreeMap<String, Fields<Scope>>,
+    may_borrow: Vec<Fields<GrantEntry>>,
     wrong: &mut Vec<Wrong>,
 ) -> (Vec<Borrow>, Vec<Grant>) {
     let mut put = |path: String, what: String| wrong.push((path, what));
@@ -233,14 +234,14 @@ pub(super) fn read(
         put("may_borrow".to_owned(), format!("expected at most {GRANTS_MAX}"));
     }
     let mut grants = Vec::new();
-    for (at, entry) in may_borrow.into_iter().enumerate() {
+    for (at, Fields(entry)) in may_borrow.into_iter().enumerate() {
         match entry.into_grant() {
             Ok(grant) => grants.push(grant),
             Err((field, what)) => put(format!("may_borrow[{at}].{field}"), what),
         }
     }
     let mut lent = Vec::new();
-    for (name, template) in borrows {
+    for (name, Fields(template)) in borrows {
         let path = format!("borrows.{name}");
         if !is_name(&name) {
             put(path.clone(), "expected 1 to 64 lower-case letters, digits and `-`".to_owned());

@@ -13,7 +13,7 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
-use crate::intake::Once;
+use crate::intake::{Named, Once};
 use crate::job::one_line;
 
 /// Violations that are told at once: a screen full. Who mended those reads on.
@@ -143,8 +143,8 @@ fn read_yaml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, PolicyErr
     })
 }
 
-/// Reads an operator's file as the JSON that it stands for. One that is JSON to the letter, as pushed policies are, is read as
-/// that, for a tenth of the cost; what is wrong with it is then named by whoever reads YAML, of which JSON is a part.
+/// Reads an operator's file as the JSON that it stands for. One that is JSON to the letter, as mappings are, is read as that,
+/// for a tenth of the cost; what is wrong with it is then named by whoever reads YAML, of which JSON is a part.
 pub(crate) fn read_value(file: &str, text: &str) -> Result<Value, PolicyError> {
     if text.starts_with('{')
         && let Ok(Once(value)) = serde_json::from_str(text)
@@ -182,12 +182,9 @@ pub(crate) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer
 /// What is wrong with a part, before its place is looked up: the path in the part, and the reason.
 pub(crate) type Wrong = (String, String);
 
-/// Reads named fields as what they are. A list is refused: serde would take its items for the fields in order.
+/// Reads named fields as what they are.
 pub(crate) fn fields<T: DeserializeOwned>(value: &Value) -> Result<T, Wrong> {
-    if value.is_array() {
-        return Err((String::new(), "invalid type: sequence, expected fields with their names".to_owned()));
-    }
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    serde_path_to_error::deserialize(Named(value)).map_err(|error| {
         let path = error.path().to_string();
         (if path == "." { String::new() } else { path }, in_words(&error.inner().to_string()))
     })
@@ -196,8 +193,13 @@ pub(crate) fn fields<T: DeserializeOwned>(value: &Value) -> Result<T, Wrong> {
 /// What serde says, without Rust's names for numbers.
 fn in_words(message: &str) -> String {
     let (what, kind) = message.rsplit_once(", expected ").unwrap_or((message, ""));
+    let whole = |least: i64, most: i64| format!("{what}, expected a whole number from {least} to {most}");
     match kind {
-        "u8" | "u16" | "u32" | "u64" => format!("{what}, expected a whole number, not below zero"),
+        "u8" => whole(0, u8::MAX.into()),
+        "u16" => whole(0, u16::MAX.into()),
+        "u32" => whole(0, u32::MAX.into()),
+        "i32" => whole(i32::MIN.into(), i32::MAX.into()),
+        "u64" => format!("{what}, expected a whole number, not below zero"),
         "f64" => format!("{what}, expected a number"),
         _ => message.to_owned(),
     }

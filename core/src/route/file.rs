@@ -10,7 +10,7 @@ use super::{FUNCTION_TIME, Images, Limits, POOLS, Pool, PoolName, Venue};
 use crate::cost::Prices;
 use crate::intake::RESERVED_CALLERS;
 use crate::job::one_line;
-use crate::policies::{PolicyError, Reading, Sheet, Wrong, given, join};
+use crate::policies::{PolicyError, Reading, Sheet, Wrong, join};
 use crate::quota::{Quota, Quotas, Rate};
 use crate::scale::{Policy, Scaling};
 
@@ -33,12 +33,12 @@ struct RoutingFile {
     function: FunctionEntry,
     fargate: FargateEntry,
     pools: Vec<PoolEntry>,
-    /// Off where it is left out.
-    #[serde(default, deserialize_with = "given")]
-    ageing_seconds: Option<u64>,
-    /// None where they are left out.
+    /// Off where it is left out, or left empty.
     #[serde(default)]
-    quotas: QuotasEntry,
+    ageing_seconds: Option<u64>,
+    /// None where they are left out, or left empty.
+    #[serde(default)]
+    quotas: Option<QuotasEntry>,
 }
 
 #[derive(Deserialize, Default)]
@@ -231,7 +231,8 @@ impl RoutingFile {
             prices,
         };
         let ageing = ageing_seconds.map(|after| seconds("ageing_seconds", after, 1..=SECONDS_MAX)).transpose()?;
-        Ok(Routing { limits, quotas: quotas.into_quotas().map_err(|bad| inside("quotas", bad))?, ageing })
+        let quotas = quotas.unwrap_or_default().into_quotas().map_err(|bad| inside("quotas", bad))?;
+        Ok(Routing { limits, quotas, ageing })
     }
 }
 
