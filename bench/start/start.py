@@ -30,6 +30,7 @@ import io
 import json
 import os
 import platform
+import random
 import ssl
 import statistics
 import subprocess
@@ -334,13 +335,13 @@ def build(crashes):
     """Builds ours as they are shipped, and each peer by itself: built together they would have one another's features."""
     tools = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "tools", "cargo-lambda", "bin")
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
-    of_bench = ["--locked", "--manifest-path", os.path.join(BENCH, "Cargo.toml"), "--target-dir", TARGET]
-    peers = ["cargo", "build", *of_bench]
+    of_bench = ["--locked", "--manifest-path", os.path.join(BENCH, "Cargo.toml")]
+    peers = ["cargo", "build", *of_bench, "--target-dir", TARGET]
     ours = ["cargo", "build", "--locked", "--workspace", "--all-features", "--bin", "switchyard"]
     for command in ([*peers, "--release", "--package", "bench-start-bare"],
                     [*peers, "--release", "--package", "bench-start-default-sdk"], ours, ["sh", "infra/stack.sh", "build"],
-                    # As that builds ours, with what it has installed.
-                    ["cargo", "lambda", "build", "--profile", "function", *of_bench, "--package", "bench-start-three-clients",
+                    # As that builds ours, with what it has installed. cargo-lambda is told of a folder by its environment alone.
+                    ["env", f"CARGO_TARGET_DIR={TARGET}", "cargo", "lambda", "build", "--profile", "function", *of_bench, "--package", "bench-start-three-clients",
                      "--target", f"{platform.machine()}-unknown-linux-gnu.2.34", "--lambda-dir", os.path.join(TARGET, "lambda")]):
         try:
             code = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, env=environment, check=False).returncode
@@ -386,7 +387,8 @@ def main():
             forget(command[0])
         # The first round reads the files into memory, and does not count.
         for number in range(args.rounds + 1):
-            for name in list(starts):
+            # Whoever comes after Python finds colder caches than whoever comes after the bare runtime: each does, in its turn.
+            for name in random.Random(number).sample(list(starts), len(starts)):
                 try:
                     started = servers.start(commands(args)[name], name, log)
                     if number > 0:
