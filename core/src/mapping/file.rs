@@ -9,9 +9,7 @@ use super::index::Builder;
 use super::{ALTERNATIVES_MAX, Field, MAPPED_POLICIES_MAX, MAPPINGS_MAX, Mapping, Mappings, Match};
 use crate::finding::{self, Severity, TEXT_MAX_CHARS, arn};
 use crate::job::{Tier, one_line};
-use crate::policies::{
-    CUSTODIAN, Document, PolicyError, Reading, Stand, Violations, Wrong, fields, given, is_name, not_json,
-};
+use crate::policies::{CUSTODIAN, Document, Reading, Stand, Violations, Wrong, fields, given, is_name, not_json};
 
 /// Policies named in a message about one that is not there.
 const NAMED: usize = 10;
@@ -77,9 +75,12 @@ impl Mappings {
         let document = Document::read(reading, file, text, "mappings")?;
         if document.len() > MAPPINGS_MAX {
             let there = document.len();
-            return Err(document.whole(&format!("expected at most {MAPPINGS_MAX}, there are {there}")).into());
+            return Err(document
+                .whole()
+                .error("", &format!("expected at most {MAPPINGS_MAX}, there are {there}"))
+                .into());
         }
-        let whole = document.whole("");
+        let whole = document.whole();
         let stands: Vec<Stand> = (0..document.len()).map(|at| document.place(at)).collect();
         let mut names = BTreeMap::new();
         let mappings = document.each(|entry: Entry, at| {
@@ -92,11 +93,11 @@ impl Mappings {
         })?;
         let alternatives = mappings.iter().map(|mapping| mapping.matches.alternatives()).fold(0, usize::saturating_add);
         if alternatives > ALTERNATIVES_MAX {
-            let message = format!(
-                "mappings: expected at most {ALTERNATIVES_MAX} alternatives, there are {alternatives}: a mapping has \
+            let what = format!(
+                "expected at most {ALTERNATIVES_MAX} alternatives, there are {alternatives}: a mapping has \
                  one for each way to take one value of each of its lists; leave lists out, or shorten them"
             );
-            return Err(PolicyError { message, ..whole }.into());
+            return Err(whole.error("", &what).into());
         }
         Ok(Self::of(mappings, &stands))
     }

@@ -287,9 +287,9 @@ impl Document {
         Violations::from(errors).or(all)
     }
 
-    /// What is wrong with the whole list.
-    pub(crate) fn whole(&self, what: &str) -> PolicyError {
-        self.error(self.list, what)
+    /// Where the whole list stands.
+    pub(crate) fn whole(&self) -> Stand {
+        Stand { text: Arc::clone(&self.text), entry: self.list.to_owned() }
     }
 
     /// Where an entry stands, for whoever finds something wrong with it later.
@@ -306,7 +306,7 @@ impl Document {
     }
 }
 
-/// Where an entry and its fields stand in their file.
+/// Where a list, or an entry and its fields stand in their file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stand {
     text: Arc<Text>,
@@ -314,7 +314,7 @@ pub(crate) struct Stand {
 }
 
 impl Stand {
-    /// What is wrong at a path in the entry.
+    /// What is wrong at a path in it.
     pub(crate) fn error(&self, path: &str, what: &str) -> PolicyError {
         self.text.error(&join(&self.entry, path), what)
     }

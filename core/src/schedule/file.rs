@@ -67,7 +67,10 @@ impl Schedules {
         let document = Document::read(reading, file, text, "schedules")?;
         if document.len() > SCHEDULES_MAX {
             let there = document.len();
-            return Err(document.whole(&format!("expected at most {SCHEDULES_MAX}, there are {there}")).into());
+            return Err(document
+                .whole()
+                .error("", &format!("expected at most {SCHEDULES_MAX}, there are {there}"))
+                .into());
         }
         // Compiled in: a machine's own database may be of another year, or not there.
         let zones = TimeZoneDatabase::bundled();
