@@ -168,7 +168,11 @@ impl S3Policies {
     }
 
     fn warn_of_none(&self) {
-        warn!(error = %NotPushed, bucket = self.bucket, "the policies stay as they are");
+        warn!(error = %self.none(), "the policies stay as they are");
+    }
+
+    fn none(&self) -> String {
+        format!("{}: {NotPushed}", self.subject(POLICIES))
     }
 
     /// Asks, and puts what has changed into force.
@@ -227,7 +231,7 @@ impl Reload for S3Policies {
                 let at = in_force.since.unwrap_or_else(|| self.ambient.now());
                 Ok(Reloaded { at, digest: in_force.policies.digest.clone(), changes: Vec::new() })
             }
-            Asked::Nothing => Err(NotReloaded::Failed(format!("{}: {NotPushed}", self.subject(POLICIES)))),
+            Asked::Nothing => Err(NotReloaded::Failed(self.none())),
         }
     }
 }

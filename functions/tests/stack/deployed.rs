@@ -107,14 +107,20 @@ impl Deployed {
             run(&["capabilities", "apply", "--like", &like, "--prefix", &prefix, "--policies"]);
         }
         std::fs::write(&file, format!("{shipped}{more}")).expect("written");
-        run(&["policies", "push", "--bucket", &env("POLICY_BUCKET")]);
+        let keys = Credentials::new(env("AWS_ACCESS_KEY_ID"), env("AWS_SECRET_ACCESS_KEY"), None, None, "tests");
+        let settings = Settings::read(&|name| std::env::var(name).ok()).expect("a region");
+        let clients = Clients::new(settings, SharedCredentialsProvider::new(keys));
+        let bucket = env("POLICY_BUCKET");
+        // Unless this stack is an earlier test's.
+        if block(clients.s3().get_object().bucket(&bucket).key("policies.json").send()).is_err() {
+            let refused = command(User::Operator).arg("jobs").output().expect("it starts");
+            assert!(said(&refused).contains("`switchyard policies push` writes it (try_again)"), "{}", said(&refused));
+        }
+        run(&["policies", "push", "--bucket", &bucket]);
         let mut worker = command(User::Worker);
         worker.args(["worker", "--pool", "standard", "--slots", "8", "--idle-seconds", "86400"]);
         worker.env_remove("SWITCHYARD_URL").stdout(Stdio::null()).stderr(Stdio::null());
         let worker = worker.spawn().expect("the worker starts");
-        let keys = Credentials::new(env("AWS_ACCESS_KEY_ID"), env("AWS_SECRET_ACCESS_KEY"), None, None, "tests");
-        let settings = Settings::read(&|name| std::env::var(name).ok()).expect("a region");
-        let clients = Clients::new(settings, SharedCredentialsProvider::new(keys));
         let deployed = Self { clients, docker, policies, worker };
         // A function that has read those of an earlier test asks again within a minute: the API at once.
         let reloaded = deployed.cli(User::Operator, &["reload"]);
