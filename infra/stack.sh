@@ -3,6 +3,7 @@
 #
 #   build [ARG..] the functions as AWS runs them, at target/lambda/NAME/bootstrap; ARCHITECTURE=arm64 for the other one. ARGs
 #                 are cargo's, such as --bin NAME
+#   peer ARG..    another package the same way, by cargo's ARGs: what functions are measured beside
 #   deploy ENV    deploys them by samconfig.toml's environment ENV, then the policies and the capabilities' task definitions.
 #                 WORKER_IMAGE says which image tasks have, and POLICIES from which folder the policies come
 #   rollback ENV  deploys what was deployed before: its functions, its template, its parameters. Once more, and it is undone
@@ -37,13 +38,16 @@ functions() { sed -n 's|^ *CodeUri: target/lambda/\(.*\)/$|\1|p' template.yaml; 
 # Lambda's image of the operating system has an older C library than most machines: provided.al2023 has glibc 2.34 (AWS Lambda
 # Developer Guide, "OS-only runtimes"; Amazon Linux 2023). cargo-lambda links against the one that it is told, and against an
 # older one else, whose parts are libraries of their own to load.
-build_functions() {
+for_lambda() {
     sh infra/tools.sh cargo-lambda
     [ "${ARCHITECTURE:-x86_64}" = arm64 ] && processor=aarch64 || processor=x86_64
     # It brings its own linker, which it finds by PATH.
     PATH=$build/tools/cargo-lambda/bin:$PATH \
-        cargo lambda build --profile function --locked --package switchyard-functions --lambda-dir target/lambda \
-        --target "$processor-unknown-linux-gnu.2.34" "$@"
+        cargo lambda build --profile function --locked --target "$processor-unknown-linux-gnu.2.34" "$@"
+}
+
+build_functions() {
+    for_lambda --package switchyard-functions --lambda-dir target/lambda "$@"
     for name in $(functions); do ship_with "$name"; done
 }
 
@@ -287,6 +291,10 @@ build)
     shift
     build_functions "$@"
     ;;
+peer)
+    shift
+    for_lambda "$@"
+    ;;
 deploy) deploy "${2:?which environment of samconfig.toml}" ;;
 rollback) rollback "${2:?which environment of samconfig.toml}" ;;
 emulate) emulate ;;
@@ -311,7 +319,7 @@ with)
     ;;
 down) down ;;
 *)
-    sed -n '2,22s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,23s/^# \{0,1\}//p' "$0" >&2
     exit 64
     ;;
 esac

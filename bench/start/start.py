@@ -29,7 +29,6 @@ import http.server
 import io
 import json
 import os
-import platform
 import random
 import ssl
 import statistics
@@ -333,18 +332,15 @@ def zipped_mb(path):
 
 def build(crashes):
     """Builds ours as they are shipped, and each peer by itself: built together they would have one another's features."""
-    tools = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "tools", "cargo-lambda", "bin")
-    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
     of_bench = ["--locked", "--manifest-path", os.path.join(BENCH, "Cargo.toml")]
     peers = ["cargo", "build", *of_bench, "--target-dir", TARGET]
     ours = ["cargo", "build", "--locked", "--workspace", "--all-features", "--bin", "switchyard"]
     for command in ([*peers, "--release", "--package", "bench-start-bare"],
                     [*peers, "--release", "--package", "bench-start-default-sdk"], ours, ["sh", "infra/stack.sh", "build"],
-                    # As that builds ours, with what it has installed. cargo-lambda is told of a folder by its environment alone.
-                    ["env", f"CARGO_TARGET_DIR={TARGET}", "cargo", "lambda", "build", "--profile", "function", *of_bench, "--package", "bench-start-three-clients",
-                     "--target", f"{platform.machine()}-unknown-linux-gnu.2.34", "--lambda-dir", os.path.join(TARGET, "lambda")]):
+                    ["sh", "infra/stack.sh", "peer", *of_bench[1:], "--package", "bench-start-three-clients",
+                     "--lambda-dir", os.path.join(TARGET, "lambda")]):
         try:
-            code = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, env=environment, check=False).returncode
+            code = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False).returncode
         except OSError as error:
             code = error
         if code != 0:
