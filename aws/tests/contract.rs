@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use emulated::yard::{clients, home, names, pools, proxy, yard};
 use emulated::{Emulator, block};
+use switchyard_builtins::system::System;
 use switchyard_core::contract::Case;
 use switchyard_core::contract_suite;
-use switchyard_worker::system::System;
 
 fn on(emulator: Emulator, case: Case) {
     block(async {

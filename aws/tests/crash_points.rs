@@ -23,6 +23,7 @@ use switchyard_aws::clients::Clients;
 use switchyard_aws::home::{Home, Names};
 use switchyard_aws::launcher_ecs::{Definitions, Doors, EcsLauncher, Network, Settings as TaskSettings};
 use switchyard_aws::rate::LaunchRates;
+use switchyard_builtins::system::System;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::intake::{self, Prepared, Sender, Taken, Taking};
 use switchyard_core::job::{Job, JobId, Phase, Step};
@@ -33,7 +34,6 @@ use switchyard_core::ports::{
 use switchyard_core::reap;
 use switchyard_core::route::{Limits, Venue};
 use switchyard_faults::{Action, Proxy, Service, When};
-use switchyard_worker::system::System;
 
 /// What the killed process finds in its environment: what to do, as JSON.
 const LIFE: &str = "SWITCHYARD_TEST_LIFE";

@@ -16,6 +16,7 @@ use serde_json::json;
 use switchyard_aws::clients::Clients;
 use switchyard_aws::home::Home;
 use switchyard_aws::ledger_dynamodb::LIVE;
+use switchyard_builtins::system::System;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::intake::{self, Prepared, Sender, Taking};
 use switchyard_core::job::{Holder, Phase, StopCause};
@@ -28,7 +29,6 @@ use switchyard_core::settle::YardDesk;
 use switchyard_faults::{Proxy, Service, Tally};
 use switchyard_worker::fleet::{self, Fleet};
 use switchyard_worker::roster::Roster;
-use switchyard_worker::system::System;
 
 const CAPABILITIES: &str = r#"
 version: 1

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use emulated::Emulator;
 use emulated::yard::{clients_with, home, names, pools, proxy, yard};
+use switchyard_builtins::system::System;
 use switchyard_core::contract::{Case, cases};
 use switchyard_faults::{Service, Weather};
-use switchyard_worker::system::System;
 
 /// Cases that a seed runs: with 48 seeds each case meets at least one storm on MiniStack, with 2000 sixty.
 const SHARE: usize = 2;

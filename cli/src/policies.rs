@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::json;
 use switchyard_aws::policies_s3::{self, Pushed};
+use switchyard_builtins::builtin;
 use switchyard_core::job::Nonce;
 use switchyard_core::policies::{
     CATALOG_FILE, CUSTODIAN, Files, MAPPINGS_FILE, Machine, NotReloaded, PRICES_FILE, Policies, PolicyError,
@@ -15,7 +16,6 @@ use switchyard_core::policies::{
 };
 use switchyard_core::ports::Ambient;
 use switchyard_embedded::folder::{read_policies, write_policies};
-use switchyard_worker::builtin;
 use switchyard_worker::engine::Engine;
 use switchyard_worker::policies::{BUILT_IN, built_in};
 use tokio::sync::Mutex;

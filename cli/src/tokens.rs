@@ -7,9 +7,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::json;
 use switchyard_api::admit::Role;
 use switchyard_api::tokens::{LOCAL, TokenFile, Tokens, TokensError, secret_of};
+use switchyard_builtins::system::System;
 use switchyard_core::ports::Ambient;
 use switchyard_embedded::folder::{Folder, write_private};
-use switchyard_worker::system::System;
 
 use crate::args::Token;
 use crate::exit::Failure;

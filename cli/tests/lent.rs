@@ -8,6 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use switchyard_builtins::builtin;
+use switchyard_builtins::system::System;
 use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{Job, Phase};
 use switchyard_core::lend::{Credential, Issued, Loan, LoanNote, LoanOutcome, LoanQuery, Order, Refused};
@@ -17,8 +19,6 @@ use switchyard_core::settle;
 use switchyard_core::wire;
 use switchyard_embedded::home::{Home, Setup};
 use switchyard_embedded::launcher_process::TaskProgram;
-use switchyard_worker::builtin;
-use switchyard_worker::system::System;
 use tempfile::TempDir;
 
 const CANARY: &str = "canary-77aa";

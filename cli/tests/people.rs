@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use common_bad::{Ended, Home};
 use serde_json::Value;
+use switchyard_builtins::system::System;
 use switchyard_core::ports::{Ledger, Unmapped};
 use switchyard_embedded::folder::Folder;
 use switchyard_embedded::ledger_sqlite::SqliteLedger;
 use switchyard_embedded::store::Store;
-use switchyard_worker::system::System;
 
 fn lines(ended: &Ended) -> Vec<Value> {
     ended.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use switchyard_builtins::system::System;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{Holder, StopCause};
@@ -23,7 +24,6 @@ use switchyard_core::route::{Limits, PoolName};
 use switchyard_embedded::home::{Home, Setup};
 use switchyard_embedded::launcher_process::TaskProgram;
 use switchyard_worker::fleet::{Fleet, work};
-use switchyard_worker::system::System;
 use tokio::sync::mpsc;
 
 /// Jobs before the clock: the first ones fill caches.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use switchyard_builtins::system::System;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::Epoch;
@@ -17,7 +18,6 @@ use switchyard_core::records::{BATCH_RECORDS, Became, Emitted, take};
 use switchyard_core::route::Limits;
 use switchyard_embedded::home::{Home, Setup};
 use switchyard_embedded::launcher_process::TaskProgram;
-use switchyard_worker::system::System;
 
 const CATALOG: &str = "version: 1
 capabilities:

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use switchyard_builtins::system::Vital;
 use switchyard_core::brake;
 use switchyard_core::job::Nonce;
 use switchyard_core::lend::Broker;
@@ -19,7 +20,6 @@ use switchyard_worker::engine::Engine;
 use switchyard_worker::process::{sweep, sweep_folder};
 use switchyard_worker::roster::Roster;
 use switchyard_worker::scratch::remove_all;
-use switchyard_worker::system::Vital;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 

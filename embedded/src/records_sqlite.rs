@@ -170,9 +170,9 @@ impl SqliteLedger {
 mod tests {
     use std::path::Path;
 
+    use switchyard_builtins::system::System;
     use switchyard_core::ports::Ledger;
     use switchyard_core::records::REGISTER_KEPT;
-    use switchyard_worker::system::System;
 
     use super::*;
     use crate::store::Store;

@@ -15,8 +15,8 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use switchyard_builtins::system::Vital;
 use switchyard_core::ports::PortError;
-use switchyard_worker::system::Vital;
 use tokio::sync::oneshot;
 
 /// The schema's steps: the file's `user_version` says how many were taken. A step is never changed, only added.

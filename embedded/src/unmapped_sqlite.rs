@@ -129,8 +129,8 @@ mod tests {
     use std::sync::Arc;
 
     use serde_json::json;
+    use switchyard_builtins::system::System;
     use switchyard_core::ports::Ledger;
-    use switchyard_worker::system::System;
 
     use super::*;
     use crate::store::Store;

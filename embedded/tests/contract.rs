@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use switchyard_builtins::system::System;
 use switchyard_core::contract::{Case, UNMAPPED_ROOM};
 use switchyard_core::contract_suite;
 use switchyard_core::ports::{Ambient, FixedFleet, NoLender, Yard};
@@ -16,7 +17,6 @@ use switchyard_embedded::logs_folder::FolderLogs;
 use switchyard_embedded::siding_folder::FolderSiding;
 use switchyard_embedded::store::Store;
 use switchyard_worker::roster::Roster;
-use switchyard_worker::system::System;
 
 fn on_sqlite(case: Case) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

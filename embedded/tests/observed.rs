@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use switchyard_builtins::system::System;
 use switchyard_core::policies::Shelf;
 use switchyard_core::ports::Usage;
 use switchyard_embedded::home::{Home, Setup};
 use switchyard_embedded::launcher_process::TaskProgram;
-use switchyard_worker::system::System;
 
 fn setup() -> Setup {
     Setup {

@@ -14,12 +14,12 @@ use switchyard_aws::credentials;
 use switchyard_aws::deployment::{Deployment, EnvironmentError, Launching};
 use switchyard_aws::home::Home;
 use switchyard_aws::policies_s3::S3Policies;
+use switchyard_builtins::builtin::{self, BuiltinExecutor};
+use switchyard_builtins::system::System;
 use switchyard_core::job::{Holder, Nonce};
 use switchyard_core::policies::{Reload, Shelf};
 use switchyard_core::ports::{Ambient, Desk, Executor, PortError, Yard};
 use switchyard_core::settle::YardDesk;
-use switchyard_worker::builtin::{self, BuiltinExecutor};
-use switchyard_worker::system::System;
 use tokio::sync::Semaphore;
 
 /// What an invocation keeps for its answer, its settlement and what it has counted.

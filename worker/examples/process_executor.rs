@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use switchyard_builtins::system::System;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::Epoch;
@@ -20,7 +21,6 @@ use switchyard_core::route::Limits;
 use switchyard_worker::credentials::Vault;
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::scratch::Scratch;
-use switchyard_worker::system::System;
 
 struct Nowhere;
 

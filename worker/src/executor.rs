@@ -10,12 +10,12 @@ use switchyard_core::job::Nonce;
 use switchyard_core::policies::{Policies, Shelf};
 use switchyard_core::ports::{Ambient, Assignment, Executor, LogSink, Outcome};
 
-use crate::builtin::{self, failed, looked_up};
 use crate::credentials::{Handed, Lent, Reader, Vault};
 use crate::engine::Engine;
 use crate::environment::{image_variables, task_variables};
 use crate::scratch::Scratch;
 use crate::{command, container};
+use switchyard_builtins::builtin::{self, failed, looked_up};
 
 /// The longest that a program in a task has between SIGTERM and SIGKILL: ECS ends a task 30 s after it told it to leave
 /// (`stopTimeout`, its default), and the run must be given back before that.

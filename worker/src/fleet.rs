@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use crate::roster::Roster;
-use crate::system::Vital;
+use switchyard_builtins::system::Vital;
 
 /// How long a job that is larger than this worker is kept from it. Released at once it would be back at once; a worker
 /// that it fits waits no longer for it than a boot takes anyway.
@@ -429,7 +429,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::system::System;
+    use switchyard_builtins::system::System;
 
     const CATALOG: &str = "version: 1
 capabilities:

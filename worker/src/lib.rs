@@ -3,8 +3,6 @@
 //! Everything here sees the yard through a [`switchyard_core::ports::Desk`] only, so that the same code runs in the
 //! yard's own process, in a child, in a task and on an instance.
 
-pub mod addresses;
-pub mod builtin;
 pub mod capture;
 pub mod command;
 pub mod container;
@@ -14,7 +12,6 @@ pub mod environment;
 pub mod executor;
 pub mod fleet;
 pub mod health;
-mod http_check;
 pub mod metadata;
 pub mod network;
 pub mod once;
@@ -24,5 +21,4 @@ pub mod records;
 pub mod result;
 pub mod roster;
 pub mod scratch;
-pub mod system;
 pub mod tool;

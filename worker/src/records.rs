@@ -420,7 +420,7 @@ mod tests {
     use switchyard_core::records::{Code, Refused};
 
     use super::*;
-    use crate::system::System;
+    use switchyard_builtins::system::System;
 
     /// Takes what it is given unless it is told to fail, and refuses what begins with `!`.
     #[derive(Default)]

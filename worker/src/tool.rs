@@ -16,7 +16,7 @@ pub enum ToolError {
         target: String,
         /// The address, and why not.
         #[source]
-        refused: crate::addresses::Refused,
+        refused: switchyard_builtins::addresses::Refused,
     },
     /// What it needs of the machine or the network failed; another attempt may help.
     #[error("cannot {what}")]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use switchyard_builtins::system::System;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::execute;
 use switchyard_core::intake::{self, Sender, Taking};
@@ -26,7 +27,6 @@ use switchyard_worker::credentials::Vault;
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::process::{marked, sweep};
 use switchyard_worker::scratch::Scratch;
-use switchyard_worker::system::System;
 
 const CATALOG: &str = r#"
 version: 1

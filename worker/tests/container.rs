@@ -15,6 +15,7 @@ use bollard::Docker;
 use bollard::query_parameters::{KillContainerOptionsBuilder, ListContainersOptionsBuilder};
 use image::{Image, docker, engine};
 use serde_json::{Value, json};
+use switchyard_builtins::system::System;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::execute;
 use switchyard_core::intake::{self, Sender, Taking};
@@ -32,7 +33,6 @@ use switchyard_worker::engine::Engine;
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::network;
 use switchyard_worker::scratch::Scratch;
-use switchyard_worker::system::System;
 
 const CATALOG: &str = r#"
 version: 1

@@ -13,6 +13,7 @@ use switchyard_aws::clients::{Clients, Settings};
 use switchyard_aws::home::{Home, Names};
 use switchyard_aws::launcher_ecs::{Definitions, Doors, EcsLauncher, Network, Settings as Tasks};
 use switchyard_aws::rate::LaunchRates;
+use switchyard_builtins::system::System;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::execute::{self, Holding, Runs};
 use switchyard_core::intake::{self, Sender, Taken, Taking};
@@ -26,7 +27,6 @@ use switchyard_core::reap;
 use switchyard_core::route::{Limits, PoolName};
 use switchyard_core::settle::YardDesk;
 use switchyard_faults::{Proxy, Service};
-use switchyard_worker::system::System;
 
 use crate::emulated::Emulator;
 use crate::emulated::yard::{home, names, pools, proxy};

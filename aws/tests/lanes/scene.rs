@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use switchyard_aws::lanes_sqs::SqsLanes;
 use switchyard_aws::sightings::Sightings;
+use switchyard_builtins::system::System;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::contract::UNMAPPED_ROOM;
 use switchyard_core::dispatch;
@@ -17,7 +18,6 @@ use switchyard_core::policies::Situation;
 use switchyard_core::ports::{Ambient, Bell, Body, Lane, Lanes, Message, NewJob, PortError, Yard};
 use switchyard_core::route::Limits;
 use switchyard_faults::{Action, Proxy, Service, When};
-use switchyard_worker::system::System;
 
 use crate::emulated::yard::{clients, lane, pools, proxy};
 use crate::emulated::{Emulator, unique};

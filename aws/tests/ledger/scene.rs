@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use switchyard_aws::clients::Clients;
 use switchyard_aws::home::{Home, Keeping, Names};
+use switchyard_builtins::system::System;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::intake::{self, Prepared, Sender, Taking};
 use switchyard_core::job::{ClaimToken, Epoch, Holder, Job, JobId, Nonce};
@@ -22,7 +23,6 @@ use switchyard_core::ports::{
 use switchyard_core::route::Limits;
 use switchyard_core::settle::YardDesk;
 use switchyard_faults::{Action, Proxy, Rule, Service, When};
-use switchyard_worker::system::System;
 
 use crate::emulated::Emulator;
 use crate::emulated::yard::{clients, names, pools, proxy, yard};

@@ -9,6 +9,7 @@ use switchyard_aws::fleet_scaler::{Looked, Round, Scaler};
 use switchyard_aws::home::{Home, Names};
 use switchyard_aws::kicks_lambda::LambdaKicks;
 use switchyard_aws::ledger_dynamodb::LIVE;
+use switchyard_builtins::system::System;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::intake::{self, Prepared, Sender, Taking};
 use switchyard_core::job::Holder;
@@ -16,7 +17,6 @@ use switchyard_core::policies::{Policies, Shelf};
 use switchyard_core::ports::{Room, Worker, Yard};
 use switchyard_core::route::{Limits, PoolName};
 use switchyard_faults::{Proxy, Service, Settings as ProxySettings, When};
-use switchyard_worker::system::System;
 
 use crate::emulated::Emulator;
 use crate::emulated::yard::{clients, clients_with, home_as, names, pools, yard};

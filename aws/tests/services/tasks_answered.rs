@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use switchyard_aws::launcher_ecs::{Settings, started_by};
 use switchyard_aws::rate::{LaunchRates, Rate};
+use switchyard_builtins::system::System;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::dispatch;
 use switchyard_core::job::{Epoch, Job, JobId, Phase, State};
@@ -15,7 +16,6 @@ use switchyard_core::ports::{Ambient, LaunchFailure, Launcher, Ledger, TaskState
 use switchyard_core::reap;
 use switchyard_core::route::{Limits, Packaging, Place, PoolName, Venue};
 use switchyard_faults::{Action, EcsLimits, Service, When};
-use switchyard_worker::system::System;
 
 use crate::world::{ARN, NO_CAPACITY, World, a_job, at, failing, launch, listed, relaunched, settings, started};
 

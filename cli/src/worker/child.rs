@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use switchyard_builtins::system::System;
 use switchyard_core::execute::{Holding, Runs};
 use switchyard_core::job::{Epoch, Holder, Nonce, StopCause};
 use switchyard_core::policies::Shelf;
@@ -13,7 +14,6 @@ use switchyard_worker::credentials::Vault;
 use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::once;
 use switchyard_worker::scratch::Scratch;
-use switchyard_worker::system::System;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -11,15 +11,15 @@ use switchyard_aws::deployment::{Deployment, nothing};
 use switchyard_aws::home::Home;
 use switchyard_aws::metrics_emf::EmfFlush;
 use switchyard_aws::policies_s3::S3Policies;
+use switchyard_builtins::builtin;
+use switchyard_builtins::system::System;
 use switchyard_core::job::{Holder, Nonce, StopCause};
 use switchyard_core::policies::Shelf;
 use switchyard_core::ports::{Ambient, StopSignal, Yard};
-use switchyard_worker::builtin;
 use switchyard_worker::credentials::Vault;
 use switchyard_worker::engine::Engine;
 use switchyard_worker::executor::{LocalExecutor, Task};
 use switchyard_worker::scratch::Scratch;
-use switchyard_worker::system::System;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use switchyard_builtins::system::System;
 use switchyard_core::job::{Phase, State};
 use switchyard_core::ports::{Ambient, Workers, Yard};
 use switchyard_core::reap;
 use switchyard_core::route::{Place, PoolName};
 use switchyard_faults::{Proxy, Settings};
-use switchyard_worker::system::System;
 
 use crate::instance::OnEc2;
 use crate::scene::{Ended, endpoint};

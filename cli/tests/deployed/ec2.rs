@@ -11,7 +11,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use switchyard_aws::clients::{Clients, Settings};
 use switchyard_aws::fleet_autoscaling::{Group, GroupState};
-use switchyard_worker::system::System;
+use switchyard_builtins::system::System;
 
 use crate::scene::{REGION, moto};
 

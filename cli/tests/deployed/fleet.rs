@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use switchyard_aws::fleet_autoscaling::Groups;
 use switchyard_aws::fleet_scaler::Scaler;
+use switchyard_builtins::system::System;
 use switchyard_core::job::{Job, JobId, Phase, State};
 use switchyard_core::ports::{Fleet, Kicked, PortError, Yard};
 use switchyard_core::reap;
 use switchyard_core::route::{Limits, PoolName};
 use switchyard_faults::{Proxy, Service, Settings, Weather};
-use switchyard_worker::system::System;
 use tokio::sync::Mutex;
 
 use crate::block;

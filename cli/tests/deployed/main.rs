@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use scene::{CATALOG, Ended, Scene, unique};
 use switchyard_aws::policies_s3::{Parse, S3Policies};
+use switchyard_builtins::builtin;
+use switchyard_builtins::system::System;
 use switchyard_core::job::{Holder, Job, Phase, State};
 use switchyard_core::policies::{NotReloaded, Policies, Reload as _, Shelf};
 use switchyard_core::ports::{Beat, Message, Workers};
-use switchyard_worker::builtin;
-use switchyard_worker::system::System;
 
 /// Runs a test that has to wait for something.
 fn block<T>(test: impl Future<Output = T>) -> T {

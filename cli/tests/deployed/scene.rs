@@ -11,14 +11,14 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use switchyard_aws::clients::{Clients, Settings};
 use switchyard_aws::deployment::{Deployment, nothing};
 use switchyard_aws::home::{Home, Names};
+use switchyard_builtins::builtin;
+use switchyard_builtins::system::System;
 use switchyard_core::intake::{self, Sender, Taking};
 use switchyard_core::job::{Epoch, Job, JobId, Phase};
 use switchyard_core::policies::{CATALOG_FILE, Files, Shelf, as_json};
 use switchyard_core::ports::{Ambient, LaunchFailed, Launcher, PortError, TaskState, Yard};
 use switchyard_core::route::{PoolName, Venue};
-use switchyard_worker::builtin;
 use switchyard_worker::policies::built_in;
-use switchyard_worker::system::System;
 
 pub(crate) const REGION: &str = "us-east-1";
 pub(crate) const SECRET: &str = "s3cret-of-the-tests";

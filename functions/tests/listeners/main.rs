@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use switchyard_builtins::builtin;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::job::JobId;
 use switchyard_core::memory::Memory;
@@ -27,7 +28,7 @@ use switchyard_core::route::Limits;
 use switchyard_functions::callers::{Gateway, Roles};
 use switchyard_functions::findings::{ComeAgain, Listener};
 use switchyard_functions::parked::Parking;
-use switchyard_worker::{builtin, policies};
+use switchyard_worker::policies;
 
 use crate::bucket::Buckets;
 

@@ -153,7 +153,7 @@ mod tests {
     use switchyard_core::records::Emitted;
 
     use super::*;
-    use crate::system::System;
+    use switchyard_builtins::system::System;
 
     /// What is answered; `None`: nothing, ever.
     type Answering = fn() -> Option<Result<Answer, PortError>>;

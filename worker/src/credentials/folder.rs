@@ -231,7 +231,7 @@ mod tests {
     use switchyard_core::job::{Epoch, JobId};
 
     use super::*;
-    use crate::system::System;
+    use switchyard_builtins::system::System;
 
     fn run() -> Message {
         Message { id: JobId::from_bytes([7; 16]), epoch: Epoch(3) }

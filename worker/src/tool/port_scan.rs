@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::ToolError;
-use crate::addresses::Allowed;
+use switchyard_builtins::addresses::Allowed;
 
 /// The version of a report's JSON.
 const REPORT_VERSION: u64 = 1;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use switchyard_builtins::system::System;
 use switchyard_core::catalog::Catalog;
 use switchyard_core::execute::{Holding, Runs};
 use switchyard_core::intake::{self, Sender, Taking};
@@ -28,7 +29,6 @@ use switchyard_worker::executor::LocalExecutor;
 use switchyard_worker::once;
 use switchyard_worker::process::marked;
 use switchyard_worker::scratch::Scratch;
-use switchyard_worker::system::System;
 use tempfile::TempDir;
 use tokio::sync::watch;
 

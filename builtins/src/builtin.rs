@@ -62,10 +62,7 @@ impl Executor for BuiltinExecutor {
 }
 
 /// What an assignment runs, and on what.
-pub(crate) fn looked_up<'a>(
-    policies: &'a Policies,
-    assignment: &Assignment<'_>,
-) -> Result<(&'a Capability, Value), Outcome> {
+pub fn looked_up<'a>(policies: &'a Policies, assignment: &Assignment<'_>) -> Result<(&'a Capability, Value), Outcome> {
     let name = &assignment.job.work.capability;
     let Some(capability) = policies.catalog.get(name) else {
         let message = format!("the catalog has no capability `{name}` any more: put it back and retry the job");
@@ -78,7 +75,7 @@ pub(crate) fn looked_up<'a>(
 }
 
 /// Runs a built-in to its end, within the assignment's deadline.
-pub(crate) async fn run_assigned(
+pub async fn run_assigned(
     name: &str,
     settings: &Value,
     payload: &Value,
@@ -103,7 +100,7 @@ pub(crate) async fn run_assigned(
 }
 
 /// A run that came to nothing, and whether another attempt cannot help.
-pub(crate) fn failed(code: &str, message: String, permanent: bool) -> Outcome {
+pub fn failed(code: &str, message: String, permanent: bool) -> Outcome {
     Outcome::Failed { failure: Failure::new(code, message), permanent }
 }
 
