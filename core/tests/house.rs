@@ -34,7 +34,19 @@ fn the_map_names_what_is_there_and_all_that_is_there() {
     for path in &mapped {
         assert!(root().join(path).exists(), "ARCHITECTURE.md maps {path}, which is not there");
     }
-    for member in ["core", "vendors", "worker", "embedded", "aws", "faults", "api", "cli", "functions"] {
+    for member in [
+        "core",
+        "builtins",
+        "vendors",
+        "worker",
+        "embedded",
+        "aws",
+        "aws/crc-fast",
+        "faults",
+        "api",
+        "cli",
+        "functions",
+    ] {
         for entry in std::fs::read_dir(root().join(member).join("src")).unwrap() {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
@@ -93,6 +105,15 @@ fn core_builds_with_nothing_that_does_io() {
         let name = name.split(' ').next().unwrap();
         let forbidden = ["tokio", "mio", "hyper", "axum", "reqwest", "ureq", "rusqlite", "libsqlite3-sys", "bollard"];
         assert!(!forbidden.contains(&name) && !name.starts_with("aws-"), "core must not build with {name}");
+    }
+}
+
+#[test]
+fn functions_are_built_of_no_worker() {
+    for name in built_with("switchyard-functions") {
+        let name = name.split(' ').next().unwrap();
+        let forbidden = ["switchyard-worker", "switchyard-embedded", "bollard", "tar", "libsqlite3-sys"];
+        assert!(!forbidden.contains(&name), "functions must not build with {name}: they start no program");
     }
 }
 
