@@ -32,6 +32,7 @@ import os
 import random
 import ssl
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -330,6 +331,26 @@ def zipped_mb(path):
     return len(packed.getvalue()) / 1e6
 
 
+def relocated_pages(path):
+    """Pages of 4 KiB that the loader writes addresses into before a program runs, and which are copied for that. The format is
+    ELF's for 64 bits (System V ABI, generic part and processor supplements)."""
+    relative, relocations, section = {62: 8, 183: 1027}, 4, struct.Struct("<IIQQQQIIQQ")  # of x86-64 and AArch64; SHT_RELA
+    with open(path, "rb") as file:
+        program = file.read()
+    if program[:6] != b"\x7fELF\x02\x01":
+        raise ValueError(f"{path} is no ELF of 64 bits in little-endian order")
+    machine, = struct.unpack_from("<H", program, 18)
+    table, = struct.unpack_from("<Q", program, 40)
+    sections, = struct.unpack_from("<H", program, 60)
+    pages = set()
+    for number in range(sections):
+        _, kind, _, _, start, size, *_ = section.unpack_from(program, table + number * section.size)
+        if kind == relocations:
+            pages.update(where // 4096 for where, what, _ in struct.iter_unpack("<QQq", program[start:start + size])
+                         if what == relative[machine])
+    return len(pages)
+
+
 def build(crashes):
     """Builds ours as they are shipped, and each peer by itself: built together they would have one another's features."""
     of_bench = ["--locked", "--manifest-path", os.path.join(BENCH, "Cargo.toml")]
@@ -399,7 +420,8 @@ def main():
             "certificates": servers.certificates,
             "starts": {name: spreads(runs) for name, runs in starts.items() if runs},
             "sizes": {name: {"binary_mb": os.path.getsize(commands(args)[name][0]) / 1e6,
-                             "zip_mb": zipped_mb(commands(args)[name][0])} for name in starts if name != "boto3"},
+                             "zip_mb": zipped_mb(commands(args)[name][0]),
+                             "pages": relocated_pages(commands(args)[name][0])} for name in starts if name != "boto3"},
             "skipped": skipped, "crashes": crashes,
         }
     os.makedirs(TARGET, exist_ok=True)
@@ -469,7 +491,7 @@ def markdown(result):
             f"{where['memory']} memory, {where['system']} {where['kernel']} {where['architecture']}.\n\n")
     columns = [("cpu_ms", "CPU to /next, ms"), ("wall_ms", "wall to /next, ms"), ("rss_mb", "memory at /next, MB"), ("own_mb", "of it its own, MB"),
                ("sent_cpu_ms", "CPU to the first signed request, ms"), ("call_cpu_ms", "CPU until its answer is put to use, ms")]
-    text += bench.row("start of", *[title for _, title in columns], "binary (ZIP), MB") + bench.row(*["---"] * (len(columns) + 2))
+    text += bench.row("start of", *[title for _, title in columns], "pages relocated", "binary (ZIP), MB") + bench.row(*["---"] * (len(columns) + 3))
     for name in PEERS + FUNCTIONS:
         if name not in result["starts"]:
             continue
@@ -478,7 +500,8 @@ def markdown(result):
                  f"{spread[field]['median']:.2f} ({spread[field]['min']:.2f} to {spread[field]['max']:.2f})"
                  for field, _ in columns]
         size = result["sizes"].get(name)
-        text += bench.row(name, *cells, f"{size['binary_mb']:.2f} ({size['zip_mb']:.2f})" if size else "-")
+        cells += [size["pages"], f"{size['binary_mb']:.2f} ({size['zip_mb']:.2f})"] if size else ["-", "-"]
+        text += bench.row(name, *cells)
     measured, judged = targets(result)
     text += "\n" + bench.row("target", "wanted", *measured) + bench.row(*["---"] * (len(measured) + 2))
     for target in judged:
